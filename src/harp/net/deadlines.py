@@ -1,0 +1,66 @@
+"""One coarse timer for everything: a request starts no timer of its own.
+
+Whatever waits for a peer registers itself once and afterwards only sets its `deadline`. One tick looks at all of
+them, so arming, moving and disarming a limit is one attribute write on the hot path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+NEVER = float("inf")
+
+
+class Timed(Protocol):
+    """Something with a limit. `deadline` is in seconds on the clock of `Deadlines.now`; NEVER disarms."""
+
+    deadline: float
+
+    def expired(self) -> None:
+        """The deadline passed. Called once per tick until the deadline is moved or the object is dropped."""
+
+
+class Deadlines:
+    """Watches any number of `Timed`; a limit is noticed at most `tick` seconds late.
+
+    `now` is the loop's clock in seconds, as of the last tick: good enough to set a deadline, and free to read.
+    """
+
+    def __init__(self, tick: float = 0.25, clock: Callable[[], float] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._clock = clock or self._loop.time
+        self._tick = tick
+        self._watched: set[Timed] = set()
+        self._handle: asyncio.TimerHandle | None = None
+        self.now = self._clock()
+
+    def watch(self, timed: Timed) -> None:
+        """Look after `timed` from now on. It must be hashable by identity."""
+        self._watched.add(timed)
+        if self._handle is None:
+            self.now = self._clock()
+            self._handle = self._loop.call_later(self._tick, self._run)
+
+    def drop(self, timed: Timed) -> None:
+        """Forget `timed`; unknown ones are fine."""
+        self._watched.discard(timed)
+
+    def close(self) -> None:
+        """Stop ticking."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        self._watched.clear()
+
+    def tick(self) -> None:
+        """Expire what is due. The loop does this by itself; tests with a clock of their own call it."""
+        now = self.now = self._clock()
+        for timed in [timed for timed in self._watched if timed.deadline <= now]:
+            if timed in self._watched and timed.deadline <= now:
+                timed.expired()
+
+    def _run(self) -> None:
+        self._handle = self._loop.call_later(self._tick, self._run)
+        self.tick()

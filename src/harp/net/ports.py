@@ -1,0 +1,85 @@
+"""The port table: a tunnel port is a name, not a socket.
+
+`23001` or `24001` is a key here. A tunnel session claims it; the proxy and the Docker client open streams through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from harp.errors import TunnelAway
+
+ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+
+
+class Offer(Protocol):
+    """What a tunnel session offers under one port."""
+
+    name: str  # the proxy name the client registered, normally the ExApp id
+
+    async def connect(self, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        """Open a stream to the service behind the tunnel and attach `factory()` to it.
+
+        As `loop.create_connection`: connection_made has been called on return. Raises TunnelAway when the session
+        ended or gave no stream within its own limit (F 5.5).
+        """
+        ...
+
+
+class PortTable:
+    """Which tunnel answers for which port."""
+
+    def __init__(self) -> None:
+        self._offers: dict[int, Offer] = {}
+        self._waiting: dict[int, list[asyncio.Future[None]]] = {}
+        self._seen: set[int] = set()
+
+    def get(self, port: int) -> Offer | None:
+        """The offer of `port` now."""
+        return self._offers.get(port)
+
+    def seen(self, port: int) -> bool:
+        """Has a tunnel ever answered for `port` in this process?"""
+        return port in self._seen
+
+    def items(self) -> list[tuple[int, Offer]]:
+        """Every claimed port with its offer, by port."""
+        return sorted(self._offers.items())
+
+    def claim(self, port: int, offer: Offer) -> None:
+        """Answer for `port` from now on, and wake who waits for it. The caller has checked that it is free."""
+        self._offers[port] = offer
+        self._seen.add(port)
+        for waiter in self._waiting.pop(port, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def release(self, port: int, offer: Offer) -> None:
+        """Stop answering for `port`; nothing happens when somebody else holds it by now."""
+        if self._offers.get(port) is offer:
+            del self._offers[port]
+
+    async def wait(self, port: int, seconds: float) -> Offer:
+        """The offer of `port`, waiting up to `seconds` for a tunnel to (re)connect. Raises TunnelAway after that."""
+        offer = self._offers.get(port)
+        if offer is not None:
+            return offer
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiters = self._waiting.setdefault(port, [])
+        waiters.append(waiter)
+        try:
+            async with asyncio.timeout(seconds):
+                await waiter
+        except TimeoutError:
+            raise TunnelAway(f"no tunnel is connected for port {port}") from None
+        finally:
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters and self._waiting.get(port) is waiters:
+                del self._waiting[port]
+        offer = self._offers.get(port)
+        if offer is None:
+            raise TunnelAway(f"the tunnel of port {port} went away again")
+        return offer
