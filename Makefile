@@ -1,0 +1,43 @@
+# Every target sets up what it needs inside this directory: a virtual environment in .venv, everything else in .cache.
+# PYTHON chooses the interpreter of the virtual environment (3.11 or newer).
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup run test check bench bench-quick frp lock clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml requirements.lock scripts/setup
+	PYTHON="$(PYTHON)" scripts/setup
+	@touch $@
+
+run: $(READY)
+	$(BIN)/harp demo
+
+# Suites that need another program (nginx, frpc, ...) skip with a reason where it is missing; HARP_PEERS=required makes them fail.
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(READY)
+	$(BIN)/python -m benchmarks --quick $(ARGS)
+
+# Real frpc and frps, built from source into .cache/frp: they need Go.
+frp:
+	frp/build
+
+# Pins the newest versions that pyproject.toml allows.
+lock:
+	PYTHON="$(PYTHON)" scripts/lock
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache
