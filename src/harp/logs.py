@@ -1,0 +1,180 @@
+"""The log: one event per fact, with fields, on stderr; text for people or JSON lines for machines.
+
+Everything that is logged, by us or by a library through the standard `logging`, takes the same way: filtered by level
+first, which costs next to nothing, then cleaned of secrets, then written.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import BinaryIO
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from harp.settings import Logs
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+HIDDEN = "[hidden]"
+SHORTEST_SECRET = 6  # characters; shorter ones would hide half of every message
+DEEPEST = 4  # levels of lists and mappings that are looked into
+SECRET_NAMES = frozenset(
+    (
+        "authorization",
+        "authorization_app_api",
+        "cookie",
+        "credentials",
+        "key",
+        "passphrase",
+        "password",
+        "private_key",
+        "privilege_key",
+        "proxy_authorization",
+        "secret",
+        "set_cookie",
+        "shared_key",
+        "harp_shared_key",
+        "hp_shared_key",
+        "token",
+        "exapp_token",
+        "x_registry_auth",
+    )
+)
+SECRET_ENDINGS = ("_token", "_secret", "_password", "_key", "_passphrase")
+
+
+def fingerprint(secret: str) -> str:
+    """Eight hexadecimal digits that tell two secrets apart and say nothing else about a long one."""
+    return sha256(secret.encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+def configure(logs: Logs, secrets: Iterable[str] = (), stream: BinaryIO | None = None) -> None:
+    """Log to `stream` (default stderr) as `logs` says. `secrets` are hidden wherever they turn up in an event.
+
+    Call it once, before the first event: loggers keep what they found at their first use.
+    """
+    output = stream or sys.stderr.buffer
+    level = LEVELS[logs.level]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            Redactor(secrets),
+            *(_json() if logs.format == "json" else _text(colors=_is_terminal(output))),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.BytesLoggerFactory(output),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [StandardLogs()]
+    root.setLevel(level)
+    logging.captureWarnings(True)
+
+
+def _json() -> list[Processor]:
+    return [
+        structlog.processors.TimeStamper("iso", utc=True),
+        structlog.processors.JSONRenderer(lambda event, **_: msgspec.json.encode(event, enc_hook=repr)),
+    ]
+
+
+def _text(*, colors: bool) -> list[Processor]:
+    render = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+    return [
+        escape,
+        structlog.processors.TimeStamper("%Y-%m-%d %H:%M:%S", utc=False),
+        lambda logger, name, event: render(logger, name, event).encode(errors="backslashreplace"),
+    ]
+
+
+def _is_terminal(output: BinaryIO) -> bool:
+    return output.isatty()
+
+
+class Redactor:
+    """The last line of defence: a processor that hides secrets which should never have come this far.
+
+    By the name of a field or header, and by the text of the secrets that we know.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets = [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        return {name: self._value(name, value, DEEPEST) for name, value in event.items()}
+
+    def _value(self, name: object, value: object, depth: int) -> object:
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if is_secret_name(name):
+            return HIDDEN
+        if isinstance(value, bytes | bytearray | memoryview):
+            value = bytes(value).decode("utf-8", "backslashreplace")
+        if isinstance(value, str):
+            return self._text(value)
+        if depth == 0:
+            return self._text(repr(value))
+        if isinstance(value, Mapping):
+            return {str(key): self._value(key, item, depth - 1) for key, item in value.items()}
+        if isinstance(value, Sequence | set | frozenset):
+            return self._items(value, depth - 1)
+        return self._text(str(value)) if isinstance(value, BaseException) else self._text(repr(value))
+
+    def _items(self, items: Iterable[object], depth: int) -> list[object]:
+        """The items of a list; one such as ("Cookie", "...") is a header and hidden by its name."""
+        found: list[object] = []
+        for item in items:
+            if isinstance(item, tuple) and len(item) == 2:
+                name = item[0].decode("latin-1") if isinstance(item[0], bytes) else item[0]
+                found.append((name, self._value(name, item[1], depth)))
+            else:
+                found.append(self._value("", item, depth))
+        return found
+
+    def _text(self, text: str) -> str:
+        for secret in self._secrets:
+            if secret in text:
+                text = text.replace(secret, HIDDEN)
+        return text
+
+
+def is_secret_name(name: object) -> bool:
+    """Does a field or header of that name hold a secret?"""
+    if not isinstance(name, str):
+        return False
+    plain = name.lower().replace("-", "_")
+    return plain in SECRET_NAMES or plain.endswith(SECRET_ENDINGS)
+
+
+def escape(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Processor for text: a client must not write lines or terminal codes into the log by what it sends.
+
+    Tracebacks keep their lines, their other control characters do not count as one line's text.
+    """
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            keep = "\n" if name == "exception" else ""
+            event[name] = "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in value)
+    return event
+
+
+class StandardLogs(logging.Handler):
+    """Hands records of the standard `logging` (asyncio, aiohttp, warnings) over to ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # a library's format and arguments do not fit: its words are better than none
+            message = str(record.msg)
+        logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+        logger.log(_level_of(record.levelno), message, logger=record.name, exc_info=record.exc_info or None)
+
+
+def _level_of(number: int) -> int:
+    """The nearest of our levels at or below the `number` of the standard library."""
+    return max((level for level in LEVELS.values() if level <= number), default=logging.DEBUG)

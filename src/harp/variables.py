@@ -1,0 +1,476 @@
+"""The texts of environment variables: cleaning, parsing, and saying what is wrong with them.
+
+A parser takes the cleaned text and a `Note`, returns the value, and raises `Fault` with what is wrong and what to write
+instead. The reader puts the variable's name in front, collects all faults, and goes on.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+T = TypeVar("T")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Note = Callable[[str], None]
+Parser = Callable[[str, Note], T]
+
+NEVER = float("inf")
+QUOTES = "\"'“”„‟‘’‚‛«»`"
+PAIRS = {'"': '"', "'": "'", "“": "”", "„": "“", "‘": "’", "«": "»", "”": "”", "’": "’"}
+SHOWN = 60  # characters of a faulty value that a message repeats
+
+
+class Fault(ValueError):
+    """A value that cannot be used; the text follows the variable's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: host and port, or a unix socket's path (then host is "" and port 0).
+
+    The host "::" means both families, unless `v6only`.
+    """
+
+    host: str
+    port: int
+    path: str = ""
+    v6only: bool = False
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One variable as it is in effect. `text` of a secret is for fingerprints only."""
+
+    name: str
+    text: str = field(repr=False)
+    given: bool
+    secret: bool = False
+
+
+class Reader:
+    """Reads variables one by one and collects problems, warnings and the values in effect."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self.values: list[Value] = []
+
+    def read(self, name: str, default: str, parse: Parser[T]) -> T:
+        """The value of `name`; an absent or empty variable means `default`."""
+        value = self.optional(name, parse, default)
+        return parse(default, _ignore) if value is None else value
+
+    def optional(self, name: str, parse: Parser[T], instead: str, *, empty_counts: bool = False) -> T | None:
+        """The value of `name`, or None when it is absent, faulty, or empty unless `empty_counts`.
+
+        `instead` tells people what None means.
+        """
+        text = self._text(name)
+        given = self.given(name) or (empty_counts and name in self._env)
+        value = self._parse(name, text, parse) if given else None
+        self.values.append(Value(name, instead if value is None else text, given=value is not None))
+        return value
+
+    def secret(self, name: str, parse: Parser[str]) -> str:
+        """The secret in `name`, "" when it is absent or faulty. Blanks and quotes are left to the parser."""
+        value = (self._parse(name, self.raw(name), parse) or "") if self.given(name) else ""
+        self.values.append(Value(name, value or "not set", given=value != "", secret=value != ""))
+        return value
+
+    def _parse(self, name: str, text: str, parse: Parser[T]) -> T | None:
+        try:
+            return parse(text, lambda note: self.warn(name, note))
+        except Fault as fault:
+            self.problem(name, str(fault))
+            return None
+
+    def _text(self, name: str) -> str:
+        """The text without surrounding blanks and quotes, "" when absent; quotes are warned of."""
+        raw = self.raw(name).strip()
+        text = raw.strip(QUOTES).strip()
+        if text != raw:
+            self.warn(name, "the quotes around the value were removed; in a compose list write it without quotes")
+        return text
+
+    def raw(self, name: str) -> str:
+        """The text as it is, "" when absent."""
+        return self._env.get(name, "")
+
+    def given(self, name: str) -> bool:
+        """Does the variable say anything?"""
+        return self.raw(name).strip().strip(QUOTES).strip() != ""
+
+    def problem(self, name: str, text: str) -> None:
+        self.problems.append(f"{name}: {text}")
+
+    def warn(self, name: str, text: str) -> None:
+        self.warnings.append(f"{name}: {text}")
+
+    def warn_unknown(self, prefix: str, ignored: Iterable[str]) -> None:
+        """Warn of every variable with `prefix` that nobody has read, with the nearest name that somebody has."""
+        known = {value.name for value in self.values}.union(ignored)
+        unknown = sorted(name for name in self._env if name.startswith(prefix) and name not in known)
+        if not unknown:
+            return
+        from difflib import get_close_matches  # noqa: PLC0415 - slow to import, rarely needed
+
+        for name in unknown:
+            near = get_close_matches(name, sorted(known), n=1, cutoff=0.75)
+            self.warn(name, "is not a variable of HaRP" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+def _ignore(note: str) -> None:
+    """The defaults are not commented on."""
+
+
+def shown(text: str) -> str:
+    """A faulty value for a message: quoted, on one line, not too long."""
+    short = text if len(text) <= SHOWN else text[:SHOWN] + "…"
+    return '"' + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short) + '"'
+
+
+# --- words and numbers
+
+
+def word(text: str, note: Note) -> str:
+    """Any text on one line."""
+    if not text.isprintable():
+        raise Fault(f"{shown(text)} has a character that is not printable; type the value again")
+    return text
+
+
+def choice(*words: str) -> Parser[str]:
+    """One of `words`, in any case."""
+
+    def parse(text: str, note: Note) -> str:
+        if text.lower() not in words:
+            raise Fault(f"{shown(text)} is not known; write one of: {', '.join(words)}")
+        return text.lower()
+
+    return parse
+
+
+def log_level(text: str, note: Note) -> str:
+    """debug, info, warning or error; any other counts as warning (A 7.1)."""
+    level = {"warn": "warning", "critical": "error", "fatal": "error"}.get(text.lower(), text.lower())
+    if level not in {"debug", "info", "warning", "error"}:
+        note(f"{shown(text)} is not a level and counts as warning; write one of: debug, info, warning, error")
+        return "warning"
+    return level
+
+
+def boolean(text: str, note: Note) -> bool:
+    """1, true, yes, on or 0, false, no, off; empty is false."""
+    lower = text.lower()
+    if lower in {"1", "true", "yes", "on"}:
+        return True
+    if lower in {"", "0", "false", "no", "off"}:
+        return False
+    raise Fault(f"{shown(text)} is neither true nor false; write true or false")
+
+
+def exactly(wanted: str) -> Parser[bool]:
+    """True for exactly `wanted`; anything else is False, with a warning when it looks like an attempt.
+
+    For switches that weaken something: they must not act on a value that never acted before.
+    """
+    other = {"true": "false", "false": "true"}[wanted]
+
+    def parse(text: str, note: Note) -> bool:
+        if text not in {wanted, other}:
+            note(f"{shown(text)} counts as {other}; only {wanted} (in lower case) has an effect")
+        return text == wanted
+
+    return parse
+
+
+def number(least: int, most: int) -> Parser[int]:
+    """A whole number within limits."""
+
+    def parse(text: str, note: Note) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+            raise Fault(f"{shown(text)} is not a whole number; write one from {least} to {most}")
+        value = int(text)
+        if not least <= value <= most:
+            raise Fault(f"{value} is out of range; write a number from {least} to {most}")
+        return value
+
+    return parse
+
+
+SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def size(least: int, most: int) -> Parser[int]:
+    """Bytes; k, m and g (also KiB, MB...) are powers of 1024."""
+
+    def parse(text: str, note: Note) -> int:
+        match = re.fullmatch(r"([0-9]{1,15})\s*([kmg]?)(?:i?b)?", text.lower())
+        if match is None:
+            raise Fault(f"{shown(text)} is not a size; write bytes or a size such as 64k or 1m")
+        value = int(match[1]) * SIZES[match[2]]
+        if not least <= value <= most:
+            raise Fault(f"{value} bytes is out of range; write a size from {least} to {most} bytes")
+        return value
+
+    return parse
+
+
+UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(bare: str = "ms", *, zero: float | None = None, most: float = NEVER) -> Parser[float]:
+    """Seconds. Written as for HAProxy: a number and us, ms, s, m, h or d; `bare` is the unit of a number alone.
+
+    `zero` is what 0 means: NEVER (no limit), 0.0, or None when 0 is a fault. `most` is in seconds.
+    """
+
+    def parse(text: str, note: Note) -> float:
+        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(us|ms|s|m|h|d)?", text)
+        if match is None:
+            raise Fault(f"{shown(text)} is not a duration; write a number and us, ms, s, m, h or d, such as 30s")
+        value = float(match[1]) * UNITS[match[2] or bare]
+        if value == 0:
+            if zero is None:
+                raise Fault("0 is not possible here; write a duration above 0, such as 30s")
+            return zero
+        if value > most:
+            raise Fault(f"{text} is too long; write at most {most:g}s")
+        if match[2] is None and bare == "ms":
+            note(f"{text} has no unit and counts as milliseconds, as in HAProxy; write {text}ms or {text}s")
+        return value
+
+    return parse
+
+
+# --- addresses
+
+
+def address(text: str, note: Note) -> Address:
+    """One listener in HAProxy's bind syntax: host:port, [v6]:port, :port, *:port, unix:/path or /path."""
+    where, *parameters = text.split()
+    for parameter in parameters:
+        if parameter not in {"v4v6", "v6only"}:
+            raise Fault(f"{shown(parameter)} after the address is not supported; write the address alone")
+    if where.startswith(("/", "unix:", "unix@")):
+        return _socket_path(where.removeprefix("unix:").removeprefix("unix@"))
+    host, colon, port = where.removeprefix("ipv4@").removeprefix("ipv6@").rpartition(":")
+    if not colon or (host.startswith("[") and not host.endswith("]")):
+        raise Fault(f"{shown(text)} has no port; write host:port, such as 0.0.0.0:8780 or [::]:8780")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise Fault(f"{shown(port)} in {shown(text)} is not a port; write one number from 1 to 65535")
+    return Address(_host(host, text), int(port), v6only="v6only" in parameters)
+
+
+def _socket_path(path: str) -> Address:
+    if not path.startswith("/"):
+        raise Fault(f"{shown(path)} is not an absolute path; write unix:/run/harp/admin.sock")
+    if len(path.encode()) > 107:  # sun_path of Linux, without the final NUL
+        raise Fault(f"the socket path has {len(path.encode())} bytes; the system allows 107")
+    return Address("", 0, path)
+
+
+def _host(host: str, text: str) -> str:
+    """`host` without brackets, "" and "*" as 0.0.0.0. Raises Fault unless it is an IP address or a name."""
+    if host in {"", "*"}:
+        return "0.0.0.0"  # noqa: S104 - what HAProxy's "*" means
+    bare = host[1:-1] if host.startswith("[") else host
+    looks_numeric = ":" in bare or re.fullmatch(r"[0-9.]+", bare)
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        if looks_numeric or not re.fullmatch(r"(?!-)[A-Za-z0-9._-]{1,253}", bare):
+            raise Fault(
+                f"{shown(host)} in {shown(text)} is neither an IP address nor a host name; "
+                "write such as 0.0.0.0:8780, [::]:8780 or localhost:8780"
+            ) from None
+        return bare
+
+
+def addresses(text: str, note: Note) -> tuple[Address, ...]:
+    """Comma separated listeners, at least one. "[::]" beside "0.0.0.0" of the same port listens for IPv6 only."""
+    found = [address(part.strip(), note) for part in text.split(",") if part.strip()]
+    if not found:
+        raise Fault(f"{shown(text)} holds no address; write host:port")
+    v4 = {one.port for one in found if one.host == "0.0.0.0"}  # noqa: S104 - compared, not bound
+    return tuple(replace(one, v6only=True) if one.host == "::" and one.port in v4 else one for one in found)
+
+
+def clash(one: Address, other: Address) -> bool:
+    """Would the second of the two find its place taken?"""
+    if one.path or other.path:
+        return one.path == other.path
+    any_host = {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+    return one.port == other.port != 0 and (one.host == other.host or bool(any_host & {one.host, other.host}))
+
+
+def networks(text: str, note: Note) -> tuple[Network, ...]:
+    """Comma separated IP addresses and networks. What cannot be read is noted and skipped: a bad entry must not
+    stop a HaRP that worked before (A 7.1)."""
+    found = []
+    for entry in (part.strip().strip(QUOTES).strip() for part in text.split(",")):
+        if entry:
+            network = _network(entry, note)
+            if network is None:
+                note(f"{shown(entry)} is not an IP address or network such as 10.0.0.0/8 and is skipped")
+            else:
+                found.append(network)
+    return tuple(found)
+
+
+def _network(entry: str, note: Note) -> Network | None:
+    try:
+        network: Network = ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return None
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped:
+        network = ipaddress.IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - 96))
+    elif "/" in entry and ipaddress.ip_address(entry.partition("/")[0]) != network.network_address:
+        note(f"{shown(entry)} has bits set behind its prefix and counts as {network}")
+    if network.prefixlen == 0:
+        note(f"{network} lets every client choose the address it is seen under; list your own proxies instead")
+    return network
+
+
+def header_name(text: str, note: Note) -> str:
+    """The name of an HTTP header, lower case (RFC 9110 section 5.6.2)."""
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", text):
+        raise Fault(f"{shown(text)} is not the name of a header; write such as X-Forwarded-For or CF-Connecting-IP")
+    return text.lower()
+
+
+def web_url(text: str, note: Note) -> str:
+    """An http or https URL without trailing "/"."""
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        raise Fault(f"{shown(text)} is not a URL; write such as https://cloud.example.com") from None
+    if parts.username is not None or parts.password is not None:
+        raise Fault("holds a user name or password; write the URL without them")
+    if parts.scheme.lower() not in {"http", "https"} or not host:
+        raise Fault(f"{shown(text)} is not a URL; write such as https://cloud.example.com")
+    if parts.query or parts.fragment or not text.isprintable() or " " in text:
+        raise Fault(f"{shown(text)} holds more than scheme, host and path; write such as https://cloud.example.com")
+    return text.rstrip("/")
+
+
+def nextcloud_url(text: str, note: Note) -> str:
+    """A web URL, also without trailing "/index.php" (A 5)."""
+    return web_url(text, note).removesuffix("/index.php").rstrip("/")
+
+
+# --- files and engines
+
+
+def path(text: str, note: Note) -> Path:
+    """A path of the file system."""
+    return Path(word(text, note))
+
+
+def ports(text: str, note: Note) -> frozenset[int]:
+    """Comma separated ports and ascending ranges, at least one (A 10)."""
+    found: set[int] = set()
+    for entry in (part.strip().strip(QUOTES).strip() for part in text.split(",")):
+        match = re.fullmatch(r"([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?", entry)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= first <= last <= 65535:
+            raise Fault(f"{shown(entry)} is not a port or range; write such as 24000-24099 or 24000,24001")
+        found.update(range(first, last + 1))
+    return frozenset(found)
+
+
+def mounts(*, suffix: bool) -> Parser[tuple[str, ...]]:
+    """Comma separated absolute paths, normalised; with `suffix` each may end in ":rw" (A 10)."""
+
+    def parse(text: str, note: Note) -> tuple[str, ...]:
+        entries = (part.strip().strip(QUOTES).strip() for part in text.split(","))
+        return tuple(_mount(entry, suffix=suffix) for entry in entries if entry)
+
+    return parse
+
+
+def _mount(entry: str, *, suffix: bool) -> str:
+    place, mode = (entry.removesuffix(":rw"), ":rw") if suffix and entry.endswith(":rw") else (entry, "")
+    if re.search(r"\s/", place):
+        raise Fault(f"{shown(entry)} holds several paths; separate them by commas")
+    if not place.startswith("/") or ":" in place or ".." in place.split("/") or not place.isprintable():
+        raise Fault(f'{shown(entry)} is not an absolute path without ".." and ":"; write such as /srv/data')
+    return "/" + posixpath.normpath(place).lstrip("/") + mode
+
+
+def host_aliases(text: str, note: Note) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """`name:ip,...`, grouped by IP address in the order of their first appearance (A 7.1)."""
+    found: dict[str, list[str]] = {}
+    for entry in (part.strip() for part in text.split(",")):
+        if entry:
+            name, _, ip = entry.partition(":")  # a name holds no colon, an IPv6 address does
+            try:
+                found.setdefault(str(ipaddress.ip_address(ip.strip())), []).append(name.strip())
+            except ValueError:
+                raise Fault(f"{shown(entry)} is not name:ip; write such as cloud.example.com:10.0.0.5") from None
+    return tuple((ip, tuple(names)) for ip, names in found.items())
+
+
+# --- secrets
+
+
+def secret(text: str, note: Note) -> str:
+    """A secret as it is meant: any printable characters. No message repeats any of it.
+
+    Blanks around it cannot be sent in a header (RFC 9110 section 5.5), and one pair of quotes around it comes from
+    a compose list; both are removed.
+    """
+    key = text.strip()
+    if key != text:
+        note("the blanks around it were removed")
+    if len(key) >= 2 and PAIRS.get(key[0]) == key[-1]:
+        key = key[1:-1]
+        note("the quotes around it were removed; in a compose list write it without quotes")
+    if not key or key != key.strip():
+        raise Fault("is empty or has blanks inside its quotes; write it without quotes and blanks around it")
+    if not key.isprintable():
+        raise Fault("has a character that is not printable; use letters, digits and punctuation on one line")
+    return key
+
+
+def shared_key(text: str, note: Note) -> str:
+    """The key that we share with Nextcloud."""
+    key = secret(text, note)
+    if len(key) < 12:
+        note("is short enough to be guessed; use a long random text, such as from: openssl rand -hex 32")
+    return key
+
+
+LARGEST_SECRET_FILE = 65536  # bytes
+
+
+def shared_key_file(text: str, note: Note) -> str:
+    """The key in the file of that path, trailing line ends dropped."""
+    try:
+        with Path(text).open("rb") as file:
+            content = file.read(LARGEST_SECRET_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a path"
+        raise Fault(f"{shown(text)} cannot be read ({reason}); mount the file or correct the path") from None
+    if len(content) > LARGEST_SECRET_FILE:
+        raise Fault(f"{shown(text)} is larger than {LARGEST_SECRET_FILE} bytes; name a file that holds the key alone")
+    try:
+        key = content.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise Fault(f"{shown(text)} is not UTF-8 text; name a file that holds the key alone") from None
+    if not key.strip():
+        raise Fault(f"{shown(text)} is empty; write the key into it")
+    return shared_key(key, note)
