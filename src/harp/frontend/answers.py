@@ -1,0 +1,55 @@
+"""The answers that we make ourselves: short, with the reason, as text or JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from http import HTTPStatus
+
+import msgspec
+
+from harp.wire.http import RequestHead
+
+
+def refusal(
+    head: RequestHead | None,
+    status: int,
+    reason: str,
+    request_id: bytes,
+    retry_after: int | None,
+    *,
+    keep_alive: bool,
+) -> tuple[bytes, int]:
+    """A whole response and the length of its body. AppAPI shows an admin its first 120 characters: the reason first."""
+    phrase = HTTPStatus(status).phrase
+    if head is not None and _wants_json(head):
+        kind = b"application/json; charset=utf-8"
+        body = msgspec.json.encode(
+            {"error": f"{status} {phrase}", "reason": reason, "request_id": request_id.decode("latin-1")}
+        )
+    else:
+        kind = b"text/plain; charset=utf-8"
+        body = f"{status} {phrase}: {reason}\nrequest id: {request_id.decode('latin-1')}\n".encode()
+    lines = [
+        b"HTTP/1.1 %d %b" % (status, phrase.encode()),
+        b"date: " + format_datetime(datetime.now(UTC), usegmt=True).encode(),
+        b"content-type: " + kind,
+        b"content-length: %d" % len(body),
+        b"cache-control: no-store",
+        b"x-content-type-options: nosniff",
+        b"x-request-id: " + request_id,
+    ]
+    if retry_after is not None:
+        lines.append(b"retry-after: %d" % retry_after)
+    if not keep_alive:
+        lines.append(b"connection: close")
+    elif head is not None and not head.minor:
+        lines.append(b"connection: keep-alive")
+    without_body = head is not None and head.method == b"HEAD"
+    return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if without_body else body), 0 if without_body else len(body)
+
+
+def _wants_json(head: RequestHead) -> bool:
+    """JSON only for who names it and not HTML, as fetch() code does; everybody else gets text."""
+    accept = head.get(b"accept")
+    return accept is not None and b"json" in accept.lower() and b"html" not in accept.lower()

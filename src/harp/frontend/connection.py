@@ -1,0 +1,533 @@
+"""One client connection: HTTP/1.0 and 1.1 from the server's side.
+
+Requests are taken one at a time; what a client pipelines behind waits in a bounded buffer. The connection is the
+`Downstream` of the exchange under way and calls its `Handler`; it decides framing, persistence and limits, and nothing
+about the request itself, which is the gate's work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+from typing import Protocol, cast
+
+from harp.errors import BadRequest, PeerError
+from harp.frontend.answers import refusal
+from harp.net.deadlines import NEVER, Deadlines
+from harp.policy.verdict import Verdict
+from harp.proxy.exchange import Handler
+from harp.settings import Limits, Timeouts
+from harp.wire.chunked import ChunkedDecoder, chunk, last_chunk
+from harp.wire.http import HEAD_END, Fields, RequestHead, RequestParser
+
+HIGH_WATER = 256 * 1024  # bytes waiting for the client before the producer is told to pause
+LINGER = 2.0  # seconds to swallow a body that nobody wants, so that its sender sees our answer
+LINGER_BYTES = 4 * 1024 * 1024
+JOIN = 16 * 1024  # bytes: shorter pieces are joined with their head, longer ones are written beside it
+
+
+class Phase(Enum):
+    """What we expect from the client."""
+
+    HEAD = auto()  # a request
+    DECIDE = auto()  # nothing: the gate has the request
+    BODY = auto()  # the rest of the request
+    WAIT = auto()  # nothing: the request is complete, its answer is not
+    RAW = auto()  # bytes of an upgraded stream
+    LINGER = auto()  # bytes that go nowhere, until the client closes
+    CLOSED = auto()
+
+
+class Gate(Protocol):
+    """What decides about requests and keeps the books."""
+
+    deadlines: Deadlines
+    limits: Limits
+    timeouts: Timeouts
+    draining: bool
+
+    def handle(self, connection: ClientConnection, head: RequestHead) -> None:
+        """A request has arrived: sooner or later `attach` a handler or `refuse` it."""
+
+    def request_id(self, connection: ClientConnection) -> bytes:
+        """The id of the request under way, for people who read logs."""
+
+    def finished(self, connection: ClientConnection, note: str = "") -> None:
+        """The exchange is over; `note` says what went wrong, if anything."""
+
+    def opened(self, connection: ClientConnection) -> str | None:
+        """A connection was made; a text refuses it."""
+
+    def closed(self, connection: ClientConnection) -> None:
+        """A connection has ended."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """See the module. Facts of the exchange under way are plain attributes, for the gate's log."""
+
+    def __init__(self, gate: Gate, *, secure: bool) -> None:
+        self.secure = secure
+        self.peer = ""  # address of the other end, as text; "" on unix sockets
+        self.deadline = NEVER
+        self.blocked = False
+        self.head: RequestHead | None = None
+        self.verdict: Verdict | None = None
+        self.address = ""  # the true client's, as far as we know
+        self.started = 0.0  # loop time of the request's arrival
+        self.status = 0
+        self.sent = 0  # bytes of response body
+        self.unreachable = False  # the refusal says that the target could not be reached
+        self._gate = gate
+        self._phase = Phase.HEAD
+        self._parser = RequestParser(gate.limits.headers)
+        self._handler: Handler | None = None
+        self._buffer = b""
+        self._left = 0
+        self._chunks: ChunkedDecoder | None = None
+        self._paused = False  # the handler wants no body now
+        self._keep_alive = False
+        self._chunked_answer = False
+        self._until_close = False
+        self._eof = False
+        self._looping = False
+        self._swallowed = 0
+        self._unsent = 0
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = self.address = peer[0] if isinstance(peer, tuple) else ""
+        refused = self._gate.opened(self)
+        if refused is not None:
+            self.head = None
+            self._answer_error(503, refused, 1)
+            return
+        self.transport.set_write_buffer_limits(HIGH_WATER)
+        self.deadline = self._gate.deadlines.now + self._gate.timeouts.head
+        self._gate.deadlines.watch(self)
+
+    def data_received(self, data: bytes) -> None:
+        phase = self._phase
+        if phase is Phase.HEAD:
+            if self._buffer:
+                data = self._buffer + data
+                self._buffer = b""
+            self._read_heads(data)
+        elif phase is Phase.BODY and not self._paused:
+            self._read_body(data)
+        elif phase is Phase.RAW and not self._paused:
+            self._to_handler(data)
+        elif phase is Phase.LINGER:
+            self._swallow(len(data))
+        elif phase is not Phase.CLOSED:
+            self._buffer += data
+            if len(self._buffer) > self._gate.limits.head_size:
+                self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        phase = self._phase
+        if phase is Phase.WAIT or (phase is Phase.DECIDE and self._has_whole_request()):
+            # The answer may still be wanted: nobody can tell a half-closed client from one that left, until we write.
+            self._keep_alive = bool(self._buffer)
+            self.deadline = self._gate.deadlines.now + self._gate.timeouts.half_closed
+            return not self.secure
+        if phase is Phase.RAW:
+            self._handler_eof()
+            return not self.secure
+        if phase in (Phase.BODY, Phase.DECIDE):
+            self._lose("the client closed the connection in the middle of its request")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose("the client went away")
+        self._phase = Phase.CLOSED
+        self._gate.deadlines.drop(self)
+        self._gate.closed(self)
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+        timeouts = self._gate.timeouts
+        self._unsent = self.transport.get_write_buffer_size()
+        limit = timeouts.tunnel if self._phase is Phase.RAW else timeouts.client
+        self.deadline = self._gate.deadlines.now + limit
+        if self._handler is not None:
+            self._handler.blocked()
+
+    def resume_writing(self) -> None:
+        self.blocked = False
+        if self._phase in (Phase.WAIT, Phase.RAW):
+            self.deadline = NEVER
+        if self._handler is not None:
+            self._handler.drained()
+
+    def expired(self) -> None:
+        """Timed: the client took too long for what we expect of it."""
+        phase = self._phase
+        if self.blocked:
+            self._expired_blocked()
+        elif phase is Phase.HEAD and self._buffer:
+            self.head = None
+            self._answer_error(408, "the request head did not arrive in time")
+        elif phase is Phase.BODY:
+            self._to_handler_gone("the client stopped sending its request body")
+            if self.status:
+                self._abort()
+            else:
+                self.refuse(408, "the request body stopped arriving")
+        elif phase is Phase.HEAD:
+            self._close()
+        else:
+            self._abort()
+
+    # Reading requests
+
+    def _read_heads(self, data: bytes) -> None:
+        """Take requests off `data`, as long as each is answered at once."""
+        self._looping = True
+        try:
+            while data and self._phase is Phase.HEAD:
+                end = data.find(HEAD_END)
+                if end < 1 or data[0] == 0x0D:
+                    stripped = data.lstrip(b"\r\n")  # RFC 9112 section 2.2
+                    if len(stripped) < len(data) <= len(stripped) + 16:
+                        data = stripped
+                        continue
+                if end < 0:
+                    self._hold(data)
+                    return
+                end += len(HEAD_END)
+                if end > self._gate.limits.head_size:
+                    raise BadRequest(f"a request head of more than {self._gate.limits.head_size} bytes", 431)
+                head = self._parser.parse(data[:end])
+                self._buffer = data[end:]
+                self._begin(head)
+                if self._phase is not Phase.HEAD:
+                    return
+                data = self._buffer
+                self._buffer = b""
+        except BadRequest as error:
+            self.head = None
+            self._answer_error(error.status, error.reason)
+        finally:
+            self._looping = False
+
+    def _hold(self, data: bytes) -> None:
+        """Keep the part of a head that has come."""
+        if len(data) > self._gate.limits.head_size:
+            raise BadRequest(f"a request head of more than {self._gate.limits.head_size} bytes", 431)
+        if data.count(b"\n") != data.count(b"\r\n"):
+            raise BadRequest("malformed request: a line that does not end in CR LF")
+        if not self._buffer and self._handler is None:
+            self.deadline = min(self.deadline, self._gate.deadlines.now + self._gate.timeouts.head)
+        self._buffer = data
+
+    def _begin(self, head: RequestHead) -> None:
+        self.head = head
+        self._left = head.length
+        self._keep_alive = head.keep_alive
+        self._phase = Phase.DECIDE
+        self.deadline = NEVER
+        self.status = 0
+        self.sent = 0
+        self._chunked_answer = self._until_close = False
+        self._gate.handle(self, head)
+
+    def attach(self, handler: Handler) -> None:
+        """Let `handler` answer the request. Its body, if any, flows after `resume_body`."""
+        self._handler = handler
+        if self._left:
+            self._phase = Phase.BODY
+            self._paused = True
+            self._chunks = ChunkedDecoder() if self._left < 0 else None
+        else:
+            self._phase = Phase.WAIT
+
+    def _read_body(self, data: bytes) -> None:
+        if self._chunks is not None:
+            self._read_chunks(self._chunks, data)
+            return
+        left = self._left - len(data)
+        if left > 0:
+            self._left = left
+            self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
+            self._to_handler(data)
+            return
+        piece, self._buffer = (data, b"") if not left else (data[:left], data[left:])
+        self._to_handler(piece)
+        self._body_complete([])
+
+    def _read_chunks(self, decoder: ChunkedDecoder, data: bytes) -> None:
+        try:
+            pieces = decoder.feed(data)
+        except PeerError as error:
+            self._keep_alive = False
+            self._to_handler_gone(str(error))
+            if self.status:
+                self._abort()
+            else:
+                self.refuse(400, str(error))
+            return
+        self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
+        if pieces:
+            self._to_handler(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if decoder.done:
+            self._buffer = decoder.rest
+            self._body_complete(decoder.trailers)
+
+    def _body_complete(self, trailers: Fields) -> None:
+        self._left = 0
+        self._chunks = None
+        if self._phase is Phase.BODY:
+            self._phase = Phase.WAIT
+            self.deadline = NEVER
+            if self._paused:  # nothing more will come for this handler; the next request may
+                self._paused = False
+                self.transport.resume_reading()
+            if self._handler is not None:
+                self._handler.body_end(trailers)
+
+    # Downstream: the request's body
+
+    def resume_body(self) -> None:
+        self._paused = False
+        if self._phase is Phase.BODY:
+            self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
+        elif self._phase is not Phase.RAW:
+            return
+        data, self._buffer = self._buffer, b""
+        if data and self._phase is Phase.BODY:
+            self._read_body(data)
+        elif data:
+            self._to_handler(data)
+        if not self._paused and self._phase is not Phase.CLOSED:
+            self.transport.resume_reading()
+
+    def pause_body(self) -> None:
+        if self._phase in (Phase.BODY, Phase.RAW):
+            self._paused = True
+            self.transport.pause_reading()
+            if self._phase is Phase.BODY:
+                self.deadline = NEVER  # now it is the other side that takes its time
+
+    # Downstream: the response
+
+    def send_interim(self, status: int, reason: bytes, fields: bytes) -> None:
+        if self.head is not None and self.head.minor:
+            self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, fields))
+
+    def send_head(self, status: int, reason: bytes, fields: bytes, length: int | None, data: bytes, end: bool) -> None:
+        head = self.head
+        assert head is not None
+        self.status = status
+        self.sent = len(data)
+        if self._left and end:
+            self._keep_alive = False
+        if length is None:
+            framing = b""
+        elif length >= 0 or end:
+            framing = b"content-length: %d\r\n" % (length if length >= 0 else len(data))
+        elif head.minor:
+            framing = b"transfer-encoding: chunked\r\n"
+            self._chunked_answer = True
+            if data:
+                data = chunk(data)
+        else:  # HTTP/1.0 knows no chunks
+            framing = b""
+            self._until_close = True
+            self._keep_alive = False
+        if not self._keep_alive or self._gate.draining:
+            self._keep_alive = False
+            persistence = b"connection: close\r\n"
+        else:
+            persistence = b"" if head.minor else b"connection: keep-alive\r\n"
+        lines = b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (status, reason, fields, framing, persistence)
+        if len(data) < JOIN:
+            self.transport.write(lines + data)
+        else:
+            self.transport.writelines((lines, data))
+        if end:
+            self._complete()
+
+    def send_body(self, data: bytes) -> None:
+        self.sent += len(data)
+        if not self._chunked_answer:
+            self.transport.write(data)
+        elif len(data) < JOIN:
+            self.transport.write(chunk(data))
+        else:
+            self.transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+
+    def send_end(self, trailers: Fields) -> None:
+        if self._chunked_answer:
+            self.transport.write(last_chunk(trailers))
+        self._complete()
+
+    def cut(self, reason: str) -> None:
+        self._handler = None
+        self._gate.finished(self, reason)
+        if self._until_close:
+            self._abort()  # only a reset tells this client that the body is short
+        else:
+            self._close()
+
+    def refuse(self, status: int, reason: str, retry_after: int | None = None, *, unreachable: bool = False) -> None:
+        self.unreachable = unreachable
+        self._handler = None
+        self._answer_error(status, reason, retry_after)
+
+    def drop(self) -> None:
+        """End the connection without a word."""
+        self._handler = None
+        self._gate.finished(self)
+        self._abort()
+
+    def upgrade(self, reason: bytes, fields: bytes, data: bytes) -> None:
+        self.status = 101
+        self._phase = Phase.RAW
+        self._keep_alive = False
+        self.deadline = NEVER
+        self.transport.write(b"HTTP/1.1 101 %b\r\n%b\r\n%b" % (reason, fields, data))
+        self.sent = len(data)
+        waiting, self._buffer = self._buffer, b""
+        if waiting:
+            self._to_handler(waiting)
+
+    def finish(self) -> None:
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        self._handler = None
+        self._gate.finished(self)
+        self._close()
+
+    # Ends
+
+    def _complete(self) -> None:
+        """The response has been written."""
+        self._handler = None
+        self._gate.finished(self)
+        if self._left and self._phase in (Phase.BODY, Phase.DECIDE):
+            self._linger()
+        elif self._keep_alive and not self._gate.draining:
+            self._next()
+        elif self._eof and not self._buffer:
+            self._close()
+        elif self._buffer:
+            self._linger()
+        else:
+            self._close()
+
+    def _next(self) -> None:
+        timeouts = self._gate.timeouts
+        self._phase = Phase.HEAD
+        self.head = self.verdict = None
+        self.deadline = self._gate.deadlines.now + timeouts.keepalive
+        if self._buffer and not self._looping:
+            self.transport.resume_reading()
+            data, self._buffer = self._buffer, b""
+            self._read_heads(data)
+        if self._eof and self._phase is Phase.HEAD:
+            self._close()
+
+    def _answer_error(self, status: int, reason: str, retry_after: int | None = None) -> None:
+        """Answer with an error of our own. Without a readable request the connection ends with it."""
+        head = self.head
+        self.status = status
+        if head is None or self._left or self._gate.draining:
+            self._keep_alive = False
+        answer, self.sent = refusal(
+            head, status, reason, self._gate.request_id(self), retry_after, keep_alive=self._keep_alive
+        )
+        self.transport.write(answer)
+        if head is not None:
+            self._complete()
+            return
+        self._gate.finished(self, reason)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close, but let the client finish speaking: a reset would take our answer away from it (RFC 9112 9.6)."""
+        self._phase = Phase.LINGER
+        self._buffer = b""
+        self.deadline = self._gate.deadlines.now + LINGER
+        self._gate.deadlines.watch(self)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.transport.resume_reading()
+        else:
+            self._close()
+
+    def _swallow(self, size: int) -> None:
+        self._swallowed += size
+        if self._swallowed > LINGER_BYTES:
+            self._abort()
+
+    def _close(self) -> None:
+        """Close as soon as everything is sent."""
+        self._phase = Phase.CLOSED
+        self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
+        self.transport.close()
+
+    def _abort(self) -> None:
+        self._lose("the connection was given up")
+        self._phase = Phase.CLOSED
+        self.deadline = NEVER
+        self.transport.abort()
+
+    def _expired_blocked(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent < self._unsent:  # slow, but reading
+            self._unsent = unsent
+            self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
+        else:
+            self._abort()
+
+    def _lose(self, reason: str) -> None:
+        """The exchange under way, if any, cannot be completed."""
+        waiting = self._phase in (Phase.DECIDE, Phase.BODY, Phase.WAIT, Phase.RAW)
+        self._to_handler_gone(reason)
+        if waiting:
+            self._phase = Phase.CLOSED
+            self._gate.finished(self, reason)
+
+    # The handler, guarded: it may let go of us at any call
+
+    def _to_handler(self, data: bytes) -> None:
+        if self._handler is not None:
+            self._handler.body(data)
+
+    def _handler_eof(self) -> None:
+        if self._handler is not None:
+            self._handler.body_end([])
+
+    def _to_handler_gone(self, reason: str) -> None:
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.gone(reason)
+
+    def _has_whole_request(self) -> bool:
+        return not self._left
+
+    # Stopping
+
+    def drain(self) -> None:
+        """HaRP is stopping: an idle connection closes, a running exchange goes on as the last."""
+        if self._phase is Phase.HEAD and not self._buffer:
+            self._close()
+        elif self._phase is Phase.RAW and self._handler is not None:
+            self._handler.drain()
+
+    def give_up(self) -> None:
+        """The time for draining is over."""
+        self._abort()
+
+    @property
+    def busy(self) -> bool:
+        """Is an exchange under way?"""
+        return self._phase in (Phase.DECIDE, Phase.BODY, Phase.WAIT, Phase.RAW)

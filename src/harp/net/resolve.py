@@ -1,0 +1,86 @@
+"""Names to addresses, remembered for a short while.
+
+Direct ExApps are reached by container name, and a container may come back with another address: so an answer is
+believed for `TTL` seconds and dropped as soon as a connection to it fails (A 9.1 no. 8). Look-ups run in threads of
+their own: a name server that hangs delays nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+
+from harp.errors import Unreachable
+
+TTL = 30.0  # seconds
+LIMIT = 10.0  # seconds for one look-up
+MAX_NAMES = 4096
+
+
+class Resolver:
+    """Resolves host names, one look-up per name at a time; IPv4 is preferred, as containers expect (A 2.2 step 13)."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._known: dict[str, tuple[float, str]] = {}
+        self._running: dict[str, asyncio.Future[str]] = {}
+        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="resolve")
+
+    async def resolve(self, host: str) -> str:
+        """An IP literal for `host`. Raises Unreachable."""
+        known = self._known.get(host)
+        if known is not None and known[0] > self._now():
+            return known[1]
+        if _is_address(host):
+            return host
+        running = self._running.get(host)
+        if running is None:
+            running = self._running[host] = asyncio.ensure_future(self._look_up(host))
+            running.add_done_callback(lambda done: self._finished(host, done))
+        return await asyncio.shield(running)
+
+    def forget(self, host: str) -> None:
+        """The address of `host` did not answer: ask again next time."""
+        self._known.pop(host, None)
+
+    def close(self) -> None:
+        """Give up running look-ups."""
+        for running in self._running.values():
+            running.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _look_up(self, host: str) -> str:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(LIMIT):
+                found = await loop.run_in_executor(self._threads, _getaddrinfo, host)
+        except TimeoutError:
+            raise Unreachable(f"the name {host} was not resolved within {LIMIT:g} s") from None
+        except (OSError, UnicodeError) as error:
+            raise Unreachable(f"the name {host} does not resolve: {error}") from None
+        if len(self._known) >= MAX_NAMES:
+            self._known.clear()
+        self._known[host] = (self._now() + TTL, found)
+        return found
+
+    def _finished(self, host: str, done: asyncio.Future[str]) -> None:
+        self._running.pop(host, None)
+        if not done.cancelled():
+            done.exception()  # the waiters got it; without any, nobody needs it
+
+
+def _getaddrinfo(host: str) -> str:
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    first = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return str(first[4][0])
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,78 @@
+"""The seam between a client's connection and whatever answers its request.
+
+One exchange is one request and its response. The frontend owns the client's side (`Downstream`) and speaks the client's
+version of HTTP; a `Handler` owns the other side. Neither awaits: both are driven by callbacks, and back-pressure is
+passed on by pausing the side that produces.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from harp.wire.http import Fields
+
+
+class Handler(Protocol):
+    """Gets the request's body and follows the client. Attached to a Downstream for one exchange."""
+
+    def body(self, data: bytes) -> None:
+        """Bytes of the request body; after `Downstream.upgrade`, bytes of the upgraded stream."""
+
+    def body_end(self, trailers: Fields) -> None:
+        """The request is complete; after an upgrade, the client has closed its sending side."""
+
+    def blocked(self) -> None:
+        """The client reads slower than we send: produce no more until `drained`."""
+
+    def drained(self) -> None:
+        """The client may be sent to again."""
+
+    def gone(self, reason: str) -> None:
+        """The client is gone or has broken the protocol: clean up, nothing can be sent to it any more."""
+
+    def drain(self) -> bool:
+        """HaRP is stopping: end an upgraded stream, politely if its protocol has a way. True when that was done."""
+
+
+class Downstream(Protocol):
+    """The client of one exchange. After the response has ended the handler must not call it again."""
+
+    blocked: bool  # between Handler.blocked and Handler.drained
+
+    def resume_body(self) -> None:
+        """Let the request body flow. It starts paused."""
+
+    def pause_body(self) -> None:
+        """Stop the flow of the request body."""
+
+    def send_interim(self, status: int, reason: bytes, fields: bytes) -> None:
+        """Pass on an interim response (1xx but 101)."""
+
+    def send_head(self, status: int, reason: bytes, fields: bytes, length: int | None, data: bytes, end: bool) -> None:
+        """Begin the response, with the first piece of its body in the same write.
+
+        `fields` are complete header lines without Content-Length and Transfer-Encoding. `length` is the body's in
+        bytes, negative when unknown, None when this response has no body and `fields` says what there is to say.
+        `end`: `data` is the whole body.
+        """
+
+    def send_body(self, data: bytes) -> None:
+        """More of the body; never empty."""
+
+    def send_end(self, trailers: Fields) -> None:
+        """The body is complete."""
+
+    def cut(self, reason: str) -> None:
+        """The body cannot be completed: end the connection so that the client sees it is short."""
+
+    def refuse(self, status: int, reason: str, retry_after: int | None = None) -> None:
+        """Answer with an error of our own, instead of send_head."""
+
+    def upgrade(self, reason: bytes, fields: bytes, data: bytes) -> None:
+        """Answer 101 and become a raw stream in both directions, through send_body and Handler.body."""
+
+    def finish(self) -> None:
+        """Close our sending side of an upgraded stream."""
+
+    def close(self) -> None:
+        """End an upgraded stream after what was sent has left."""

@@ -1,0 +1,482 @@
+"""Forward one request, and whatever becomes of it, to its target.
+
+`Proxy` keeps the idle connections; a `Forwarding` joins one client exchange with one borrowed connection. When an idle
+connection is at hand the whole exchange runs in callbacks; only making a new connection takes a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import structlog
+from msgspec import Struct
+
+from harp.errors import TunnelAway, Unreachable
+from harp.net.deadlines import NEVER, Deadlines
+from harp.net.dial import Dialer
+from harp.net.ports import Offer, PortTable
+from harp.net.targets import Target, TunnelPort
+from harp.proxy.exchange import Downstream
+from harp.proxy.upstream import State, Upstream
+from harp.settings import Timeouts
+from harp.wire.chunked import chunk, last_chunk
+from harp.wire.forwarding import response_fields, trailers_to_pass
+from harp.wire.http import Fields, RequestHead, ResponseHead
+from harp.wire.websocket import CLOSE_GOING_AWAY, FrameTracker
+
+log = structlog.get_logger()
+
+MAX_IDLE = 128  # idle connections kept per target
+FRESH = 2.0  # seconds: what may not be sent twice goes out on no connection that was idle longer
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"PROPFIND", b"REPORT", b"SEARCH"))
+RETRY_DELAYS = (0.1, 0.4, 1.5)  # seconds: an ExApp that restarts refuses connections for a moment
+RETRY_AFTER = 2  # seconds, told to clients of an ExApp that is away
+
+# frpc up to 0.67 keeps a stream open in silence when it cannot connect to the ExApp (F 5.6). Until a tunnel has
+# carried its first answer, silence is checked with a heartbeat of our own before it is believed.
+FIRST_BYTE = 10.0  # seconds
+PROBE = b"GET /heartbeat HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+PROBE_LIMIT = 10.0  # seconds
+
+
+class Hop(Struct, frozen=True):
+    """Where a request goes next, and how."""
+
+    target: Target
+    name: str  # for messages: "ExApp hello"
+    head: bytes  # the request head to send
+    location_prefix: bytes = b""  # put before paths in Location that lack it; b"" = leave them alone
+
+
+class Proxy:
+    """Idle connections by target, and how to make new ones."""
+
+    def __init__(self, dialer: Dialer, ports: PortTable, deadlines: Deadlines, timeouts: Timeouts) -> None:
+        self.deadlines = deadlines
+        self.timeouts = timeouts
+        self.dialer = dialer
+        self._ports = ports
+        self._idle: dict[Target, deque[Upstream]] = {}
+        self._answered: dict[int, Offer] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def forward(self, downstream: Downstream, request: RequestHead, hop: Hop) -> Forwarding:
+        """Join `downstream` to the target; the returned handler is for its connection."""
+        return Forwarding(self, downstream, request, hop)
+
+    async def close(self) -> None:
+        """Drop every idle connection and stop connecting."""
+        for idle in list(self._idle.values()):
+            for connection in list(idle):
+                connection.abandon()
+        self._idle.clear()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def take(self, target: Target, max_idle: float) -> Upstream | None:
+        """The connection used last, if it was idle for at most `max_idle` seconds."""
+        idle = self._idle.get(target)
+        while idle:
+            connection = idle.pop()
+            if connection.state is State.IDLE and not connection.transport.is_closing():
+                if self.deadlines.now - connection.idle_since <= max_idle:
+                    return connection
+                idle.append(connection)
+                return None
+        return None
+
+    def give_back(self, connection: Upstream) -> None:
+        """Keep an idle connection for the next request to its target."""
+        idle = self._idle.get(connection.target)
+        if idle is None:
+            idle = self._idle[connection.target] = deque()
+        elif len(idle) >= MAX_IDLE:
+            idle.popleft().abandon()
+        now = self.deadlines.now
+        connection.idle_since = now
+        connection.deadline = now + self.timeouts.upstream_idle
+        idle.append(connection)
+
+    def lost(self, connection: Upstream) -> None:
+        """Forget a connection that has ended."""
+        idle = self._idle.get(connection.target)
+        if idle is not None:
+            if connection in idle:
+                idle.remove(connection)
+            if not idle:
+                del self._idle[connection.target]
+
+    async def connect(self, target: Target) -> Upstream:
+        """A new connection. Raises Unreachable; refused ones are tried again for about two seconds."""
+        for delay in RETRY_DELAYS:
+            try:
+                return await self._dial(target)
+            except Unreachable as error:
+                if not isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError)):
+                    raise
+                await asyncio.sleep(delay)
+        return await self._dial(target)
+
+    async def _dial(self, target: Target) -> Upstream:
+        _, connection = await self.dialer.dial(target, lambda: Upstream(self, target))
+        assert isinstance(connection, Upstream)
+        return connection
+
+    def spawn(self, task: asyncio.Task[None]) -> None:
+        """Keep a task alive until it ends by itself or `close` ends it."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def answered(self, target: Target) -> None:
+        """The ExApp behind a tunnel has answered: from now on its silence means that it works."""
+        if isinstance(target, TunnelPort):
+            offer = self._ports.get(target.port)
+            if offer is not None:
+                self._answered[target.port] = offer
+
+    def has_answered(self, target: Target) -> bool:
+        """False for a tunnel session through which nothing has ever come back; true for everything else."""
+        if not isinstance(target, TunnelPort):
+            return True
+        offer = self._ports.get(target.port)
+        return offer is None or self._answered.get(target.port) is offer
+
+
+class Forwarding:
+    """One exchange on its way. Handler of the client's side, User of the borrowed connection."""
+
+    __slots__ = (
+        "_chunked",
+        "_client_done",
+        "_connection",
+        "_downstream",
+        "_ended",
+        "_hop",
+        "_proxy",
+        "_request",
+        "_retried",
+        "_sent_body",
+        "_server_done",
+        "_started",
+        "_task",
+        "_tracker",
+        "_unproven",
+    )
+
+    def __init__(self, proxy: Proxy, downstream: Downstream, request: RequestHead, hop: Hop) -> None:
+        self._proxy = proxy
+        self._downstream = downstream
+        self._request = request
+        self._hop = hop
+        self._connection: Upstream | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._chunked = request.length < 0
+        self._sent_body = False
+        self._started = False  # the response head is on its way
+        self._ended = False
+        self._retried = False
+        self._unproven = False
+        self._tracker: FrameTracker | None = None  # set on relayed WebSockets
+        self._client_done = self._server_done = False  # of an upgraded stream
+
+    def start(self) -> None:
+        """Send the request, on an idle connection if there is a good one."""
+        idle = self._proxy.timeouts.upstream_idle if self._request.method in IDEMPOTENT else FRESH
+        connection = self._proxy.take(self._hop.target, idle)
+        if connection is None:
+            self._connect()
+        else:
+            self._send(connection)
+
+    def _connect(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._connect_and_send())
+        self._proxy.spawn(self._task)
+
+    async def _connect_and_send(self) -> None:
+        try:
+            connection = await self._proxy.connect(self._hop.target)
+        except TunnelAway as error:
+            self._unreachable(f"the tunnel of {self._hop.name} is not connected: {error}")
+        except Unreachable as error:
+            self._unreachable(f"{self._hop.name} cannot be reached: {error}")
+        else:
+            self._task = None
+            if self._ended:
+                connection.abandon()
+            else:
+                self._send(connection)
+
+    def _unreachable(self, reason: str) -> None:
+        self._task = None
+        if not self._ended:
+            self._ended = True
+            self._downstream.refuse(503, reason, RETRY_AFTER)
+
+    def _send(self, connection: Upstream) -> None:
+        self._connection = connection
+        limit = self._proxy.timeouts.response
+        if not connection.reused and not self._proxy.has_answered(self._hop.target):
+            self._unproven = True
+            limit = min(limit, FIRST_BYTE)
+        request = self._request
+        connection.send(
+            self, self._hop.head, bodyless=request.method == b"HEAD", complete=not request.length, limit=limit
+        )
+        if request.length and not connection.blocked:
+            self._downstream.resume_body()
+
+    # Handler: the client's side
+
+    def body(self, data: bytes) -> None:
+        connection = self._connection
+        if connection is None or self._ended:
+            return  # the answer came before the body: what is left of it goes nowhere
+        if connection.state is State.RAW:
+            connection.transport.write(data)
+            self._touch(connection)
+            return
+        self._sent_body = True
+        limit = self._proxy.timeouts.response
+        if connection.state is State.HEAD:
+            connection.send_body(chunk(data) if self._chunked else data, limit)
+        else:  # the answer has begun already; it is governed by its own limit
+            connection.transport.write(chunk(data) if self._chunked else data)
+
+    def body_end(self, trailers: Fields) -> None:
+        connection = self._connection
+        if connection is None or self._ended:
+            return
+        if connection.state is State.RAW:
+            self._client_done = True
+            self._half_closed(connection)
+            return
+        if self._chunked:
+            connection.transport.write(last_chunk(trailers_to_pass(trailers)))
+        connection.request_done()
+
+    def blocked(self) -> None:
+        connection = self._connection
+        if connection is not None and connection.state in (State.BODY, State.RAW):
+            connection.transport.pause_reading()
+            connection.deadline = NEVER  # the client's limit counts now
+
+    def drained(self) -> None:
+        connection = self._connection
+        if connection is not None and connection.state in (State.BODY, State.RAW):
+            self._touch(connection)
+            connection.transport.resume_reading()
+
+    def gone(self, reason: str) -> None:
+        self._ended = True
+        if self._task is not None:
+            self._task.cancel()
+        if self._connection is not None:
+            self._connection.abandon()
+            self._connection = None
+
+    def drain(self) -> bool:
+        connection = self._connection
+        if self._tracker is None or connection is None or not self._tracker.at_boundary:
+            return False
+        self._ended = True
+        self._connection = None
+        connection.abandon()
+        self._downstream.send_body(CLOSE_GOING_AWAY)
+        self._downstream.close()
+        return True
+
+    # User: the connection's side
+
+    def on_interim(self, head: ResponseHead) -> None:
+        self._downstream.send_interim(head.status, head.reason, response_fields(head))
+
+    def on_head(self, head: ResponseHead, length: int | None, data: bytes, end: bool) -> None:
+        self._started = True
+        if self._unproven:
+            self._proxy.answered(self._hop.target)
+        fields = response_fields(head)
+        if self._hop.location_prefix:
+            fields = _with_prefix(fields, self._hop.location_prefix)
+        if length is None:
+            fields += _declared_length(head)
+        connection = self._connection
+        if end:
+            self._ended = True
+            self._connection = None
+        elif connection is not None:
+            self._touch(connection)
+        self._downstream.send_head(head.status, head.reason, fields, length, data, end)
+
+    def on_data(self, data: bytes) -> None:
+        if self._tracker is not None:
+            self._tracker.feed(data)
+        connection = self._connection
+        if connection is not None and connection.state is not State.CLOSED:
+            self._touch(connection)
+        self._downstream.send_body(data)
+
+    def on_end(self, trailers: Fields) -> None:
+        self._ended = True
+        self._connection = None
+        self._downstream.send_end(trailers_to_pass(trailers))
+
+    def on_upgrade(self, head: ResponseHead, data: bytes) -> None:
+        connection = self._connection
+        assert connection is not None
+        if self._request.upgrade is None:
+            connection.abandon()
+            self.on_lost("switched to a protocol that nobody asked for", status=502, silent=False)
+            return
+        self._started = True
+        if self._request.upgrade.lower() == b"websocket":
+            self._tracker = FrameTracker()
+            self._tracker.feed(data)
+        if self._unproven:
+            self._proxy.answered(self._hop.target)
+        upgrade = head.upgrade or self._request.upgrade
+        fields = response_fields(head) + b"connection: upgrade\r\nupgrade: %b\r\n" % upgrade
+        self._touch(connection)
+        self._downstream.upgrade(head.reason, fields, data)
+
+    def on_eof(self) -> None:
+        self._server_done = True
+        connection = self._connection
+        if connection is not None:
+            self._downstream.finish()
+            self._half_closed(connection)
+
+    def on_silence(self) -> float | None:
+        """No byte of an answer within the limit: seconds to go on waiting, None to give up."""
+        if not self._unproven:
+            return None
+        if self._proxy.has_answered(self._hop.target):
+            self._unproven = False
+            return self._proxy.timeouts.response
+        if self._retried:
+            return None
+        self._retried = True
+        probe = Probe(self._proxy, self._hop.target)
+        self._proxy.spawn(asyncio.get_running_loop().create_task(probe.run()))
+        return PROBE_LIMIT
+
+    def on_lost(self, reason: str, *, status: int, silent: bool) -> None:
+        connection = self._connection
+        self._connection = None
+        if self._ended:
+            return
+        if silent and status == 502 and self._may_retry(connection):
+            self._retried = True
+            self._connect()
+            return
+        self._ended = True
+        if not self._started:
+            self._downstream.refuse(status, f"{self._hop.name} {reason}")
+        elif connection is not None and self._request.upgrade is not None and self._tracker is not None:
+            self._downstream.close()
+        else:
+            self._downstream.cut(reason)
+
+    def on_blocked(self) -> None:
+        self._downstream.pause_body()
+
+    def on_drained(self) -> None:
+        self._downstream.resume_body()
+
+    # Parts
+
+    def _may_retry(self, connection: Upstream | None) -> bool:
+        """A kept connection that closes without a byte had probably closed before our request reached it
+        (RFC 9112 section 9.3.1); a fresh tunnel stream that does so met a client that was not ready (F 5.5).
+        """
+        if self._retried or self._sent_body or connection is None or self._request.method not in IDEMPOTENT:
+            return False
+        return connection.reused or isinstance(self._hop.target, TunnelPort)
+
+    def _touch(self, connection: Upstream) -> None:
+        """Something moved: start the limit for silence again."""
+        if self._downstream.blocked:
+            connection.deadline = NEVER
+            return
+        timeouts = self._proxy.timeouts
+        limit = timeouts.tunnel if connection.state is State.RAW else timeouts.server
+        if self._client_done or self._server_done:
+            limit = min(limit, timeouts.half_closed)
+        connection.deadline = self._proxy.deadlines.now + limit
+
+    def _half_closed(self, connection: Upstream) -> None:
+        """One side of an upgraded stream has finished: pass it on, and end when both have."""
+        if self._client_done and self._server_done:
+            self._ended = True
+            self._connection = None
+            connection.abandon()
+            self._downstream.close()
+            return
+        self._touch(connection)
+        if self._client_done:
+            if connection.transport.can_write_eof():
+                connection.transport.write_eof()
+            else:
+                self._ended = True
+                self._connection = None
+                connection.transport.close()
+                self._downstream.close()
+
+
+class Probe:
+    """Asks an ExApp behind a tunnel for its heartbeat: any answer at all proves that the tunnel has an end."""
+
+    def __init__(self, proxy: Proxy, target: Target) -> None:
+        self._proxy = proxy
+        self._target = target
+
+    async def run(self) -> None:
+        try:
+            connection = await self._proxy.connect(self._target)
+        except Unreachable:
+            return
+        connection.send(self, PROBE, bodyless=False, complete=True, limit=PROBE_LIMIT)
+
+    def on_head(self, head: ResponseHead, length: int | None, data: bytes, end: bool) -> None:
+        self._proxy.answered(self._target)
+
+    def on_interim(self, head: ResponseHead) -> None: ...
+
+    def on_upgrade(self, head: ResponseHead, data: bytes) -> None: ...
+
+    def on_data(self, data: bytes) -> None: ...
+
+    def on_end(self, trailers: Fields) -> None: ...
+
+    def on_eof(self) -> None: ...
+
+    def on_silence(self) -> float | None:
+        return None
+
+    def on_lost(self, reason: str, *, status: int, silent: bool) -> None: ...
+
+    def on_blocked(self) -> None: ...
+
+    def on_drained(self) -> None: ...
+
+
+def _declared_length(head: ResponseHead) -> bytes:
+    """A response without a body (HEAD, 304) may still say how long the body would be."""
+    return b"content-length: %d\r\n" % head.length if head.length >= 0 and head.status != 204 else b""
+
+
+def _with_prefix(fields: bytes, prefix: bytes) -> bytes:
+    """Put `prefix` before the path of Location and Content-Location when it is a path of this host without it."""
+    lines = fields.split(b"\r\n")
+    for index, line in enumerate(lines):
+        name, _, value = line.partition(b": ")
+        if (
+            name in (b"location", b"content-location")
+            and value.startswith(b"/")
+            and not value.startswith(b"//")
+            and value != prefix
+            and not value.startswith((prefix + b"/", prefix + b"?"))
+        ):
+            lines[index] = name + b": " + prefix + value
+    return b"\r\n".join(lines)

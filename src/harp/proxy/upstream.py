@@ -1,0 +1,315 @@
+"""One pooled connection to an ExApp, an engine or a service of ours: HTTP/1.1 from the client's side."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+from typing import Protocol, cast
+
+from harp.errors import PeerError
+from harp.net.deadlines import NEVER, Deadlines
+from harp.net.targets import Target
+from harp.wire.chunked import ChunkedDecoder
+from harp.wire.http import CHUNKED, HEAD_END, UNTIL_CLOSE, Fields, ResponseHead, ResponseParser
+
+MAX_HEAD = 64 * 1024  # bytes of a response head
+HIGH_WATER = 256 * 1024  # bytes waiting to be sent before the client is told to pause
+
+
+class State(Enum):
+    IDLE = auto()
+    HEAD = auto()  # waiting for a response head
+    BODY = auto()
+    RAW = auto()  # switched to another protocol
+    CLOSED = auto()
+
+
+class User(Protocol):
+    """Who has borrowed the connection for one exchange."""
+
+    def on_interim(self, head: ResponseHead) -> None: ...
+
+    def on_head(self, head: ResponseHead, length: int | None, data: bytes, end: bool) -> None:
+        """The final response; `length` None = no body. `end`: `data` is all of it."""
+
+    def on_upgrade(self, head: ResponseHead, data: bytes) -> None: ...
+
+    def on_data(self, data: bytes) -> None: ...
+
+    def on_end(self, trailers: Fields) -> None: ...
+
+    def on_eof(self) -> None:
+        """The other side of a raw stream has finished sending."""
+
+    def on_silence(self) -> float | None:
+        """No byte of an answer within the limit: seconds to go on waiting, None to give up."""
+
+    def on_lost(self, reason: str, *, status: int, silent: bool) -> None:
+        """The exchange cannot go on. `silent`: not a byte came, so the request may be worth another try."""
+
+    def on_blocked(self) -> None: ...
+
+    def on_drained(self) -> None: ...
+
+
+class Pool(Protocol):
+    """Where a connection goes between two exchanges."""
+
+    deadlines: Deadlines
+
+    def give_back(self, connection: Upstream) -> None: ...
+
+    def lost(self, connection: Upstream) -> None: ...
+
+
+class Upstream(asyncio.Protocol):
+    """Sends one request at a time and cuts the answers out of the byte stream."""
+
+    __slots__ = (
+        "_bodyless",
+        "_buffer",
+        "_chunks",
+        "_left",
+        "_pool",
+        "_request_done",
+        "_reusable",
+        "blocked",
+        "deadline",
+        "idle_since",
+        "reused",
+        "state",
+        "target",
+        "transport",
+        "user",
+    )
+
+    transport: asyncio.Transport
+    user: User
+
+    def __init__(self, pool: Pool, target: Target) -> None:
+        self._pool = pool
+        self.target = target
+        self.state = State.IDLE
+        self.deadline = NEVER
+        self.idle_since = 0.0
+        self.reused = False
+        self.blocked = False
+        self._buffer = b""
+        self._bodyless = False
+        self._left = 0
+        self._chunks: ChunkedDecoder | None = None
+        self._reusable = True
+        self._request_done = False
+
+    # The exchange
+
+    def send(self, user: User, head: bytes, *, bodyless: bool, complete: bool, limit: float) -> None:
+        """Send a request head. `bodyless`: the method is HEAD. `complete`: no body follows."""
+        self.user = user
+        self.state = State.HEAD
+        self._bodyless = bodyless
+        self._request_done = complete
+        self.deadline = self._pool.deadlines.now + limit
+        self.transport.write(head)
+
+    def send_body(self, data: bytes, limit: float) -> None:
+        """More of the request body, framed already; the limit for the answer starts again."""
+        self.deadline = self._pool.deadlines.now + limit
+        self.transport.write(data)
+
+    def request_done(self) -> None:
+        """The request body is complete."""
+        self._request_done = True
+
+    def abandon(self) -> None:
+        """The exchange is over before its end: the connection is of no use any more."""
+        self._close()
+        self.transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(HIGH_WATER)
+        self._pool.deadlines.watch(self)
+
+    def data_received(self, data: bytes) -> None:
+        state = self.state
+        try:
+            if state is State.HEAD:
+                self._read_head(data)
+            elif state is State.BODY:
+                self._read_body(data)
+            elif state is State.RAW:
+                self.user.on_data(data)
+            elif state is State.IDLE:  # nobody asked: whatever it is, it cannot be an answer
+                self.abandon()
+        except PeerError as error:
+            self._fail(f"answered what is not HTTP: {error}", 502)
+
+    def eof_received(self) -> bool:
+        state = self.state
+        if state is State.RAW:
+            self.user.on_eof()
+            return True
+        if state is State.BODY and self._left == UNTIL_CLOSE:
+            self._finish([], reusable=False)
+        elif state in (State.HEAD, State.BODY):
+            self._fail("closed the connection before its answer was complete", 502)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.deadlines.drop(self)
+        self._pool.lost(self)
+        state = self.state
+        if state in (State.HEAD, State.BODY, State.RAW):
+            self._fail(f"broke the connection{f': {exc}' if exc else ''}", 502)
+        self.state = State.CLOSED
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+        if self.state not in (State.IDLE, State.CLOSED):
+            self.user.on_blocked()
+
+    def resume_writing(self) -> None:
+        self.blocked = False
+        if self.state not in (State.IDLE, State.CLOSED):
+            self.user.on_drained()
+
+    def expired(self) -> None:
+        """Timed: the limit of whatever is under way."""
+        state = self.state
+        if state is State.IDLE:
+            self.abandon()
+        elif state is State.HEAD:
+            more = self.user.on_silence()
+            if more is not None:
+                self.deadline = self._pool.deadlines.now + more
+                return
+            self._fail("gave no answer within the time limit", 504)
+        else:
+            self._fail("fell silent in the middle of its answer", 504)
+
+    # Reading
+
+    def _read_head(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+        while True:
+            end = data.find(HEAD_END) + len(HEAD_END)
+            if end < len(HEAD_END):
+                if len(data) > MAX_HEAD:
+                    raise PeerError(f"a response head of more than {MAX_HEAD} bytes")
+                self._buffer = data
+                return
+            head = ResponseParser().parse(data[:end])
+            data = data[end:]
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                self._switch(head, data)
+                return
+            self.user.on_interim(head)
+        self._buffer = b""
+        self._begin(head, data)
+
+    def _switch(self, head: ResponseHead, data: bytes) -> None:
+        self._buffer = b""
+        self.state = State.RAW
+        self.deadline = NEVER
+        self.user.on_upgrade(head, data)
+
+    def _begin(self, head: ResponseHead, data: bytes) -> None:
+        length = head.length
+        if self._bodyless or head.status in (204, 304):
+            self._respond(head, None, data, whole=True)
+        elif length >= 0:
+            self._left = length - len(data)
+            if self._left <= 0:
+                self._respond(head, length, data, whole=True)
+            else:
+                self._respond(head, length, data, whole=False)
+        elif length == CHUNKED:
+            self._begin_chunked(head, data)
+        else:
+            self._left = UNTIL_CLOSE
+            self._reusable = False
+            self._respond(head, UNTIL_CLOSE, data, whole=False)
+
+    def _begin_chunked(self, head: ResponseHead, data: bytes) -> None:
+        decoder = self._chunks = ChunkedDecoder()
+        payload = b"".join(decoder.feed(data))
+        self._left = CHUNKED
+        self._reusable = self._reusable and head.keep_alive
+        user = self.user
+        if decoder.done and not decoder.trailers:
+            self._release(reusable=not decoder.rest)
+            user.on_head(head, CHUNKED, payload, True)
+            return
+        self.state = State.BODY
+        user.on_head(head, CHUNKED, payload, False)
+        if decoder.done and self.state is State.BODY:
+            self._finish(decoder.trailers, reusable=not decoder.rest)
+
+    def _respond(self, head: ResponseHead, length: int | None, data: bytes, *, whole: bool) -> None:
+        user = self.user
+        self._reusable = self._reusable and head.keep_alive
+        if whole:
+            excess = len(data) - (length or 0)
+            self._release(reusable=not excess)
+            user.on_head(head, length, data[:length] if excess else data, True)
+        else:
+            self.state = State.BODY
+            user.on_head(head, length, data, False)
+
+    def _read_body(self, data: bytes) -> None:
+        if self._chunks is not None:
+            self._read_chunks(self._chunks, data)
+            return
+        if self._left == UNTIL_CLOSE:
+            self.user.on_data(data)
+            return
+        left = self._left = self._left - len(data)
+        if left > 0:
+            self.user.on_data(data)
+            return
+        user = self.user
+        self._release(reusable=not left)
+        user.on_data(data[:left] if left else data)
+        user.on_end([])
+
+    def _read_chunks(self, decoder: ChunkedDecoder, data: bytes) -> None:
+        pieces = decoder.feed(data)
+        if pieces:
+            self.user.on_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if decoder.done and self.state is State.BODY:
+            self._finish(decoder.trailers, reusable=not decoder.rest)
+
+    # Ends
+
+    def _finish(self, trailers: Fields, *, reusable: bool) -> None:
+        user = self.user
+        self._release(reusable=reusable)
+        user.on_end(trailers)
+
+    def _release(self, *, reusable: bool) -> None:
+        """The answer is complete: keep the connection for the next exchange, if it can be."""
+        self._chunks = None
+        if reusable and self._reusable and self._request_done and not self.blocked:
+            self.state = State.IDLE
+            self.reused = True
+            self._pool.give_back(self)
+        else:
+            self._close()
+            self.transport.close()
+
+    def _fail(self, reason: str, status: int) -> None:
+        silent = self.state is State.HEAD and not self._buffer
+        user = self.user
+        self._close()
+        self.transport.abort()
+        user.on_lost(reason, status=status, silent=silent)
+
+    def _close(self) -> None:
+        self.state = State.CLOSED
+        self.deadline = NEVER
