@@ -1,29 +1,18 @@
-"""An ExApp's record and its routes, as values (A 5.1)."""
+"""An ExApp's record and its visitors, as values (A 5.1, A 5.2)."""
 
 from __future__ import annotations
 
-from enum import IntEnum
+from binascii import b2a_base64
+from functools import cached_property
 
 from msgspec import Struct
 
+from harp.policy.routes import Level, Route, RouteTable
 
-class Level(IntEnum):
-    """Who may see a route, and what a visitor is."""
-
-    PUBLIC = 0
-    USER = 1
-    ADMIN = 2
+__all__ = ["ANONYMOUS", "ExApp", "Level", "RecordFact", "Route", "Trouble", "UnknownApp", "Visitor", "VisitorFact"]
 
 
-class Route(Struct, frozen=True):
-    """One declared route. `url` is a regular expression as AppAPI stores it."""
-
-    url: str
-    access_level: Level
-    bruteforce_protection: frozenset[int] = frozenset()  # response statuses that count as a strike
-
-
-class ExApp(Struct, frozen=True):
+class ExApp(Struct, frozen=True, dict=True):
     """What Nextcloud says of one ExApp. `app_id` is lower-cased."""
 
     app_id: str
@@ -36,12 +25,22 @@ class ExApp(Struct, frozen=True):
     def __repr__(self) -> str:
         return f"ExApp({self.app_id!r}, {self.version!r}, {self.host}:{self.port}, {len(self.routes)} routes)"
 
+    @cached_property
+    def table(self) -> RouteTable:
+        """The routes, compiled once for this record."""
+        return RouteTable(self.routes)
+
+    def authorization(self, user: str) -> bytes:
+        """The value of AUTHORIZATION-APP-API that tells the ExApp who calls; "" is nobody."""
+        return b2a_base64(f"{user}:{self.token}".encode("utf-8", "surrogatepass"), newline=False)
+
 
 class Visitor(Struct, frozen=True):
     """Who is calling, as Nextcloud sees it. user_id "" = nobody."""
 
     user_id: str
     level: Level
+    refused: bool = False  # an Authorization came along that Nextcloud does not accept; never set for a cookie
 
 
 ANONYMOUS = Visitor("", Level.PUBLIC)
@@ -55,6 +54,7 @@ class Trouble(Struct, frozen=True):
     """Nextcloud could not be asked; `reason` is for people and holds no secret."""
 
     reason: str
+    retry_after: int = 5  # seconds
 
 
 RecordFact = ExApp | UnknownApp | Trouble

@@ -23,12 +23,17 @@ class Forward(Struct, frozen=True):
     route: Route | None  # None on signed calls
     signed: bool
     reason: str
+    strike: bool = False  # served, and still counted: a password that Nextcloud refuses, on a PUBLIC route
+    stripped: bool = False  # a reverse proxy removed /exapps; works, but should be put right: `reason` says how
+
+    def __repr__(self) -> str:
+        return f"Forward({self.app_id!r}, {self.target!r}, user={self.user!r}, {self.reason!r})"
 
 
 class Control(Struct, frozen=True):
     """Answer by the control API (A 4)."""
 
-    target: bytes  # raw path without query and without /exapps/app_api
+    target: bytes  # raw path without query and without /exapps/app_api; begins with "/"
     reason: str
 
 
