@@ -1,0 +1,118 @@
+"""The real product, as `harp run` starts it: environment in, ports and /proc out."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.live.processes import PATIENCE, Process, free_port
+
+KEY = "a key of the live tests"
+HARP = (sys.executable, "-m", "harp")
+
+
+class Product:
+    """One `harp run` with ports and a certificate directory of its own.
+
+    `start` returns as soon as it answers; `stop` and `start` again keep ports and certificates.
+    """
+
+    def __init__(self, directory: Path, nextcloud: str, **environment: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.http, self.https, self.frp, self.admin = (free_port() for _ in range(4))
+        self.certs = directory / "certs"
+        self.certs.mkdir(exist_ok=True)
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HP_SHARED_KEY": KEY,
+            "NC_INSTANCE_URL": nextcloud,
+            "HP_EXAPPS_ADDRESS": f"127.0.0.1:{self.http}",
+            "HP_EXAPPS_HTTPS_ADDRESS": f"127.0.0.1:{self.https}",
+            "HP_FRP_ADDRESS": f"127.0.0.1:{self.frp}",
+            "HP_ADMIN_ADDRESS": f"127.0.0.1:{self.admin}",
+            "HP_CERTS_DIR": str(self.certs),
+            "HP_LOG_LEVEL": "info",
+            "HP_BLACKLIST_COUNT": "0",
+            **environment,
+        }
+        self._process: Process | None = None
+
+    @property
+    def process(self) -> Process:
+        assert self._process is not None, "not started"
+        return self._process
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http}"
+
+    def start(self, wrapper: Sequence[str] = ()) -> float:
+        """Start it (behind `wrapper`, a command that runs another one). Seconds until its first answer."""
+        began = time.monotonic()
+        self._process = Process([*wrapper, *HARP, "run"], self.directory / "harp.log", env=self.environment)
+        self._process.until(self.answers, "answer")
+        return time.monotonic() - began
+
+    def stop(self, timeout: float = PATIENCE) -> int:
+        return self.process.stop(timeout)
+
+    def answers(self) -> bool:
+        """Does the HTTP listener answer a request, whatever it says?"""
+        return self.status("/") > 0
+
+    def status(self, target: str, **headers: str) -> int:
+        """The status of a GET, 0 when there is no answer. In names of headers `_` stands for `-`."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=10)
+        try:
+            connection.request(
+                "GET", target, headers={name.replace("_", "-"): value for name, value in headers.items()}
+            )
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return 0
+        finally:
+            connection.close()
+
+    def register(self, app_id: str, host: str, port: int, **levels: int) -> None:
+        """Push a record as AppAPI does (A 4.3). `levels`: route -> access level; none given = all of it PUBLIC."""
+        routes = [{"url": f"^/{route}", "access_level": level} for route, level in levels.items()]
+        body = {
+            "exapp_token": f"token of {app_id}",
+            "exapp_version": "1.2.3",
+            "host": host,
+            "port": port,
+            "routes": routes or [{"url": ".*", "access_level": 0}],
+        }
+        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=5)
+        connection.request(
+            "POST", f"/exapps/app_api/exapp_storage/{app_id}", json.dumps(body), {"harp-shared-key": KEY}
+        )
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        assert answer.status == 204, f"{answer.status} {text!r}"
+
+
+@contextmanager
+def running(directory: Path, nextcloud: str, **environment: str) -> Iterator[Product]:
+    """A product that runs inside the block and has ended, by TERM and with 0, after it."""
+    product = Product(directory, nextcloud, **environment)
+    product.start()
+    try:
+        yield product
+    finally:
+        status = product.stop()
+    assert status == 0, product.process.text()[-4000:]
+
+
+def basic(user: str, password: str) -> str:
+    """The value of an Authorization header."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
