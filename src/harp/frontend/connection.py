@@ -72,7 +72,9 @@ class ClientConnection(asyncio.Protocol):
         self.blocked = False
         self.head: RequestHead | None = None
         self.verdict: Verdict | None = None
+        self.request_id = b""  # given by the gate when somebody asks
         self.address = ""  # the true client's, as far as we know
+        self.ban_key = ""  # the address that strikes count on
         self.started = 0.0  # loop time of the request's arrival
         self.status = 0
         self.sent = 0  # bytes of response body
@@ -90,6 +92,7 @@ class ClientConnection(asyncio.Protocol):
         self._until_close = False
         self._eof = False
         self._looping = False
+        self._overfull = False  # reading is paused for what waits in the buffer
         self._swallowed = 0
         self._unsent = 0
 
@@ -124,14 +127,15 @@ class ClientConnection(asyncio.Protocol):
         elif phase is not Phase.CLOSED:
             self._buffer += data
             if len(self._buffer) > self._gate.limits.head_size:
+                self._overfull = True
                 self.transport.pause_reading()
 
     def eof_received(self) -> bool:
         self._eof = True
         phase = self._phase
-        if phase is Phase.WAIT or (phase is Phase.DECIDE and self._has_whole_request()):
+        if phase is Phase.WAIT or (phase is Phase.DECIDE and not self._left):
             # The answer may still be wanted: nobody can tell a half-closed client from one that left, until we write.
-            self._keep_alive = bool(self._buffer)
+            self._keep_alive = self._keep_alive and bool(self._buffer)
             self.deadline = self._gate.deadlines.now + self._gate.timeouts.half_closed
             return not self.secure
         if phase is Phase.RAW:
@@ -149,8 +153,8 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.blocked = True
-        timeouts = self._gate.timeouts
         self._unsent = self.transport.get_write_buffer_size()
+        timeouts = self._gate.timeouts
         limit = timeouts.tunnel if self._phase is Phase.RAW else timeouts.client
         self.deadline = self._gate.deadlines.now + limit
         if self._handler is not None:
@@ -158,8 +162,10 @@ class ClientConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.blocked = False
-        if self._phase in (Phase.WAIT, Phase.RAW):
-            self.deadline = NEVER
+        if self._phase is Phase.BODY and not self._paused:
+            self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
+        elif self._phase is not Phase.CLOSED:
+            self.deadline = self._gate.deadlines.now + self._gate.timeouts.half_closed if self._eof else NEVER
         if self._handler is not None:
             self._handler.drained()
 
@@ -199,8 +205,7 @@ class ClientConnection(asyncio.Protocol):
                     self._hold(data)
                     return
                 end += len(HEAD_END)
-                if end > self._gate.limits.head_size:
-                    raise BadRequest(f"a request head of more than {self._gate.limits.head_size} bytes", 431)
+                self._check_size(end)
                 head = self._parser.parse(data[:end])
                 self._buffer = data[end:]
                 self._begin(head)
@@ -216,13 +221,16 @@ class ClientConnection(asyncio.Protocol):
 
     def _hold(self, data: bytes) -> None:
         """Keep the part of a head that has come."""
-        if len(data) > self._gate.limits.head_size:
-            raise BadRequest(f"a request head of more than {self._gate.limits.head_size} bytes", 431)
+        self._check_size(len(data))
         if data.count(b"\n") != data.count(b"\r\n"):
             raise BadRequest("malformed request: a line that does not end in CR LF")
-        if not self._buffer and self._handler is None:
-            self.deadline = min(self.deadline, self._gate.deadlines.now + self._gate.timeouts.head)
+        self.deadline = min(self.deadline, self._gate.deadlines.now + self._gate.timeouts.head)
         self._buffer = data
+
+    def _check_size(self, size: int) -> None:
+        limit = self._gate.limits.head_size
+        if size > limit:
+            raise BadRequest(f"a request head of more than {limit} bytes", 431)
 
     def _begin(self, head: RequestHead) -> None:
         self.head = head
@@ -232,6 +240,7 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.status = 0
         self.sent = 0
+        self.request_id = b""
         self._chunked_answer = self._until_close = False
         self._gate.handle(self, head)
 
@@ -302,7 +311,8 @@ class ClientConnection(asyncio.Protocol):
             self._read_body(data)
         elif data:
             self._to_handler(data)
-        if not self._paused and self._phase is not Phase.CLOSED:
+        if not self._paused and self.transport.is_closing() is False:
+            self._overfull = False
             self.transport.resume_reading()
 
     def pause_body(self) -> None:
@@ -366,8 +376,7 @@ class ClientConnection(asyncio.Protocol):
         self._complete()
 
     def cut(self, reason: str) -> None:
-        self._handler = None
-        self._gate.finished(self, reason)
+        self._end(reason)
         if self._until_close:
             self._abort()  # only a reset tells this client that the body is short
         else:
@@ -380,9 +389,12 @@ class ClientConnection(asyncio.Protocol):
 
     def drop(self) -> None:
         """End the connection without a word."""
-        self._handler = None
-        self._gate.finished(self)
+        self._end()
         self._abort()
+
+    def waits(self, head: RequestHead) -> bool:
+        """Is this request still to be decided? The client may have left while facts were fetched."""
+        return self._phase is Phase.DECIDE and self.head is head
 
     def upgrade(self, reason: bytes, fields: bytes, data: bytes) -> None:
         self.status = 101
@@ -392,6 +404,9 @@ class ClientConnection(asyncio.Protocol):
         self.transport.write(b"HTTP/1.1 101 %b\r\n%b\r\n%b" % (reason, fields, data))
         self.sent = len(data)
         waiting, self._buffer = self._buffer, b""
+        if self._overfull:
+            self._overfull = False
+            self.transport.resume_reading()
         if waiting:
             self._to_handler(waiting)
 
@@ -402,11 +417,16 @@ class ClientConnection(asyncio.Protocol):
             self.close()
 
     def close(self) -> None:
-        self._handler = None
-        self._gate.finished(self)
+        self._end()
         self._close()
 
     # Ends
+
+    def _end(self, note: str = "") -> None:
+        """The exchange is over, and the connection with it."""
+        self._handler = None
+        self._phase = Phase.CLOSED
+        self._gate.finished(self, note)
 
     def _complete(self) -> None:
         """The response has been written."""
@@ -424,12 +444,13 @@ class ClientConnection(asyncio.Protocol):
             self._close()
 
     def _next(self) -> None:
-        timeouts = self._gate.timeouts
         self._phase = Phase.HEAD
         self.head = self.verdict = None
-        self.deadline = self._gate.deadlines.now + timeouts.keepalive
-        if self._buffer and not self._looping:
+        self.deadline = self._gate.deadlines.now + self._gate.timeouts.keepalive
+        if self._overfull:
+            self._overfull = False
             self.transport.resume_reading()
+        if self._buffer and not self._looping:
             data, self._buffer = self._buffer, b""
             self._read_heads(data)
         if self._eof and self._phase is Phase.HEAD:
@@ -510,9 +531,6 @@ class ClientConnection(asyncio.Protocol):
         handler, self._handler = self._handler, None
         if handler is not None:
             handler.gone(reason)
-
-    def _has_whole_request(self) -> bool:
-        return not self._left
 
     # Stopping
 

@@ -1,0 +1,295 @@
+"""From a request to its handler: who is it, what may be seen, and where it goes.
+
+`Gate` is the shell around the pure decision: it finds the client's address, fetches the facts that are missing, and
+turns the verdict into a hop for the proxy or into an answer. When every fact is known, all of this is one synchronous
+call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from functools import lru_cache
+from itertools import count
+
+import structlog
+
+from harp.frontend.access import AccessLog, Entry, timestamp
+from harp.frontend.connection import ClientConnection
+from harp.net.deadlines import Deadlines
+from harp.net.targets import Inner, Target, Tcp, TunnelPort
+from harp.nextcloud.instance import Instance
+from harp.policy.decide import Call, call_from, decide, rules_from
+from harp.policy.exapp import ExApp
+from harp.policy.proxies import ClientAddresses
+from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
+from harp.proxy.forward import Hop, Proxy
+from harp.settings import Settings
+from harp.wire.forwarding import FORWARDED, request_head
+from harp.wire.http import RequestHead
+
+log = structlog.get_logger()
+
+CONTROL = Inner("control")
+LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
+MOST_FACTS = 4  # facts fetched for one request; two are ever needed, a changing cache may ask again
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
+_PREFIX = re.compile(rb"(?:/[A-Za-z0-9._~-]+)+").fullmatch
+
+
+class Gate:
+    """Decides about every request of every listener, and keeps the books about connections."""
+
+    def __init__(
+        self, settings: Settings, instance: Instance, proxy: Proxy, deadlines: Deadlines, access_log: AccessLog
+    ) -> None:
+        self.deadlines = deadlines
+        self.limits = settings.limits
+        self.timeouts = settings.timeouts
+        self.draining = False
+        self.connections: set[ClientConnection] = set()
+        self._settings = settings
+        self._instance = instance
+        self._proxy = proxy
+        self._access_log = access_log
+        self._rules = rules_from(settings)
+        self._addresses = ClientAddresses(settings.proxies)
+        self._capacity = settings.limits.connections
+        self._per_address: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._ids = count(1)
+        self._id_prefix = os.urandom(4).hex().encode()
+        self._stripped: set[str] = set()
+
+    def reload(self, settings: Settings) -> None:
+        """Take over what may change while running: the trusted proxies."""
+        self._addresses = ClientAddresses(settings.proxies)
+
+    def limit_connections(self, capacity: int) -> None:
+        """Accept at most so many connections: what the file descriptors allow."""
+        self._capacity = min(capacity, self._settings.limits.connections)
+
+    # Connections
+
+    def opened(self, connection: ClientConnection) -> str | None:
+        self.connections.add(connection)
+        if len(self.connections) > self._capacity:
+            return f"all {self._capacity} connections are in use"
+        peer = connection.peer
+        if self._addresses.is_neighbour(peer):
+            return None
+        used = self._per_address[peer] = self._per_address.get(peer, 0) + 1
+        if used > self.limits.connections_per_address:
+            return f"{self.limits.connections_per_address} connections from this address are open already"
+        return None
+
+    def closed(self, connection: ClientConnection) -> None:
+        self.connections.discard(connection)
+        used = self._per_address.get(connection.peer)
+        if used is not None:
+            if used > 1:
+                self._per_address[connection.peer] = used - 1
+            else:
+                del self._per_address[connection.peer]
+
+    # Requests
+
+    def handle(self, connection: ClientConnection, head: RequestHead) -> None:
+        if self._access_log.enabled:
+            connection.started = self._loop.time()
+        client = self._addresses.find(connection.peer, head.headers)
+        connection.address = client.address
+        connection.ban_key = client.ban_key
+        call = call_from(head.path, head.headers, client.ban_key)
+        answer = decide(call, self._instance, self._rules)
+        if isinstance(answer, (NeedRecord, NeedVisitor)):
+            task = self._loop.create_task(self._learn(connection, head, call, answer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._act(connection, head, call, answer)
+
+    async def _learn(self, connection: ClientConnection, head: RequestHead, call: Call, missing: Missing) -> None:
+        """Fetch what the decision needs, then decide."""
+        answer: Verdict | Missing = missing
+        try:
+            for _ in range(MOST_FACTS):
+                if not isinstance(answer, (NeedRecord, NeedVisitor)):
+                    break
+                await self._instance.fetch(answer, call)
+                answer = decide(call, self._instance, self._rules)
+        except Exception:
+            log.exception("decision failed")
+            answer = Refuse(500, "HaRP failed to decide about this request; its log says why")
+        if isinstance(answer, (NeedRecord, NeedVisitor)):
+            answer = Refuse(503, "no decision was reached", retry_after=1)
+        if connection.waits(head):
+            self._act(connection, head, call, answer)
+
+    def _act(self, connection: ClientConnection, head: RequestHead, call: Call, verdict: Verdict) -> None:
+        connection.verdict = verdict
+        if isinstance(verdict, Forward):
+            if verdict.strike:
+                self._instance.strike(call.address, verdict.reason)
+            if verdict.stripped:
+                self._tell_stripped(verdict)
+            added = _identity(verdict) + self._forwarding(connection, head, verdict.prefix)
+            hop = Hop(
+                target_of(verdict.record),
+                f"ExApp {verdict.app_id}",
+                request_head(head, verdict.target, added),
+                verdict.prefix if self._settings.rewrite_location else b"",
+            )
+        elif isinstance(verdict, Control):
+            added = b"x-forwarded-for: %b\r\n" % connection.address.encode()
+            hop = Hop(CONTROL, "the control API", request_head(head, verdict.target, added, control=True))
+        elif isinstance(verdict, Engine):
+            connection.refuse(501, "this HaRP does not manage Docker engines")
+            return
+        else:
+            self._refuse(connection, call, verdict)
+            return
+        forwarding = self._proxy.forward(connection, head, hop)
+        connection.attach(forwarding)
+        forwarding.start()
+
+    def _refuse(self, connection: ClientConnection, call: Call, verdict: Refuse) -> None:
+        if verdict.strike:
+            self._instance.strike(call.address, verdict.reason)
+        if verdict.banned and self._settings.bans.action == "drop":
+            connection.drop()
+        else:
+            connection.refuse(verdict.status, verdict.reason, verdict.retry_after)
+
+    def finished(self, connection: ClientConnection, note: str = "") -> None:
+        verdict = connection.verdict
+        if isinstance(verdict, Forward):
+            route = verdict.route
+            if route is not None and connection.status in route.bruteforce_protection and not verdict.signed:
+                self._instance.strike(connection.ban_key, f"ExApp {verdict.app_id} answered {connection.status}")
+            if connection.unreachable:
+                connection.unreachable = False
+                self._instance.connection_failed(verdict.record.app_id)
+        if self._access_log.enabled:
+            self._log(connection, note)
+
+    def request_id(self, connection: ClientConnection) -> bytes:
+        """The sender's id where it has a say, else one of our own. Asked once per request."""
+        if connection.request_id:
+            return connection.request_id
+        connection.request_id = self._new_id(connection)
+        return connection.request_id
+
+    def _new_id(self, connection: ClientConnection) -> bytes:
+        head = connection.head
+        if head is not None and self._addresses.is_neighbour(connection.peer):
+            given = head.get(b"x-request-id") or head.get(b"aa-request-id")
+            if given is not None and _REQUEST_ID(given):
+                return given
+        return b"%b-%x" % (self._id_prefix, next(self._ids))
+
+    def drain(self) -> None:
+        """Stop taking requests: idle connections close, the others after their exchange."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()
+
+    @property
+    def busy(self) -> int:
+        """Connections with an exchange under way."""
+        return sum(connection.busy for connection in self.connections)
+
+    async def close(self) -> None:
+        """End every connection now."""
+        for connection in list(self.connections):
+            connection.give_up()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._access_log.flush()
+
+    # Parts
+
+    def _forwarding(self, connection: ClientConnection, head: RequestHead, prefix: bytes) -> bytes:
+        """The header lines that tell the ExApp about the client's side.
+
+        What a neighbour (a trusted proxy; without configuration, a private peer) says is kept and added to; what
+        anybody else says about it is dropped.
+        """
+        neighbour = self._addresses.is_neighbour(connection.peer)
+        proto = b"https" if connection.secure else b"http"
+        host = b""
+        chain = []
+        for name, value in head.headers:
+            if name == b"host":
+                host = host or value
+            elif neighbour and name in FORWARDED:
+                if name == b"x-forwarded-for":
+                    chain.append(value)
+                elif name == b"x-forwarded-proto" and value in (b"http", b"https"):
+                    proto = value
+                elif name == b"x-forwarded-host":
+                    host = value
+                elif name == b"x-forwarded-prefix" and _PREFIX(value):
+                    prefix = value + prefix
+        chain.append(connection.peer.encode())
+        return (
+            b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
+            b"x-forwarded-prefix: %b\r\nx-request-id: %b\r\n"
+            % (b", ".join(chain), proto, host, prefix, self.request_id(connection))
+        )
+
+    def _tell_stripped(self, verdict: Forward) -> None:
+        """Once per ExApp: the reverse proxy in front should be put right."""
+        app_id = verdict.record.app_id
+        if app_id not in self._stripped:
+            self._stripped.add(app_id)
+            log.warning("prefix stripped by the reverse proxy", app=app_id, fix=verdict.reason)
+
+    def _log(self, connection: ClientConnection, note: str) -> None:
+        head, verdict = connection.head, connection.verdict
+        forward = verdict if isinstance(verdict, Forward) else None
+        self._access_log.write(
+            Entry(
+                time=timestamp(),
+                request_id=self.request_id(connection).decode("latin-1"),
+                address=connection.address,
+                method=head.method.decode("latin-1") if head else "-",
+                path=head.path.decode("latin-1") if head else "-",
+                app=forward.app_id if forward else "",
+                user=forward.user if forward else "",
+                status=connection.status,
+                sent=connection.sent,
+                seconds=self._loop.time() - connection.started,
+                reason=note or (verdict.reason if verdict else ""),
+            )
+        )
+
+
+@lru_cache(maxsize=4096)
+def _target(host: str, port: int) -> Target:
+    return TunnelPort(port) if host in LOOPBACK else Tcp(host, port)
+
+
+def target_of(record: ExApp) -> Target:
+    """Where an ExApp is reached: a loopback host means the tunnel of that port (A 5.1)."""
+    return _target(record.host, record.port)
+
+
+def _identity(verdict: Forward) -> bytes:
+    """The headers that the ExApp trusts (A 2.6)."""
+    return b"ex-app-id: %b\r\nex-app-version: %b\r\nauthorization-app-api: %b\r\naa-version: %b\r\n" % (
+        verdict.app_id.encode("latin-1", "replace"),
+        _printable(verdict.record.version),
+        verdict.authorization,
+        verdict.aa_version,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _printable(text: str) -> bytes:
+    """Header-safe bytes: no control character of a version text may end the line."""
+    return "".join(c for c in text if c.isprintable()).encode("utf-8", "replace")

@@ -1,0 +1,95 @@
+"""Listening sockets of the frontend: plain HTTP and HTTPS, on any number of addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from harp.errors import HarpError
+from harp.settings import Address
+
+BACKLOG = 1024
+HANDSHAKE = 10.0  # seconds
+
+
+class ListenError(HarpError):
+    """An address cannot be listened on; the text says which and why."""
+
+
+async def listen(
+    addresses: tuple[Address, ...], factory: Callable[[], asyncio.BaseProtocol], tls: ssl.SSLContext | None = None
+) -> list[asyncio.Server]:
+    """Serve `factory` on every address. Raises ListenError, with none left open."""
+    loop = asyncio.get_running_loop()
+    handshake = HANDSHAKE if tls is not None else None
+    servers: list[asyncio.Server] = []
+    for address in addresses:
+        if address.path:
+            Path(address.path).unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything runs
+    try:
+        for address in addresses:
+            if address.path:
+                server = await loop.create_unix_server(factory, address.path, backlog=BACKLOG)
+            else:
+                sock = bound_socket(address)
+                server = await loop.create_server(
+                    factory, sock=sock, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake
+                )
+            servers.append(server)
+    except OSError as error:
+        for server in servers:
+            server.close()
+        raise ListenError(f"cannot listen on {text_of(address)}: {error.strerror or error}") from error
+    return servers
+
+
+def bound_socket(address: Address) -> socket.socket:
+    """A TCP socket bound to `address`. `::` takes IPv4 as well, as admins expect of `[::]:8780`. Raises OSError."""
+    host = address.host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if family == socket.AF_INET and not host.replace(".", "").isdigit():
+        family, _, _, _, resolved = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)[0]
+        host = str(resolved[0])
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((host, address.port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def ports_of(servers: list[asyncio.Server]) -> list[int]:
+    """The TCP ports that servers are bound to, in order."""
+    return [sock.getsockname()[1] for server in servers for sock in server.sockets if sock.family != socket.AF_UNIX]
+
+
+def https_context(certificate: Path) -> ssl.SSLContext:
+    """TLS for browsers from a PEM file with chain and key. Raises ListenError in words."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    load_certificate(context, certificate)
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, certificate: Path) -> None:
+    """Serve `certificate` in new handshakes of `context`; the old one stays when it cannot be used."""
+    try:
+        context.load_cert_chain(certificate)
+    except (ssl.SSLError, OSError) as error:
+        raise ListenError(f"{certificate} is not a PEM file with certificate chain and key: {error}") from error
+
+
+def text_of(address: Address) -> str:
+    """As an admin writes it."""
+    if address.path:
+        return address.path
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"

@@ -1,0 +1,112 @@
+"""Who is the client: the peer, or whom the proxies in front of us name.
+
+Each proxy appends the address it was called from, so an entry is worth as much as the proxy to its right. Reading
+starts at the right and stops at the first address that is no trusted proxy; what stands left of it is hearsay.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from msgspec import Struct
+
+from harp.settings import Network, Proxies
+
+REMEMBERED = 4096  # pairs of peer and header value
+REMEMBERED_VALUE = 256  # bytes of header value
+
+_LOOPBACK = ip_address("127.0.0.1")
+_DECORATED = re.compile(r"\[([^\]]*)\](?::\d{1,5})?\Z|([0-9.]+):\d{1,5}\Z")  # [v6], [v6]:port, v4:port
+
+
+class Client(Struct, frozen=True):
+    """Where a request comes from."""
+
+    address: str  # for the log, limits and X-Forwarded-For
+    ban_key: str  # whom strikes are counted on
+
+
+def client_address(
+    peer: str, headers: list[tuple[bytes, bytes]], trusted: tuple[Network, ...], header: bytes
+) -> Client:
+    """The true client of one request.
+
+    `peer` is the address of the connection's other end, "" on a unix socket; header names are lower-cased. Where no
+    proxy is trusted and the peer is private or loopback, it is most likely a proxy that nobody told us of: then the
+    header's last address is the key of bans, so that one bad client does not lock out all, and nothing else.
+    """
+    return _read(peer, _value(headers, header), trusted)
+
+
+class ClientAddresses:
+    """`client_address` for one configuration, with a bounded memory: proxies and clients come back."""
+
+    def __init__(self, proxies: Proxies) -> None:
+        self._trusted = proxies.trusted
+        self._header = proxies.header.encode("ascii")
+        self._known: dict[tuple[str, bytes], Client] = {}
+        self._neighbours: dict[str, bool] = {}
+
+    def find(self, peer: str, headers: list[tuple[bytes, bytes]]) -> Client:
+        """As `client_address`."""
+        value = _value(headers, self._header)
+        client = self._known.get((peer, value))
+        if client is None:
+            client = _read(peer, value, self._trusted)
+            if len(value) <= REMEMBERED_VALUE:
+                if len(self._known) >= REMEMBERED:
+                    self._known.clear()
+                self._known[peer, value] = client
+        return client
+
+    def is_neighbour(self, peer: str) -> bool:
+        """May `peer` speak for clients in forwarding headers: a trusted proxy; with none configured, a private peer?"""
+        known = self._neighbours.get(peer)
+        if known is None:
+            address = _parse(peer) or _LOOPBACK
+            known = _within(address, self._trusted) if self._trusted else address.is_private
+            if len(self._neighbours) >= REMEMBERED:
+                self._neighbours.clear()
+            self._neighbours[peer] = known
+        return known
+
+
+def _value(headers: list[tuple[bytes, bytes]], header: bytes) -> bytes:
+    """The addresses the proxies tell, comma separated. X-Real-IP stands in where the usual header is not sent."""
+    lines = [value for name, value in headers if name == header]
+    if not lines and header == b"x-forwarded-for":
+        lines = [value for name, value in headers if name == b"x-real-ip"]
+    return lines[0] if len(lines) == 1 else b",".join(lines)
+
+
+def _read(peer: str, value: bytes, trusted: tuple[Network, ...]) -> Client:
+    address = _parse(peer) or _LOOPBACK
+    told = [entry for part in value.decode("latin-1").split(",") if (entry := part.strip())]
+    if _within(address, trusted):
+        for entry in reversed(told):
+            previous = _parse(entry)
+            if previous is None:  # "unknown" or worse: the proxy that wrote it is the last one we can name
+                break
+            address = previous
+            if not _within(address, trusted):
+                break
+    elif not trusted and address.is_private and told:
+        return Client(str(address), str(_parse(told[-1]) or address))
+    return Client(str(address), str(address))
+
+
+def _within(address: IPv4Address | IPv6Address, networks: tuple[Network, ...]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _parse(text: str) -> IPv4Address | IPv6Address | None:
+    """An address, perhaps with brackets, port or zone. IPv4 mapped into IPv6 is IPv4."""
+    found = _DECORATED.match(text)
+    if found is not None:
+        text = found[1] or found[2]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
