@@ -1,0 +1,117 @@
+"""The control API, /exapps/app_api/...: what AppAPI asks of HaRP itself (A 4).
+
+Requests arrive authenticated, with the path after /exapps/app_api. Every endpoint is its happy path; `failures`
+answers the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn, Protocol
+
+import structlog
+from aiohttp import web
+
+from harp import __version__
+from harp.control.failures import NotAvailable, failures
+from harp.control.payloads import LARGEST_BODY, LoginCall, StoredApp, decode
+from harp.policy.exapp import ExApp
+from harp.settings import Settings
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+BANNED = "banned"
+Authenticate = Callable[[str, str], str | None]
+"""(client's IP address, token) -> None when the token is right, BANNED, or another reason for refusal.
+
+It counts a wrong token as a strike.
+"""
+
+
+class Records(Protocol):
+    """Where pushed records go: the instance."""
+
+    def put(self, record: ExApp) -> None:
+        """Use `record` from now on, in place of any other of the same app."""
+        ...
+
+    def delete(self, app_id: str) -> bool:
+        """Forget the record of the lower-cased id; was there one?"""
+        ...
+
+
+def application(instance: Records, settings: Settings, authenticate: Authenticate) -> web.Application:
+    """The control API of one instance."""
+    api = Api(instance, settings, authenticate)
+    app = web.Application(middlewares=[failures], client_max_size=LARGEST_BODY)
+    app.router.add_get("/heartbeat", api.heartbeat)
+    app.router.add_get("/info", api.info)
+    app.router.add_post("/exapp_storage/{app_id}", api.store)
+    app.router.add_delete("/exapp_storage/{app_id}", api.forget)
+    app.router.add_post("/frp_handler", api.frp_login)
+    app.router.add_route("*", "/docker/{call:.*}", api.docker)
+    app.router.add_route("*", "/k8s/{call:.*}", api.kubernetes)
+    return app
+
+
+class Api:
+    """The endpoints."""
+
+    def __init__(self, instance: Records, settings: Settings, authenticate: Authenticate) -> None:
+        self._instance = instance
+        self._settings = settings
+        self._authenticate = authenticate
+
+    async def heartbeat(self, request: web.Request) -> web.Response:
+        """We are alive; nothing else is looked at (A 4.2)."""
+        return web.json_response({"status": "ok"})
+
+    async def info(self, request: web.Request) -> web.Response:
+        """What this HaRP is and can do (A 4.2). AppAPI compares `version` with the least it accepts."""
+        kubernetes: dict[str, object] = {"enabled": self._settings.kubernetes.enabled}
+        if self._settings.kubernetes.enabled:
+            kubernetes |= {
+                "api_server": self._settings.kubernetes.api_server,
+                "reachable": False,
+                "error": NO_KUBERNETES,
+            }
+        return web.json_response({"version": __version__, "docker": True, "kubernetes": kubernetes})
+
+    async def store(self, request: web.Request) -> web.Response:
+        """Replace the record of an app: the end of its enabling (A 4.3, A 5.4)."""
+        pushed = decode(await request.read(), StoredApp)
+        record = pushed.record(request.match_info["app_id"])
+        self._instance.put(record)
+        log.info("record stored", app=record.app_id, version=record.version, host=record.host, port=record.port)
+        return web.Response(status=204)
+
+    async def forget(self, request: web.Request) -> web.Response:
+        """Drop the record of an app: the end of its disabling. AppAPI takes 404 as success."""
+        app_id = request.match_info["app_id"].lower()
+        if not self._instance.delete(app_id):
+            raise web.HTTPNotFound
+        log.info("record dropped", app=app_id)
+        return web.Response(status=204)
+
+    async def frp_login(self, request: web.Request) -> web.Response:
+        """What a separate frps asks at each login (A 4.4). Our own FRP server does not come this way."""
+        call = decode(await request.read(), LoginCall)
+        metas = call.content.metas
+        reason = self._authenticate(call.peer(), metas.token if metas else "")
+        if reason == BANNED:
+            return web.json_response({"reject": True, "reject_reason": BANNED})
+        if reason is not None:
+            return web.Response(status=400, text=reason)
+        return web.json_response({"reject": False, "unchange": True})
+
+    async def docker(self, request: web.Request) -> NoReturn:
+        """No Docker engines yet."""
+        raise NotAvailable(NO_DOCKER)
+
+    async def kubernetes(self, request: web.Request) -> NoReturn:
+        """No Kubernetes yet."""
+        raise NotAvailable(NO_KUBERNETES)
+
+
+NO_DOCKER = "This HaRP does not manage Docker engines; install the ExApp with a deploy daemon of type manual-install."
+NO_KUBERNETES = "This HaRP does not manage Kubernetes; install the ExApp with a deploy daemon of type manual-install."

@@ -1,0 +1,52 @@
+"""Errors of the control API: raised anywhere below an endpoint, answered here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+
+from harp.errors import BadRequest, HarpError, Unreachable
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class InvalidPayload(HarpError):
+    """The body is not what the endpoint takes. The text never repeats a value of it."""
+
+
+class NotAvailable(HarpError):
+    """This HaRP cannot do what is asked, whoever asks."""
+
+
+STATUS: dict[type[BaseException], int] = {
+    InvalidPayload: 400,
+    BadRequest: 400,
+    NotAvailable: 501,
+    Unreachable: 503,
+    HarpError: 500,
+}
+
+
+def status_of(error: HarpError) -> int:
+    """The HTTP status for `error`: that of its nearest kind."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+@web.middleware
+async def failures(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer what an endpoint raises: our errors in their own words, bugs with a bare 500 (A 4.1)."""
+    try:
+        return await handler(request)
+    except HarpError as error:
+        status = status_of(error)
+        log.warning("control call refused", method=request.method, path=request.path, status=status, reason=str(error))
+        return web.Response(status=status, text=str(error))
+    except web.HTTPException:
+        raise
+    except Exception:
+        log.exception("control call failed", method=request.method, path=request.path)
+        return web.Response(status=500, text="500 Internal Server Error\n\nServer got itself in trouble")

@@ -1,0 +1,99 @@
+"""Bodies of control calls: JSON in, checked values out (A 4.1)."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from harp.control.failures import InvalidPayload
+from harp.policy.exapp import ExApp, Level, Route
+
+T = TypeVar("T")
+
+LARGEST_BODY = 16 << 20  # bytes; a CA bundle has to fit
+
+
+def decode(body: bytes, shape: type[T]) -> T:
+    """Read `body` as `shape`. Numbers may be numeric strings or integral floats; unknown keys are ignored.
+
+    Raises InvalidPayload, naming the field and what it should be but never its value.
+    """
+    try:
+        return msgspec.json.decode(body, type=shape, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidPayload(f"Payload validation error: {describe(str(error))}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise InvalidPayload("Invalid JSON body") from None
+
+
+def describe(error: str) -> str:
+    """`field: message` from a message of msgspec such as "Expected `int`, got `str` - at `$.routes[0].port`"."""
+    message, _, place = error.partition(" - at `$")
+    missing = re.fullmatch(r"Object missing required field `(\w+)`", message)
+    field = place.rstrip("`").lstrip(".")
+    if missing:
+        field = f"{field}.{missing[1]}".lstrip(".")
+        message = "field required"
+    elif message.startswith("Invalid "):  # such a message repeats the value
+        message = "not one of the allowed values"
+    return f"{field or 'body'}: {message.replace('`', '')}"
+
+
+class StoredRoute(Struct, frozen=True):
+    """A route as AppAPI sends it."""
+
+    url: str
+    access_level: Annotated[int, Meta(ge=0, le=2)]
+    bruteforce_protection: tuple[int, ...] = ()
+
+
+class StoredApp(Struct, frozen=True):
+    """A record as AppAPI sends it (A 4.3)."""
+
+    exapp_token: str
+    exapp_version: str
+    host: str
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    routes: tuple[StoredRoute, ...] = ()
+
+    def record(self, app_id: str) -> ExApp:
+        """The record of the app that the URL names."""
+        routes = (
+            Route(route.url, Level(route.access_level), frozenset(route.bruteforce_protection)) for route in self.routes
+        )
+        return ExApp(app_id.lower(), self.exapp_token, self.exapp_version, self.host, self.port, tuple(routes))
+
+    def __repr__(self) -> str:
+        return f"StoredApp({self.host}:{self.port}, {len(self.routes)} routes)"
+
+
+class LoginMetas(Struct, frozen=True):
+    """What a tunnel client says of itself; only its token matters."""
+
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return "LoginMetas()"
+
+
+class LoginContent(Struct, frozen=True):
+    """The login of a tunnel client as frps describes it."""
+
+    client_address: str
+    metas: LoginMetas | None = None
+
+
+class LoginCall(Struct, frozen=True):
+    """What frps asks when a tunnel client logs in (A 4.4)."""
+
+    content: LoginContent
+
+    def peer(self) -> str:
+        """The client's IP address, without port and brackets. Raises InvalidPayload when there is none."""
+        host = self.content.client_address.rpartition(":")[0].strip("[]")
+        if not host:
+            raise InvalidPayload("Payload validation error: content.client_address: not address:port")
+        return host
