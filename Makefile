@@ -23,7 +23,7 @@ test: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy src tests benchmarks
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,0 +1,79 @@
+"""What makes the load, and what it measured."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+
+from tests.live.peers import find
+
+MIB = 1 << 20
+UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}  # as wrk counts
+
+
+def _wrk(port: int, target: str, connections: int, seconds: float, headers: Sequence[str]) -> str:
+    arguments = ["-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s"]
+    for header in headers:
+        arguments += ["-H", header]
+    program = find("wrk")
+    assert program is not None
+    done = subprocess.run(
+        [program, *arguments, f"http://127.0.0.1:{port}{target}"], capture_output=True, text=True, check=True
+    )
+    if "Non-2xx" in done.stdout:
+        raise RuntimeError(f"{target} at port {port} did not answer 200: {done.stdout}")
+    return done.stdout
+
+
+def requests_per_second(
+    port: int, target: str, *, seconds: float, connections: int = 64, headers: Sequence[str] = ()
+) -> float:
+    """Keep-alive GETs by wrk, one thread."""
+    found = re.search(r"Requests/sec:\s+([\d.]+)", _wrk(port, target, connections, seconds, headers))
+    assert found is not None
+    return float(found[1])
+
+
+def download_by_wrk(port: int, target: str, *, seconds: float, connections: int = 4) -> float:
+    """MiB/s of a body that is fetched again and again over a few connections."""
+    found = re.search(r"Transfer/sec:\s+([\d.]+)([KMG]?B)", _wrk(port, target, connections, seconds, ()))
+    assert found is not None
+    return float(found[1]) * UNITS[found[2]] / MIB
+
+
+def download_once(port: int, target: str, size: int) -> float:
+    """MiB/s of one download of `size` bytes."""
+    began = time.perf_counter()
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
+        buffer = bytearray(MIB)
+        received = 0
+        while count := connection.recv_into(buffer):
+            received += count
+    if received < size:
+        raise RuntimeError(f"{target} at port {port}: {received} of {size} bytes: {bytes(buffer[:200])!r}")
+    return size / MIB / (time.perf_counter() - began)
+
+
+def upload_once(port: int, target: str, size: int) -> float:
+    """MiB/s of one upload of `size` zero bytes, until the answer has come."""
+    with tempfile.TemporaryFile() as content:
+        content.truncate(size)  # sparse: costs no disk
+        began = time.perf_counter()
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            head = f"POST {target} HTTP/1.1\r\nHost: bench\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
+            connection.sendall(head.encode())
+            sent = 0
+            while sent < size:
+                sent += os.sendfile(connection.fileno(), content.fileno(), sent, size - sent)
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+    if f"{size}".encode() not in answer:
+        raise RuntimeError(f"{target} at port {port}: {answer[:300]!r}")
+    return size / MIB / (time.perf_counter() - began)
