@@ -20,7 +20,7 @@ from harp.frontend.connection import ClientConnection
 from harp.net.deadlines import Deadlines
 from harp.net.targets import Inner, Target, Tcp, TunnelPort
 from harp.nextcloud.instance import Instance
-from harp.policy.decide import Call, call_from, decide, rules_from
+from harp.policy.decide import Call, call_from, decide
 from harp.policy.exapp import ExApp
 from harp.policy.proxies import ClientAddresses
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
@@ -54,7 +54,7 @@ class Gate:
         self._instance = instance
         self._proxy = proxy
         self._access_log = access_log
-        self._rules = rules_from(settings)
+        self._rules = instance.rules
         self._addresses = ClientAddresses(settings.proxies)
         self._capacity = settings.limits.connections
         self._per_address: dict[str, int] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from harp.errors import Unreachable
@@ -12,6 +12,7 @@ from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
 from harp.net.targets import Inner, Target, Tcp, TunnelPort, Unix
 
+Prepare = Callable[[], Awaitable[ProtocolFactory]]
 Connected = tuple[asyncio.BaseTransport, asyncio.BaseProtocol]
 
 
@@ -23,11 +24,11 @@ class Dialer:
         self._resolver = resolver
         self._connect = connect  # seconds for one connection
         self._hold = hold  # seconds to wait for a tunnel that is away
-        self._inner: dict[str, Callable[[], asyncio.BaseProtocol]] = {}
+        self._inner: dict[str, Prepare] = {}
 
-    def offer_inner(self, name: str, factory: Callable[[], asyncio.BaseProtocol]) -> None:
-        """Serve `Inner(name)` with one server protocol per connection."""
-        self._inner[name] = factory
+    def offer_inner(self, name: str, prepare: Prepare) -> None:
+        """Serve `Inner(name)` with what `prepare` gives: a maker of server protocols, one per connection."""
+        self._inner[name] = prepare
 
     async def dial(self, target: Target, factory: ProtocolFactory) -> Connected:
         """As `loop.create_connection`. Raises Unreachable (TunnelAway for a tunnel that did not come back in time)."""
@@ -70,10 +71,11 @@ class Dialer:
         return await offer.connect(factory)
 
     async def _dial_inner(self, name: str, factory: ProtocolFactory) -> Connected:
+        serve = await self._inner[name]()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
-        await self._loop.connect_accepted_socket(self._inner[name], theirs)
+        await self._loop.connect_accepted_socket(serve, theirs)
         return await self._loop.create_connection(factory, sock=ours)
 
     async def _limited(self, where: str, connecting: Coroutine[Any, Any, Connected]) -> Connected:

@@ -22,43 +22,47 @@ class ListenError(HarpError):
 async def listen(
     addresses: tuple[Address, ...], factory: Callable[[], asyncio.BaseProtocol], tls: ssl.SSLContext | None = None
 ) -> list[asyncio.Server]:
-    """Serve `factory` on every address. Raises ListenError, with none left open."""
+    """Serve `factory` on every address. Raises ListenError."""
+    return [await serve(bound_socket(address), factory, tls) for address in addresses]
+
+
+async def serve(
+    sock: socket.socket, factory: Callable[[], asyncio.BaseProtocol], tls: ssl.SSLContext | None = None
+) -> asyncio.Server:
+    """Serve `factory` on a bound socket, TCP or unix."""
     loop = asyncio.get_running_loop()
     handshake = HANDSHAKE if tls is not None else None
-    servers: list[asyncio.Server] = []
-    for address in addresses:
-        if address.path:
-            Path(address.path).unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything runs
-    try:
-        for address in addresses:
-            if address.path:
-                server = await loop.create_unix_server(factory, address.path, backlog=BACKLOG)
-            else:
-                sock = bound_socket(address)
-                server = await loop.create_server(
-                    factory, sock=sock, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake
-                )
-            servers.append(server)
-    except OSError as error:
-        for server in servers:
-            server.close()
-        raise ListenError(f"cannot listen on {text_of(address)}: {error.strerror or error}") from error
-    return servers
+    if sock.family == socket.AF_UNIX:
+        return await loop.create_unix_server(
+            factory, sock=sock, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake
+        )
+    return await loop.create_server(factory, sock=sock, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake)
 
 
 def bound_socket(address: Address) -> socket.socket:
-    """A TCP socket bound to `address`. `::` takes IPv4 as well, as admins expect of `[::]:8780`. Raises OSError."""
-    host = address.host
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    if family == socket.AF_INET and not host.replace(".", "").isdigit():
-        family, _, _, _, resolved = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)[0]
-        host = str(resolved[0])
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    """A socket bound to `address`. `::` takes IPv4 as well, as admins expect of `[::]:8780`. Raises ListenError."""
+    try:
+        return _bound_unix(address.path) if address.path else _bound_tcp(address)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {text_of(address)}: {error.strerror or error}") from error
+
+
+def _bound_unix(path: str) -> socket.socket:
+    Path(path).unlink(missing_ok=True)  # what an earlier process left behind
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(path)
+    return sock
+
+
+def _bound_tcp(address: Address) -> socket.socket:
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, _, _, where = found[0]
+    sock = socket.socket(family, kind)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind((host, address.port))
+        sock.bind(where)
     except OSError:
         sock.close()
         raise

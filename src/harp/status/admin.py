@@ -9,14 +9,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from aiohttp import web
-from msgspec import Struct
 
-
-class Condition(Struct, frozen=True):
-    """One thing that must hold, and what there is to say about it."""
-
-    ok: bool
-    detail: str
+from harp.status.conditions import Condition
 
 
 class Facts(Protocol):

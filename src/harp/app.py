@@ -1,0 +1,348 @@
+"""Builds every object and wires them: the only place that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import resource
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from hmac import compare_digest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from harp.errors import HarpError
+from harp.frontend.access import AccessLog
+from harp.frontend.connection import ClientConnection
+from harp.frontend.gate import CONTROL, Gate
+from harp.logs import configure
+from harp.net import certificates
+from harp.net.deadlines import Deadlines
+from harp.net.dial import Dialer
+from harp.net.listen import BACKLOG, bound_socket, https_context, listen, load_certificate, ports_of, serve
+from harp.net.ports import PortTable, ProtocolFactory
+from harp.net.resolve import Resolver
+from harp.nextcloud.instance import Instance
+from harp.proxy.forward import Proxy
+from harp.settings import Settings, load
+from harp.status.conditions import Condition
+from harp.tunnel.server import TunnelServer
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+log = structlog.get_logger()
+
+FDS_OF_OUR_OWN = 64  # file descriptors for listeners, logs, Nextcloud and engines
+RENEWAL_CHECK = 12 * 3600.0  # seconds
+DRAIN_STEP = 0.05  # seconds
+WRONG_TOKEN = "send Login request to plugin error"  # what frpc has always shown for it (F 3.1)
+
+
+class Harp:
+    """One gateway. `start` returns when it serves; `stop` drains and ends it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.ports = PortTable()
+        self.ready = False
+        self.draining = False
+        self.http_ports: list[int] = []
+        self.https_ports: list[int] = []
+        self.admin_ports: list[int] = []
+        self._servers: list[asyncio.Server] = []
+        self._admin_servers: list[asyncio.Server] = []
+        self._hurry = False
+        self._runners: list[web.AppRunner] = []
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._https: ssl.SSLContext | None = None
+        self._control: ProtocolFactory | None = None
+        self._control_lock = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Listen on everything. Raises HarpError when an address or certificate cannot be used."""
+        settings = self.settings
+        loop = asyncio.get_running_loop()
+        for warning in settings.warnings:
+            log.warning("configuration", note=warning)
+        self.deadlines = Deadlines()
+        self.instance = Instance(settings, loop.time)
+        self._resolver = Resolver(loop.time)
+        self._dialer = Dialer(self.ports, self._resolver, connect=settings.timeouts.connect, hold=settings.tunnel.hold)
+        self._dialer.offer_inner(CONTROL.name, self._serve_control)
+        self.proxy = Proxy(self._dialer, self.ports, self.deadlines, settings.timeouts)
+        access_log = AccessLog(enabled=settings.logs.level in ("debug", "info"), json=settings.logs.format == "json")
+        self.gate = Gate(settings, self.instance, self.proxy, self.deadlines, access_log)
+        self.gate.limit_connections(_connections_allowed(settings.limits.connections))
+        try:
+            await self._start_tunnel()
+            await self._start_frontends()
+            self._bind_admin()
+        except BaseException:
+            await self.stop(drain=0)
+            raise
+        self.ready = True
+        self._spawn(self.instance.probe())
+        self._spawn(self._renew_certificates())
+        log.info("serving", http=self.http_ports, https=self.https_ports, frp=self.frp_ports)
+
+    async def stop(self, drain: float | None = None) -> None:
+        """Drain for up to `drain` seconds (default HP_TIMEOUT_DRAIN), then end everything; tunnels go last."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        self.tunnel.stop_accepting()
+        await self._drain(self.settings.timeouts.drain if drain is None else drain)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.gate.close()
+        await self.proxy.close()
+        for server in self._admin_servers:
+            server.close()
+        for runner in self._runners:
+            await runner.cleanup()
+        await self.tunnel.close()
+        await self.instance.close()
+        self._resolver.close()
+        self.deadlines.close()
+
+    def hurry(self) -> None:
+        """Cut a running drain short."""
+        self._hurry = True
+
+    def reload(self) -> None:
+        """Take over renewed certificates and changed trusted proxies; what cannot be used is told and left out."""
+        try:
+            settings = load(os.environ)
+            if self._https is not None:
+                load_certificate(self._https, settings.certs / "cert.pem")
+            self._reload_tunnel_certificates()
+        except HarpError as error:
+            log.error("reload failed, everything stays as it was", reason=str(error))
+            return
+        self.gate.reload(settings)
+        log.warning("reloaded certificates and trusted proxies")
+
+    @property
+    def frp_ports(self) -> list[int]:
+        """The ports of the tunnel server."""
+        return self.tunnel.ports
+
+    # Starting
+
+    async def _start_tunnel(self) -> None:
+        settings = self.settings
+        context = await asyncio.to_thread(self._tunnel_context)
+        self._tunnel_tls = context
+        self.tunnel = TunnelServer(
+            settings,
+            self.ports,
+            self.deadlines,
+            authenticate=self._authenticate,
+            tls=context,
+            tls_required=settings.tunnel.tls,
+        )
+        await self.tunnel.start()
+
+    @property
+    def _frp_directory(self) -> Path:
+        return self.settings.certs / "frp"
+
+    def _tunnel_context(self) -> ssl.SSLContext:
+        if not self.settings.tunnel.tls:
+            return certificates.throwaway_context(datetime.now(UTC))
+        self._ensure_certificates()
+        return certificates.server_context(self._frp_directory)
+
+    def _bind_admin(self) -> None:
+        """Take the addresses of the admin listener now, serve them when its libraries are loaded."""
+        sockets = [bound_socket(address) for address in self.settings.listen.admin]
+        for sock in sockets:
+            sock.listen(BACKLOG)
+        self.admin_ports = [sock.getsockname()[1] for sock in sockets if sock.family != socket.AF_UNIX]
+        self._spawn(self._start_admin(sockets))
+
+    async def _start_frontends(self) -> None:
+        gate = self.gate
+        servers = await listen(self.settings.listen.http, lambda: ClientConnection(gate, secure=False))
+        self._servers += servers
+        self.http_ports = ports_of(servers)
+        certificate = self.settings.certs / "cert.pem"
+        if await asyncio.to_thread(certificate.exists):
+            self._https = https_context(certificate)
+            servers = await listen(self.settings.listen.https, lambda: ClientConnection(gate, secure=True), self._https)
+            self._servers += servers
+            self.https_ports = ports_of(servers)
+
+    def _authenticate(self, address: str, token: str) -> str | None:
+        """May a tunnel client log in? None, or the text that frpc shows (F 3.1). A right token is never banned."""
+        key = self.settings.shared_key.encode("utf-8", "surrogateescape")
+        if compare_digest(token.encode("utf-8", "surrogateescape"), key):
+            return None
+        if self.instance.banned(address):
+            return "banned"
+        self.instance.strike(address, "a tunnel login with a wrong token")
+        return WRONG_TOKEN
+
+    async def _serve_control(self) -> ProtocolFactory:
+        """The control API, made at the first call: most of the memory and start-up time it costs is its libraries'."""
+        async with self._control_lock:
+            if self._control is None:
+                api = await asyncio.to_thread(importlib.import_module, "harp.control.api")
+                self._control = await self._serve(api.application(self.instance, self.settings, self._authenticate))
+            return self._control
+
+    async def _start_admin(self, sockets: list[socket.socket]) -> None:
+        """Serve the admin listener; its sockets are bound already and keep early callers waiting."""
+        admin = await asyncio.to_thread(importlib.import_module, "harp.status.admin")
+        factory = await self._serve(admin.application(Facts(self)))
+        for sock in sockets:
+            self._admin_servers.append(await serve(sock, factory))
+
+    async def _serve(self, application: web.Application) -> ProtocolFactory:
+        from aiohttp import web  # noqa: PLC0415 - costs a fifth of a second
+
+        runner = web.AppRunner(application, handle_signals=False, access_log=None)
+        await runner.setup()
+        self._runners.append(runner)
+        assert runner.server is not None
+        return runner.server
+
+    # Running
+
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _renew_certificates(self) -> None:
+        """Look after the tunnel's certificates; running sessions keep theirs, new ones get the new."""
+        while self.settings.tunnel.tls:
+            await asyncio.sleep(RENEWAL_CHECK)
+            try:
+                report = await asyncio.to_thread(self._ensure_certificates)
+                if report.made:
+                    self._reload_tunnel_certificates()
+            except HarpError as error:
+                log.error("tunnel certificates", problem=str(error))
+
+    def _ensure_certificates(self) -> certificates.Report:
+        report = certificates.ensure(self._frp_directory, self.settings.tunnel.validity_days, datetime.now(UTC))
+        for made in report.made:
+            log.info("tunnel certificate", made=made)
+        for warning in report.warnings:
+            log.warning("tunnel certificate", note=warning)
+        return report
+
+    def _reload_tunnel_certificates(self) -> None:
+        if self.settings.tunnel.tls:
+            certificates.reload_server_context(self._tunnel_tls, self._frp_directory)
+
+    async def _drain(self, seconds: float) -> None:
+        """Let running exchanges end; WebSockets are closed as soon as a frame has ended."""
+        until = asyncio.get_running_loop().time() + seconds
+        self.gate.drain()
+        while self.gate.connections and not self._hurry and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(DRAIN_STEP)
+            self.gate.drain()
+
+
+class Facts:
+    """What the admin listener asks about."""
+
+    def __init__(self, harp: Harp) -> None:
+        self._harp = harp
+
+    def listeners(self) -> dict[str, Condition]:
+        harp = self._harp
+        ports = {"http": harp.http_ports, "https": harp.https_ports, "frp": harp.frp_ports}
+        up = harp.ready and not harp.draining
+        return {
+            name: Condition(up, f"port {', '.join(map(str, bound))}" if up else "not accepting")
+            for name, bound in ports.items()
+            if bound
+        }
+
+    def nextcloud(self) -> Condition | None:
+        instance = self._harp.instance
+        if instance.reachable is None:
+            return None
+        return Condition(instance.reachable, instance.last_error or "answers")
+
+    def draining(self) -> bool:
+        return self._harp.draining
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop; the exit code. TERM, INT and USR1 drain, a second one stops at once; HUP reloads."""
+    configure(settings.logs, [settings.shared_key])
+    with asyncio.Runner(loop_factory=_event_loop()) as runner:
+        return runner.run(_serve_until_told(Harp(settings)))
+
+
+async def _serve_until_told(harp: Harp) -> int:
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    again = asyncio.Event()
+
+    def stop() -> None:
+        (again if told.is_set() else told).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, harp.reload)
+    try:
+        await harp.start()
+    except HarpError as error:
+        log.error("cannot start", reason=str(error))
+        return 1
+    await told.wait()
+    log.info("stopping")
+    stopping = asyncio.ensure_future(harp.stop())
+    hurry = asyncio.ensure_future(again.wait())
+    await asyncio.wait((stopping, hurry), return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        harp.hurry()
+        await stopping
+    hurry.cancel()
+    return 0
+
+
+def _event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop where there is one; asyncio does the same, slower."""
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def _connections_allowed(wanted: int) -> int:
+    """Raise the limit of open files as far as we may, and say how many client connections it carries.
+
+    A connection takes two: the client's and the ExApp's.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = 2 * wanted + FDS_OF_OUR_OWN
+    unlimited = resource.RLIM_INFINITY
+    if soft != unlimited and soft < need:
+        soft = need if hard == unlimited else min(need, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == unlimited or soft >= need:
+        return wanted
+    allowed = max((soft - FDS_OF_OUR_OWN) // 2, 8)
+    log.warning(
+        "few file descriptors",
+        limit=soft,
+        connections=allowed,
+        wanted=wanted,
+        fix=f"raise the limit of open files (ulimit -n) to {need}, or set HP_MAX_CONNECTIONS={allowed}",
+    )
+    return allowed
