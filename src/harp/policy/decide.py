@@ -178,7 +178,7 @@ def _decide(call: Call, spot: Spot, known: Known, rules: Rules, trusted: bool) -
     if call.signature is not None:
         return _signed(call, call.signature, spot, record, known)
     if not isinstance(record, ExApp):
-        return _no_record(spot, record)
+        return _no_record(record)
     if spot.internal:
         return Denial(403, "an internal endpoint of the ExApp, for AppAPI's signed requests only", Offence.ATTACK)
     return _by_route(call, spot, record, known)
@@ -230,10 +230,10 @@ def _record_from(signature: Signature, spot: Spot) -> ExApp | Denial:
     return ExApp(spot.app_id, token="", version=version, host=host.decode("ascii"), port=int(port))
 
 
-def _no_record(spot: Spot, record: UnknownApp | Trouble) -> Denial:
+def _no_record(record: UnknownApp | Trouble) -> Denial:
     if isinstance(record, Trouble):
         return Denial(503, record.reason, retry_after=record.retry_after)
-    return Denial(404, f"Nextcloud knows no ExApp {spot.app_id} for this shared key", Offence.REFUSAL)
+    return Denial(404, record.reason, Offence.REFUSAL)
 
 
 def _by_route(call: Call, spot: Spot, record: ExApp, known: Known) -> Forward | NeedVisitor | Denial:

@@ -47,7 +47,10 @@ ANONYMOUS = Visitor("", Level.PUBLIC)
 
 
 class UnknownApp(Struct, frozen=True):
-    """Nextcloud knows no such ExApp."""
+    """Nextcloud knows no such ExApp; `reason` is for people."""
+
+    reason: str = "Nextcloud knows no such ExApp"
+    no_appapi: bool = False  # and no AppAPI either
 
 
 class Trouble(Struct, frozen=True):

@@ -1,0 +1,180 @@
+"""Everything of one Nextcloud: what we know of its ExApps and visitors, whom we have banned, and how to ask it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from secrets import token_bytes
+from typing import TypeVar
+
+import structlog
+
+from harp.nextcloud.client import NextcloudClient
+from harp.policy.decide import CONTROL, Call, rules_from
+from harp.policy.exapp import ExApp, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
+from harp.policy.verdict import Missing, NeedRecord
+from harp.settings import Settings
+from harp.state.bans import BanList
+from harp.state.records import RecordCache
+from harp.state.sessions import SessionCache
+
+K = TypeVar("K")
+T = TypeVar("T")
+log = structlog.get_logger()
+
+_STOPPING = Trouble("HaRP is stopping")
+
+
+class Instance:
+    """One Nextcloud. Implements `Known` for the decision and fetches what it misses.
+
+    Calls to Nextcloud run in tasks of their own, one per ExApp and one per set of credentials; who needs the same
+    answer waits for the same task, and whoever stops waiting leaves it alone.
+    """
+
+    def __init__(self, settings: Settings, now: Callable[[], float]) -> None:
+        self.url = settings.nextcloud.url
+        self.rules = rules_from(settings)
+        self.records = RecordCache(settings.nextcloud.record_lifetime, now)
+        self.sessions = SessionCache(settings.nextcloud.session_lifetime, now, key=token_bytes(32))
+        self.bans = BanList(settings.bans, now)
+        self.reachable: bool | None = None  # by the latest answer; None = not asked yet
+        self.last_error = ""  # the latest trouble
+        self.last_success: float | None = None  # when Nextcloud answered last, on the clock of `now`
+        self._now = now
+        self._client = NextcloudClient(settings.nextcloud, settings.shared_key, now)
+        self._records_asked: dict[str, asyncio.Task[RecordFact]] = {}
+        self._visitors_asked: dict[bytes, asyncio.Task[VisitorFact]] = {}
+        self._closed = False
+
+    # What is known now
+
+    def banned(self, address: str) -> float:
+        """Seconds until `address` is served again; 0.0 = it is not banned."""
+        return self.bans.seconds(address)
+
+    def record(self, app_id: str) -> RecordFact | None:
+        """The record, however old; one that is due is refreshed behind the caller's back."""
+        if self.records.take_due(app_id):
+            self._ask_record(app_id)
+        return self.records.get(app_id)
+
+    def visitor(self, call: Call) -> VisitorFact | None:
+        """Who the credentials belong to, if that was asked lately."""
+        return self.sessions.get(self._digest(call))
+
+    # What has to be asked
+
+    async def fetch(self, missing: Missing, call: Call) -> None:
+        """Put the missing fact on `call`. Trouble with Nextcloud is a fact, too."""
+        if isinstance(missing, NeedRecord):
+            call.record = await _result(self._ask_record(missing.app_id))
+        else:
+            call.visitor = await _result(self._ask_visitor(missing.app_id, call))
+
+    async def probe(self) -> bool:
+        """Ask Nextcloud something harmless, for readiness. An id that no app can have costs no throttling (A 5.3)."""
+        await _result(self._ask_record(CONTROL))
+        return bool(self.reachable)
+
+    # What others tell
+
+    def strike(self, address: str, reason: str) -> None:
+        """Count a strike against a client address."""
+        started = self.bans.strike(address, reason)
+        log.info("strike", address=address, reason=reason)
+        if started:
+            log.warning("banned", address=address, seconds=round(self.bans.seconds(address)), reason=reason)
+
+    def connection_failed(self, app_id: str) -> None:
+        """An ExApp's address did not answer: have its record refreshed at the next request."""
+        self.records.doubt(app_id)
+
+    def put(self, record: ExApp) -> None:
+        """Take a record from the control API."""
+        self._report(record)
+        self.records.put(record)
+
+    def delete(self, app_id: str) -> bool:
+        """Forget a record at the control API's word; any spelling of the id. False if there was none."""
+        return self.records.delete(app_id.lower())
+
+    async def close(self) -> None:
+        """End all calls; who waits for one is told that we stop."""
+        self._closed = True
+        tasks = [*self._records_asked.values(), *self._visitors_asked.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._client.close()
+
+    # Calls
+
+    def _digest(self, call: Call) -> bytes:
+        if not call.digest:
+            call.digest = self.sessions.digest(call.cookie, call.authorization)
+        return call.digest
+
+    def _ask_record(self, app_id: str) -> asyncio.Task[RecordFact]:
+        return _shared(self._records_asked, app_id, lambda: self._load_record(app_id))
+
+    def _ask_visitor(self, app_id: str, call: Call) -> asyncio.Task[VisitorFact]:
+        return _shared(self._visitors_asked, self._digest(call), lambda: self._load_visitor(app_id, call))
+
+    async def _load_record(self, app_id: str) -> RecordFact:
+        if self._closed:
+            return _STOPPING
+        changes = self.records.changes
+        fact = await self._client.record(app_id)
+        self._note(fact)
+        if isinstance(fact, Trouble) or self.records.changes != changes:  # the control API's word is newer than this
+            return self.records.get(app_id) or fact
+        if isinstance(fact, ExApp):
+            self._report(fact)
+        self.records.learn(app_id, fact)
+        return self.records.get(app_id) or fact
+
+    async def _load_visitor(self, app_id: str, call: Call) -> VisitorFact:
+        if self._closed:
+            return _STOPPING
+        seen = await self._client.visitor(app_id, call)
+        self._note(seen.fact)
+        if seen.app_refused:
+            self.records.doubt(app_id)
+        if seen.lasting and isinstance(seen.fact, Visitor):
+            self.sessions.put(self._digest(call), seen.fact)
+        return seen.fact
+
+    def _note(self, fact: RecordFact | VisitorFact) -> None:
+        """Keep the facts of readiness, and log when they change."""
+        if isinstance(fact, Trouble) or (isinstance(fact, UnknownApp) and fact.no_appapi):
+            if self.reachable is not False or self.last_error != fact.reason:
+                log.warning("nextcloud_trouble", url=self.url, reason=fact.reason)
+            self.reachable, self.last_error = False, fact.reason
+            return
+        if not self.reachable:
+            log.info("nextcloud_answers", url=self.url)
+        self.reachable, self.last_error, self.last_success = True, "", self._now()
+
+    def _report(self, record: ExApp) -> None:
+        """Log a record that is news, and compile its routes while nobody waits for them."""
+        if self.records.get(record.app_id) == record:
+            return
+        log.info("record", app=record.app_id, version=record.version, host=record.host, port=record.port)
+        for problem in record.table.problems:
+            log.warning("route_skipped", app=record.app_id, reason=problem)
+
+
+def _shared(tasks: dict[K, asyncio.Task[T]], key: K, load: Callable[[], Coroutine[None, None, T]]) -> asyncio.Task[T]:
+    """The task that answers `key`: the one under way, else a new one."""
+    task = tasks.get(key)
+    if task is None:
+        task = tasks[key] = asyncio.get_running_loop().create_task(load())
+        task.add_done_callback(lambda _: tasks.pop(key, None))
+    return task
+
+
+async def _result(task: asyncio.Task[T]) -> T | Trouble:
+    """Wait for a shared task without owning it: whoever gives up waiting does not cancel it for the others."""
+    await asyncio.wait((task,))
+    return _STOPPING if task.cancelled() else task.result()

@@ -1,0 +1,66 @@
+"""JSON about ExApps and visitors -> values (A 4.3, A 5.1, A 5.2).
+
+Lenient where databases are: numbers may arrive as text. Keys that we do not know are ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from harp.policy.exapp import ANONYMOUS, ExApp, Level, Route, Visitor
+
+_LINE = re.compile(r"[^\x00-\x1f\x7f]*\Z")  # what can stand in a header
+
+
+class _Route(Struct):
+    url: str
+    access_level: Annotated[int, Meta(ge=0, le=2)]
+    bruteforce_protection: list[int] | None = None
+
+
+class _Record(Struct):
+    exapp_token: str
+    exapp_version: str
+    host: str
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    routes: list[_Route] = []
+
+
+class _User(Struct):
+    user_id: str | None
+    access_level: Annotated[int, Meta(ge=0, le=2)]
+
+
+_record_decoder = msgspec.json.Decoder(_Record, strict=False)
+_user_decoder = msgspec.json.Decoder(_User, strict=False)
+
+
+def read_record(app_id: str, body: bytes) -> ExApp:
+    """The record of an ExApp, by its lower-cased id. Raises ValueError with a text that holds no secret."""
+    try:
+        record = _record_decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    host = record.host.strip("[]")
+    if not host or not _LINE.match(host):
+        raise ValueError("`host` is empty or no host")
+    if not _LINE.match(record.exapp_version):
+        raise ValueError("`exapp_version` contains a control character")
+    routes = tuple(
+        Route(route.url, Level(route.access_level), frozenset(route.bruteforce_protection or ()))
+        for route in record.routes
+    )
+    return ExApp(app_id, record.exapp_token, record.exapp_version, host, record.port, routes)
+
+
+def read_visitor(body: bytes) -> Visitor:
+    """Who is logged in. Raises ValueError. A visitor without an id is nobody, whatever the level says."""
+    try:
+        user = _user_decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    return Visitor(user.user_id, Level(user.access_level)) if user.user_id else ANONYMOUS

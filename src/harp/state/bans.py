@@ -1,0 +1,89 @@
+"""The ban list: who has had too many strikes lately. In memory, for one process."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from harp.settings import Bans
+
+CAPACITY = 65536  # addresses; the one that was struck longest ago is forgotten first
+
+
+class Ban(Struct, frozen=True):
+    """An address that is turned away now."""
+
+    address: str
+    seconds: float  # until it is served again
+    reason: str  # of the last strike
+
+
+class _Record:
+    """The latest strikes of one address."""
+
+    __slots__ = ("reason", "times")
+
+    def __init__(self, count: int) -> None:
+        self.times: deque[float] = deque(maxlen=count)
+        self.reason = ""
+
+
+class BanList:
+    """Counts strikes in a sliding window: each ages out on its own, a ban ends when fewer than `count` remain."""
+
+    def __init__(self, bans: Bans, now: Callable[[], float], capacity: int = CAPACITY) -> None:
+        self._count = bans.count
+        self._window = bans.window
+        self._now = now
+        self._capacity = capacity
+        self._records: OrderedDict[str, _Record] = OrderedDict()  # in the order of the last strike
+
+    def seconds(self, address: str) -> float:
+        """Until `address` is served again; 0.0 = it is not banned."""
+        record = self._records.get(address)
+        return 0.0 if record is None else self._left(record)
+
+    def strike(self, address: str, reason: str) -> bool:
+        """Count one strike. True if it has started a ban."""
+        if self._count <= 0:
+            return False
+        record = self._records.pop(address, None) or _Record(self._count)
+        before = self._left(record)
+        record.times.append(self._now())
+        record.reason = reason
+        self._records[address] = record
+        self._forget()
+        return before == 0.0 and self._left(record) > 0.0
+
+    def lift(self, address: str) -> bool:
+        """Forgive all strikes. False if there were none."""
+        return self._records.pop(address, None) is not None
+
+    def list(self) -> list[Ban]:
+        """Every ban now, the longest last."""
+        bans = [
+            Ban(address, seconds, record.reason)
+            for address, record in self._records.items()
+            if (seconds := self._left(record)) > 0.0
+        ]
+        return sorted(bans, key=lambda ban: ban.seconds)
+
+    def __len__(self) -> int:
+        """How many addresses are remembered."""
+        return len(self._records)
+
+    def _left(self, record: _Record) -> float:
+        if len(record.times) < self._count:
+            return 0.0
+        return max(0.0, record.times[0] + self._window - self._now())
+
+    def _forget(self) -> None:
+        """Drop the addresses whose strikes are all too old, and the oldest when there are too many."""
+        limit = self._now() - self._window
+        while self._records:
+            address = next(iter(self._records))
+            if self._records[address].times[-1] > limit and len(self._records) <= self._capacity:
+                return
+            del self._records[address]
