@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.live.processes import PATIENCE, Process, free_port
 
@@ -40,6 +41,7 @@ class Product:
             "HP_ADMIN_ADDRESS": f"127.0.0.1:{self.admin}",
             "HP_CERTS_DIR": str(self.certs),
             "HP_LOG_LEVEL": "info",
+            "HP_LOG_FORMAT": "json",
             "HP_BLACKLIST_COUNT": "0",
             **environment,
         }
@@ -80,6 +82,16 @@ class Product:
             return 0
         finally:
             connection.close()
+
+    def served(self, path: str) -> list[dict[str, Any]]:
+        """The access log's entries of this path; waits until there is one."""
+
+        def entries() -> list[dict[str, Any]]:
+            lines = (line for line in self.process.text().splitlines() if line.startswith("{"))
+            return [entry for entry in map(json.loads, lines) if entry.get("path") == path]
+
+        self.process.until(lambda: entries() != [], f"access log entry of {path}")
+        return entries()
 
     def register(self, app_id: str, host: str, port: int, **levels: int) -> None:
         """Push a record as AppAPI does (A 4.3). `levels`: route -> access level; none given = all of it PUBLIC."""
