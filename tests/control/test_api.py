@@ -163,10 +163,21 @@ async def test_every_required_key_is_required(client: Client, missing: str) -> N
     assert (answer.status, await answer.text()) == (400, f"Payload validation error: {missing}: field required")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"port=1", b'{"exapp_token": "\xff"}'])
+@pytest.mark.parametrize("body", [b"", b"{", b"port=1", b"[" * 100_000])
 async def test_a_body_that_is_no_json_is_400(client: Client, body: bytes) -> None:
     answer = await client.post("/exapp_storage/hello", data=body)
     assert (answer.status, await answer.text()) == (400, "Invalid JSON body")
+
+
+async def test_text_that_is_not_utf8_is_400(client: Client) -> None:
+    assert (await client.post("/exapp_storage/hello", data=b'{"exapp_token": "\xff"}')).status == 400
+
+
+async def test_a_version_that_would_break_a_header_is_400(client: Client, instance: FakeInstance) -> None:
+    answer = await client.post("/exapp_storage/hello", json={**PUSHED, "exapp_version": "1\r\nX-Evil: 1"})
+    assert answer.status == 400
+    assert "Evil" not in await answer.text()
+    assert instance.records == {}
 
 
 async def test_a_json_value_that_is_no_object_is_400(client: Client) -> None:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from harp import __version__
 from harp.control.failures import NotAvailable, failures
-from harp.control.payloads import LARGEST_BODY, LoginCall, StoredApp, decode
+from harp.control.payloads import LARGEST_BODY, LoginCall, decode, pushed_record
 from harp.policy.exapp import ExApp
 from harp.settings import Settings
 
@@ -79,8 +79,7 @@ class Api:
 
     async def store(self, request: web.Request) -> web.Response:
         """Replace the record of an app: the end of its enabling (A 4.3, A 5.4)."""
-        pushed = decode(await request.read(), StoredApp)
-        record = pushed.record(request.match_info["app_id"])
+        record = pushed_record(request.match_info["app_id"], await request.read())
         self._instance.put(record)
         log.info("record stored", app=record.app_id, version=record.version, host=record.host, port=record.port)
         return web.Response(status=204)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from harp.control.failures import InvalidPayload
-from harp.policy.exapp import ExApp, Level, Route
+from harp.nextcloud.payloads import read_record
+from harp.policy.exapp import ExApp
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ def decode(body: bytes, shape: type[T]) -> T:
         return msgspec.json.decode(body, type=shape, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidPayload(f"Payload validation error: {describe(str(error))}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidPayload("Invalid JSON body") from None
 
 
@@ -42,32 +43,13 @@ def describe(error: str) -> str:
     return f"{field or 'body'}: {message.replace('`', '')}"
 
 
-class StoredRoute(Struct, frozen=True):
-    """A route as AppAPI sends it."""
-
-    url: str
-    access_level: Annotated[int, Meta(ge=0, le=2)]
-    bruteforce_protection: tuple[int, ...] = ()
-
-
-class StoredApp(Struct, frozen=True):
-    """A record as AppAPI sends it (A 4.3)."""
-
-    exapp_token: str
-    exapp_version: str
-    host: str
-    port: Annotated[int, Meta(ge=1, le=65535)]
-    routes: tuple[StoredRoute, ...] = ()
-
-    def record(self, app_id: str) -> ExApp:
-        """The record of the app that the URL names."""
-        routes = (
-            Route(route.url, Level(route.access_level), frozenset(route.bruteforce_protection)) for route in self.routes
-        )
-        return ExApp(app_id.lower(), self.exapp_token, self.exapp_version, self.host, self.port, tuple(routes))
-
-    def __repr__(self) -> str:
-        return f"StoredApp({self.host}:{self.port}, {len(self.routes)} routes)"
+def pushed_record(app_id: str, body: bytes) -> ExApp:
+    """The record that AppAPI pushes; it has the shape of what Nextcloud answers (A 4.3, A 5.1)."""
+    decode(body, msgspec.Raw)  # says "Invalid JSON body" before anything is said about fields
+    try:
+        return read_record(app_id.lower(), body)
+    except ValueError as error:
+        raise InvalidPayload(f"Payload validation error: {describe(str(error))}") from None
 
 
 class LoginMetas(Struct, frozen=True):

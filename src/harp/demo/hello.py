@@ -108,7 +108,7 @@ class Hello(Served):
         return user
 
     async def _greet(self, request: web.Request) -> web.Response:
-        return web.Response(text=f"Hello {request['user'] or 'stranger'}, this is {request.path}\n")
+        return web.Response(text=f"Hello {request[USER] or 'stranger'}, this is {request.path}\n")
 
     async def _static(self, request: web.Request) -> web.StreamResponse:
         """n bytes, never more than one block of them in memory."""

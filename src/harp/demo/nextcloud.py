@@ -22,7 +22,7 @@ from aiohttp import web
 from harp.demo.serving import Served
 from harp.policy.exapp import ExApp, Level
 
-PASSPHRASE_COOKIE: Final = "oc_sessionPassphrase"  # noqa: S105 - a name; the cookie that makes HaRP ask who is calling (A 2.1)
+PASSPHRASE_COOKIE: Final = "oc_sessionPassphrase"  # the cookie that makes HaRP ask who is calling (A 2.1)
 SESSION_COOKIE: Final = "ocdemo"  # a real Nextcloud calls it by its instance id
 REMEMBERED_REQUESTS: Final = 1000
 KEY_REFUSED: Final = {"message": "Harp shared key is not valid"}
