@@ -85,7 +85,7 @@ class RequestParser:
         self._target = url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def parse(self, data: bytes) -> RequestHead:
         self._target = b""
@@ -109,6 +109,8 @@ class RequestParser:
             raise BadRequest(f"HTTP version {version} is not spoken here", 505)
         if len(self._headers) > self._max_headers:
             raise BadRequest(f"{len(self._headers)} header lines, limit {self._max_headers}", 431)
+        if not data.startswith(b"%b %b HTTP/" % (head.method, self._target)):
+            raise BadRequest("malformed request: the parts of the request line are not separated by one space")
         self._read_target(head, self._target)
         self._read_headers(head)
         if head.length:  # llhttp now waits for a body that it will not see
@@ -181,7 +183,7 @@ class ResponseParser:
     __slots__ = ("_headers", "_reason")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_status(self, reason: bytes) -> None:
         self._reason = reason

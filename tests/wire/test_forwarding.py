@@ -1,0 +1,105 @@
+"""What goes on to the next hop, and what stays here (RFC 9110 section 7.6, A 2.6)."""
+
+from __future__ import annotations
+
+import pytest
+
+from harp.wire.forwarding import request_head, response_fields, trailers_to_pass
+from harp.wire.http import RequestParser, ResponseParser
+
+ADDED = b"ex-app-id: hello\r\n"
+
+
+def forwarded(lines: bytes, target: bytes = b"/x", *, control: bool = False) -> list[bytes]:
+    data = b"GET /exapps/hello/x?q=1 HTTP/1.1\r\nHost: cloud\r\n" + lines + b"\r\n"
+    return request_head(RequestParser(50).parse(data), target, ADDED, control=control).split(b"\r\n")
+
+
+def test_method_target_and_query_go_on_and_names_are_lower_case() -> None:
+    assert forwarded(b"Accept: */*\r\nX-Two: 2\r\n") == [
+        b"GET /x?q=1 HTTP/1.1",
+        b"host: cloud",
+        b"accept: */*",
+        b"x-two: 2",
+        b"ex-app-id: hello",
+        b"",
+        b"",
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Connection: keep-alive",
+        b"Keep-Alive: timeout=5",
+        b"Proxy-Connection: keep-alive",
+        b"Proxy-Authorization: Basic xyz",
+        b"TE: trailers",
+        b"Upgrade: h2c",
+        b"Harp-Shared-Key: secret",
+        b"EX-APP-ID: other",
+        b"EX-APP-HOST: 10.0.0.1",
+        b"EX-APP-PORT: 1",
+        b"EX-APP-VERSION: 9",
+        b"Docker-Engine-Port: 24000",
+        b"AUTHORIZATION-APP-API: forged",
+        b"AA-VERSION: 99",
+        b"authorization_app_api: forged",
+        b"Ex_App-Id: forged",
+        b"X-Forwarded-For: 1.2.3.4",
+        b"X-Forwarded-Prefix: /evil",
+        b"X-Request-Id: 1",
+    ],
+)
+def test_hop_by_hop_and_reserved_headers_stay_here(line: bytes) -> None:
+    assert forwarded(line + b"\r\n") == [b"GET /x?q=1 HTTP/1.1", b"host: cloud", b"ex-app-id: hello", b"", b""]
+
+
+@pytest.mark.parametrize(
+    "line", [b"cookie: a=b", b"authorization: Basic x", b"aa-request-id: 7", b"x-origin-ip: 1.1.1.1", b"x_custom: 1"]
+)
+def test_everything_else_goes_on(line: bytes) -> None:
+    assert line in forwarded(line + b"\r\n")
+
+
+def test_headers_named_by_connection_stay_here_but_no_end_to_end_ones() -> None:
+    lines = forwarded(b"Connection: X-Hop, cookie\r\nX-Hop: 1\r\nCookie: a=b\r\n")
+    assert b"x-hop: 1" not in lines
+    assert b"cookie: a=b" in lines
+
+
+def test_a_websocket_offer_is_made_again() -> None:
+    lines = forwarded(b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n")
+    assert lines[-5:] == [b"connection: upgrade", b"upgrade: websocket", b"ex-app-id: hello", b"", b""]
+
+
+def test_a_chunked_body_is_announced_and_a_length_kept() -> None:
+    assert b"transfer-encoding: chunked" in forwarded(b"Transfer-Encoding: chunked\r\n")
+    assert b"content-length: 5" in forwarded(b"Content-Length: 5\r\n")
+
+
+def test_a_request_without_host_gets_one() -> None:
+    head = RequestParser(9).parse(b"GET / HTTP/1.0\r\n\r\n")
+    assert request_head(head, b"/", b"") == b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+def test_the_control_api_learns_the_engine_and_no_credential() -> None:
+    lines = forwarded(
+        b"Docker-Engine-Port: 24001\r\nAuthorization: Basic x\r\nHarp-Shared-Key: k\r\nCookie: c=1\r\n", control=True
+    )
+    assert lines == [b"GET /x?q=1 HTTP/1.1", b"host: cloud", b"docker-engine-port: 24001", ADDED.strip(), b"", b""]
+
+
+def test_a_response_loses_its_framing_and_hop_by_hop_fields() -> None:
+    head = ResponseParser().parse(
+        b"HTTP/1.1 200 OK\r\nServer: x\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n"
+        b"Content-Length: 3\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nAuthorization-App-Api: kept\r\n\r\n"
+    )
+    assert response_fields(head) == (
+        b"server: x\r\nset-cookie: a=b\r\nset-cookie: c=d\r\nauthorization-app-api: kept\r\n"
+    )
+
+
+def test_trailers_cannot_bring_what_headers_may_not() -> None:
+    trailers = [(b"x-checksum", b"1"), (b"ex-app-id", b"x"), (b"content-length", b"9"), (b"host", b"evil")]
+    assert trailers_to_pass(trailers) == [(b"x-checksum", b"1")]

@@ -1,0 +1,233 @@
+"""RFC 9112 as we read it, with every case of the parser comparison that llhttp leaves to us."""
+
+from __future__ import annotations
+
+import pytest
+
+from harp.errors import BadRequest, PeerError
+from harp.wire.http import CHUNKED, UNTIL_CLOSE, RequestHead, RequestParser, ResponseHead, ResponseParser
+
+
+def request(text: str | bytes, max_headers: int = 20) -> RequestHead:
+    data = text if isinstance(text, bytes) else text.replace("\n", "\r\n").encode("latin-1")
+    return RequestParser(max_headers).parse(data)
+
+
+def response(text: str) -> ResponseHead:
+    return ResponseParser().parse(text.replace("\n", "\r\n").encode("latin-1"))
+
+
+def test_a_request_is_read_into_values() -> None:
+    head = request("GET /exapps/a/b?x=1&y HTTP/1.1\nHost: cloud\nAccept:  text/html \n\n")
+    assert (head.method, head.path, head.query, head.minor) == (b"GET", b"/exapps/a/b", b"?x=1&y", 1)
+    assert head.headers == [(b"host", b"cloud"), (b"accept", b"text/html")]
+    assert (head.length, head.keep_alive, head.upgrade, head.expects) == (0, True, None, False)
+
+
+def test_one_parser_reads_request_after_request() -> None:
+    parser = RequestParser(20)
+    for length in (b"3", b"0", b"7"):
+        head = parser.parse(b"POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: " + length + b"\r\n\r\n")
+        assert head.length == int(length)
+    assert parser.parse(b"GET /b HTTP/1.1\r\nhost: a\r\n\r\n").path == b"/b"
+
+
+def test_the_last_value_of_a_repeated_header_is_got() -> None:
+    assert request("GET / HTTP/1.1\nHost: a\nX: 1\nX: 2\n\n").get(b"x") == b"2"
+
+
+@pytest.mark.parametrize(
+    ("version", "connection", "kept"),
+    [
+        ("1.1", "", True),
+        ("1.1", "Connection: close\n", False),
+        ("1.1", "Connection: foo, CLOSE\n", False),
+        ("1.0", "", False),
+        ("1.0", "Connection: Keep-Alive\n", True),
+        ("1.0", "Connection: keep-alive, close\n", False),
+    ],
+)
+def test_persistence_follows_version_and_connection_header(version: str, connection: str, kept: bool) -> None:
+    assert request(f"GET / HTTP/{version}\nHost: a\n{connection}\n").keep_alive is kept
+
+
+def test_bytes_beyond_ascii_pass_in_header_values() -> None:
+    head = request(b"GET / HTTP/1.1\r\nHost: a\r\nX-Name: J\xf6rg \xe2\x82\xac\r\n\r\n")
+    assert head.get(b"x-name") == b"J\xf6rg \xe2\x82\xac"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "REPORT"])
+def test_methods_that_exapps_use_are_read(method: str) -> None:
+    assert request(f"{method} / HTTP/1.1\nHost: a\n\n").method == method.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: 3\nTransfer-Encoding: chunked\n\n", ""),
+        ("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\nContent-Length: 3\n\n", ""),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: 3\nContent-Length: 3\n\n", ""),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: 3\nContent-Length: 4\n\n", ""),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: 3, 3\n\n", ""),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: 18446744073709551619\n\n", ""),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: 9223372036854775807\n\n", "number of bytes"),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: +3\n\n", ""),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: 3 4\n\n", ""),
+        ("POST / HTTP/1.1\nHost: a\nContent-Length: \n\n", ""),
+        ("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: identity\n\n", ""),
+        ("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked, chunked\n\n", ""),
+        ("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked\n\n", ""),
+        ("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: gzip, chunked\n\n", ""),
+        ("POST / HTTP/1.1\nHost: a\nTransfer-Encoding : chunked\n\n", ""),
+        ("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: \x0bchunked\n\n", ""),
+        ("POST / HTTP/1.0\nHost: a\nConnection: keep-alive\nTransfer-Encoding: chunked\n\n", "in HTTP/1.0"),
+        ("GET / HTTP/1.1\n\n", "no Host"),
+        ("GET / HTTP/1.1\nHost: a\nHost: b\n\n", "more than one Host"),
+        ("GET / HTTP/1.1\nHost: a\nHost: a\n\n", "more than one Host"),
+        ("GET / HTTP/1.1\nHost: a b\n\n", "Host header"),
+        ("GET / HTTP/1.1\nHost: a/b\n\n", "Host header"),
+        ("GET / HTTP/1.1\nHost: user@a\n\n", "Host header"),
+        ("GET / HTTP/1.1\nHost: a:8x\n\n", "Host header"),
+        ("GET http://b/x HTTP/1.1\nHost: a\n\n", "not that of the Host header"),
+        ("GET ftp://a/x HTTP/1.1\nHost: a\n\n", ""),
+        ("GET /a\n\n", ""),
+        ("GET / HTTP/1.2\nHost: a\n\n", ""),
+        ("GET / HTTP/3.0\nHost: a\n\n", ""),
+        ("GET / HTTP/2.0\nHost: a\n\n", ""),
+        ("GET  / HTTP/1.1\nHost: a\n\n", ""),
+        ("GET /a b HTTP/1.1\nHost: a\n\n", ""),
+        ("GET /a#b HTTP/1.1\nHost: a\n\n", ""),
+        ("GET /\xe4 HTTP/1.1\nHost: a\n\n", ""),
+        ("GET * HTTP/1.1\nHost: a\n\n", ""),
+        ("OPTIONS * HTTP/1.1\nHost: a\n\n", "not a path"),
+        ("CONNECT a:443 HTTP/1.1\nHost: a\n\n", "CONNECT"),
+        ("FOOBAR / HTTP/1.1\nHost: a\n\n", ""),
+        ("GET / HTTP/1.1\nHost: a\nX: 1\n 2\n\n", ""),
+        ("GET / HTTP/1.1\nHost: a\nX: 1\n\t2\n\n", ""),
+        ("GET / HTTP/1.1\nHost: a\n X: 1\n\n", ""),
+        ("GET / HTTP/1.1\nHost : a\n\n", ""),
+        ("GET / HTTP/1.1\nHost: a\nX Y: 1\n\n", ""),
+        ("GET / HTTP/1.1\nHost: a\n: 1\n\n", ""),
+        ("GET / HTTP/1.1\nHost: a\nX\n\n", ""),
+        ("GET / HTTP/1.1\nHost: a\nX: a\x00b\n\n", ""),
+    ],
+)
+def test_an_ambiguous_or_broken_request_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(BadRequest, match=reason or None):
+        request(text)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET / HTTP/1.1\nHost: a\n\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\nX: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\rX: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: a\rb\r\nHost: a\r\n\r\n",
+    ],
+)
+def test_a_bare_cr_or_lf_is_refused(raw: bytes) -> None:
+    with pytest.raises(BadRequest):
+        request(raw)
+
+
+def test_too_many_headers_are_431() -> None:
+    with pytest.raises(BadRequest, match="3 header lines, limit 2") as refused:
+        request("GET / HTTP/1.1\nHost: a\nX: 1\nY: 2\n\n", max_headers=2)
+    assert refused.value.status == 431
+
+
+def test_http_1_0_may_leave_out_the_host() -> None:
+    assert request("GET / HTTP/1.0\n\n").minor == 0
+
+
+@pytest.mark.parametrize("host", ["cloud", "cloud.example:8443", "[::1]", "[2001:db8::1]:80", "127.0.0.1:1", "a_b"])
+def test_hosts_of_every_shape_are_taken(host: str) -> None:
+    assert request(f"GET / HTTP/1.1\nHost: {host}\n\n").get(b"host") == host.encode()
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("http://a/x/y?z", b"/x/y", b"?z"),
+        ("HTTP://a", b"/", b""),
+        ("http://a?z", b"/", b"?z"),
+        ("https://A/x", b"/x", b""),
+    ],
+)
+def test_an_absolute_target_is_its_path_when_the_host_agrees(target: str, path: bytes, query: bytes) -> None:
+    head = request(f"GET {target} HTTP/1.1\nHost: a\n\n")
+    assert (head.path, head.query) == (path, query)
+
+
+def test_a_chunked_request_is_told_from_one_with_a_length() -> None:
+    assert request("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: CHUNKED\n\n").length == CHUNKED
+    assert request("POST / HTTP/1.1\nHost: a\nContent-Length: 5\n\n").length == 5
+
+
+def test_an_offered_websocket_is_an_upgrade() -> None:
+    head = request("GET / HTTP/1.1\nHost: a\nConnection: keep-alive, Upgrade\nUpgrade: websocket\n\n")
+    assert head.upgrade == b"websocket"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "Connection: Upgrade, HTTP2-Settings\nUpgrade: h2c\nHTTP2-Settings: AAMAAABk\n",
+        "Connection: close\nUpgrade: websocket\n",
+        "Upgrade: websocket\n",
+        "Connection: upgrade\nUpgrade: TLS/1.0\n",
+    ],
+)
+def test_other_upgrades_are_not_relayed(lines: str) -> None:
+    assert request(f"GET / HTTP/1.1\nHost: a\n{lines}\n").upgrade is None
+
+
+def test_the_body_of_a_request_that_offers_h2c_is_not_lost() -> None:
+    parser = RequestParser(20)
+    head = parser.parse(
+        b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\n"
+    )
+    assert (head.length, head.upgrade) == (5, None)
+    assert parser.parse(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n").path == b"/next"
+
+
+def test_expect_continue_is_seen() -> None:
+    assert request("POST / HTTP/1.1\nHost: a\nContent-Length: 1\nExpect: 100-Continue\n\n").expects
+
+
+@pytest.mark.parametrize(
+    ("lines", "length", "kept"),
+    [
+        ("HTTP/1.1 200 OK\nContent-Length: 5\n\n", 5, True),
+        ("HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 5\n\n", None, None),
+        ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n", CHUNKED, True),
+        ("HTTP/1.1 200 OK\n\n", UNTIL_CLOSE, True),
+        ("HTTP/1.0 200 OK\nContent-Length: 5\n\n", 5, False),
+        ("HTTP/1.0 200 OK\nConnection: keep-alive\nContent-Length: 5\n\n", 5, True),
+        ("HTTP/1.1 200 OK\nConnection: close\nContent-Length: 5\n\n", 5, False),
+        ("HTTP/1.1 200 OK\nContent-Length: 5\nTransfer-Encoding: chunked\n\n", None, None),
+        ("HTTP/1.1 200 OK\nTransfer-Encoding: gzip\n\n", None, None),
+        ("HTTP/1.1 200 OK\nContent-Length: x\n\n", None, None),
+        ("HTTP/2.0 200 OK\n\n", None, None),
+        ("hello\n\n", None, None),
+    ],
+)
+def test_the_length_of_a_response_body_is_unambiguous(lines: str, length: int | None, kept: bool | None) -> None:
+    if length is None:
+        with pytest.raises(PeerError):
+            response(lines)
+        return
+    head = response(lines)
+    assert (head.length, head.keep_alive) == (length, kept)
+
+
+def test_a_response_keeps_reason_and_headers() -> None:
+    head = response("HTTP/1.1 404 Nothing Here\nX-A: b\nX-A: c\n\n")
+    assert (head.status, head.reason) == (404, b"Nothing Here")
+    assert head.headers == [(b"x-a", b"b"), (b"x-a", b"c")]
+
+
+def test_a_switch_of_protocols_names_the_new_one() -> None:
+    head = response("HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\n")
+    assert (head.status, head.upgrade) == (101, b"websocket")
