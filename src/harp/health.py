@@ -1,0 +1,69 @@
+"""Is the HaRP with these settings healthy? Asked every ten seconds, so made of almost nothing.
+
+The event loop must answer on the admin listener, and every listener must accept a connection (A 7.4). Nextcloud and
+the engines are not looked at: restarting us would not mend them.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from harp.settings import Address, Settings
+
+PATIENCE = 5.0  # seconds for each step
+
+
+def problem_of(settings: Settings) -> str | None:
+    """The first thing that is wrong, in one line; None when healthy."""
+    listen = settings.listen
+    https = listen.https if (settings.certs / "cert.pem").exists() else ()
+    for name, address in (
+        *(("HTTP", address) for address in listen.http),
+        *(("HTTPS", address) for address in https),
+        *(("FRP", address) for address in listen.frp),
+    ):
+        try:
+            connect(address).close()
+        except OSError as error:
+            return f"the {name} listener {address} does not accept connections ({_reason(error)})"
+    for address in listen.admin:
+        try:
+            status = _heartbeat(address)
+        except OSError as error:
+            return f"the admin listener {address} does not answer ({_reason(error)})"
+        if status != 200:
+            return f"the admin listener {address} answers {status}; is it another program?"
+    return None
+
+
+def connect(address: Address) -> socket.socket:
+    """A connection to a listener of ours. Raises OSError."""
+    if address.path:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(PATIENCE)
+            connection.connect(address.path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - compared, not bound
+    return socket.create_connection((host, address.port), PATIENCE)
+
+
+def _heartbeat(address: Address) -> int:
+    """The status of GET /heartbeat. By hand, because the standard library's client takes longer to load than to ask."""
+    with connect(address) as connection:
+        connection.sendall(b"GET /heartbeat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        line = connection.makefile("rb").readline(256)
+    version, _, rest = line.partition(b" ")
+    status = rest[:3]
+    if not version.startswith(b"HTTP/1.") or not status.isdigit():
+        raise ConnectionError("it does not speak HTTP")
+    return int(status)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer in {PATIENCE:g} s"
+    return error.strerror or str(error)
