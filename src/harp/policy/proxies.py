@@ -17,7 +17,7 @@ REMEMBERED = 4096  # pairs of peer and header value
 REMEMBERED_VALUE = 256  # bytes of header value
 
 _LOOPBACK = ip_address("127.0.0.1")
-_DECORATED = re.compile(r"\[([^\]]*)\](?::\d{1,5})?\Z|([0-9.]+):\d{1,5}\Z")  # [v6], [v6]:port, v4:port
+_DECORATED = re.compile(r"\[([^\]]+)\](?::\d{1,5})?\Z|([0-9.]+):\d{1,5}\Z")  # [v6], [v6]:port, v4:port
 
 
 class Client(Struct, frozen=True):

@@ -1,0 +1,138 @@
+"""Route patterns by AppAPI's rules, and what a bad pattern may cost."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import pytest
+
+from harp.policy.bans import Denial
+from harp.policy.paths import Spot, locate
+from harp.policy.routes import SLOW_MATCHES, Hit, Level, Route, RouteTable
+
+
+def spot(target: bytes) -> Spot:
+    found = locate(b"/exapps/hello" + target)
+    assert isinstance(found, Spot)
+    return found
+
+
+def table(*urls: str) -> RouteTable:
+    return RouteTable(tuple(Route(url, Level.PUBLIC) for url in urls))
+
+
+def hits(url: str, target: bytes) -> bool:
+    return isinstance(table(url).match(spot(target)), Hit)
+
+
+def denial(routes: RouteTable, target: bytes) -> Denial:
+    found = routes.match(spot(target))
+    assert isinstance(found, Denial)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("url", "target", "fits"),
+    [
+        ("^/public$", b"/public", True),
+        ("^/public$", b"/public/x", False),
+        ("/public", b"/public/x", True),  # anchored at the start, open at the end
+        ("public", b"/x/public", False),
+        ("^/Public", b"/pUBLIC", True),  # case does not matter
+        (r"^api\/w\/nextcloud\/jobs\/.*", b"/api/w/nextcloud/jobs/1", True),  # the bare path, for old manifests
+        ("mcp", b"/mcp", True),
+        ("search", b"/research", False),
+        (".*", b"/", True),
+        ("", b"/anything", True),
+        ("^/a|^/b", b"/b", True),
+        ("a|b", b"/b", True),
+        ("^/dl/[A-Za-z0-9_-]{20,128}$", b"/dl/" + b"x" * 20, True),
+        ("^/é", "/é".encode(), True),
+        ("^/%61", b"/%61", False),  # patterns see the decoded path
+        ("^/my file", b"/my%20file", True),
+        (r"^/(?!private).*", b"/open", True),  # look-ahead: not for RE2
+        (r"^/(?!private).*", b"/private", False),
+        (r"^/(?P<part>a+)$", b"/aaa", True),
+        ("^/x{1,2000}$", b"/xx", True),  # a repeat above RE2's limit
+        ("(?i)^/a", b"/A", True),
+    ],
+)
+def test_a_pattern_fits_as_in_appapi(url: str, target: bytes, fits: bool) -> None:
+    assert hits(url, target) is fits
+
+
+def test_the_first_route_that_fits_decides() -> None:
+    first, second = Route("^/a", Level.ADMIN), Route("^/a/b", Level.PUBLIC)
+    found = RouteTable((first, second)).match(spot(b"/a/b"))
+    assert isinstance(found, Hit)
+    assert found.route is first
+
+
+def test_each_route_is_tried_on_the_bare_path_before_the_next_one() -> None:
+    first, second = Route("^a", Level.ADMIN), Route("^/a", Level.PUBLIC)
+    found = RouteTable((first, second)).match(spot(b"/a"))
+    assert isinstance(found, Hit)
+    assert found.route is first
+
+
+def test_an_encoded_slash_is_refused_only_where_it_makes_a_difference() -> None:
+    routes = table("^/files/[^/]+$", "^/tree/.*")
+    assert denial(routes, b"/files/a%2fb").status == 400
+    assert denial(routes, b"/files/a%5Cb").status == 400
+    assert isinstance(routes.match(spot(b"/tree/a%2fb")), Hit)
+    assert isinstance(routes.match(spot(b"/tree/a%5cb\\c")), Hit)
+
+
+def test_an_encoded_slash_cannot_leave_a_strict_route() -> None:
+    routes = RouteTable((Route("^/admin/", Level.ADMIN), Route(".*", Level.PUBLIC)))
+    assert denial(routes, b"/admin%2fusers").status == 400
+    assert denial(routes, b"/admin\\users").status == 400
+
+
+def test_the_normalised_path_must_have_a_route() -> None:
+    assert denial(table("^//a$"), b"//a").status == 404
+
+
+@pytest.mark.parametrize("url", ["[", "(", "a**", "(?P<n", "\\", "(" * 400 + "(?=a)" + ")" * 400])
+def test_what_is_no_regular_expression_is_skipped_and_reported(url: str) -> None:
+    routes = table(url, "^/ok")
+    assert isinstance(routes.match(spot(b"/ok")), Hit)
+    assert len(routes.problems) == 1
+    assert routes.problems[0].isprintable()
+    assert "skipped" in routes.problems[0]
+
+
+def test_a_pattern_over_the_length_limit_is_not_run_and_lets_nothing_behind_it_decide() -> None:
+    routes = table("^/early", "a" * 1025, ".*")
+    assert isinstance(routes.match(spot(b"/early")), Hit)
+    assert denial(routes, b"/late").status == 403
+    assert "1025 bytes" in denial(routes, b"/late").reason
+
+
+def test_an_exponential_pattern_is_harmless_in_re2() -> None:
+    began = perf_counter()
+    assert denial(table("^/(a+)+$"), b"/" + b"a" * 200 + b"!").status == 404
+    assert perf_counter() - began < 0.5
+
+
+SLOW = "^/(?=.)(?:(?:(?:a{1,999}){1,999}){1,999})(?=b)"
+
+
+def test_an_exponential_pattern_that_re2_refuses_is_stopped_and_the_request_refused() -> None:
+    refused = denial(table(SLOW, ".*"), b"/" + b"a" * 500 + b"!")
+    assert refused.status == 403
+    assert "20 ms" in refused.reason
+
+
+def test_a_pattern_that_is_slow_again_and_again_is_not_run_any_more() -> None:
+    routes = table(SLOW)
+    for number in range(SLOW_MATCHES):
+        assert "20 ms" in denial(routes, b"/" + b"a" * 500 + b"!%d" % number).reason
+    assert "any more" in denial(routes, b"/short").reason
+
+
+def test_answers_are_remembered_within_a_bound() -> None:
+    routes = table("^/ok")
+    for number in range(3000):
+        assert isinstance(routes.match(spot(b"/ok/%d" % number)), Hit)
+    assert routes.match(spot(b"/ok/1")) is routes.match(spot(b"/ok/1"))
