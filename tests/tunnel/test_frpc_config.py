@@ -66,7 +66,7 @@ def test_what_is_not_written_has_frpcs_own_default() -> None:
     assert config == ClientConfig(server=Tcp("0.0.0.0", 7000), proxies=())
     assert config.exit_on_failed_login
     assert config.mux
-    assert (config.wire, config.pool_count, config.dial_timeout, config.keepalive) == (1, 1, 10.0, 30.0)
+    assert (config.wire, config.pool_count, config.dial_timeout) == (1, 1, 10.0)
     assert (config.ping_interval, config.ping_timeout) == (float("inf"), float("inf"))
 
 

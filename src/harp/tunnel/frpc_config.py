@@ -60,7 +60,6 @@ class ClientConfig(Struct, frozen=True):
     metas: dict[str, str] = {}
     scopes: frozenset[str] = frozenset()  # which messages besides Login prove the token
     dial_timeout: float = 10.0
-    keepalive: float = 30.0  # between yamux pings
     ping_interval: float = float("inf")  # between FRP's own Ping messages
     ping_timeout: float = float("inf")  # without any Pong
 
@@ -220,7 +219,6 @@ def _config(top: _Table) -> ClientConfig:
         wire=2 if transport.choice("wireProtocol", ("v1", "v2"), 'write "v1" or "v2"') == "v2" else 1,
         pool_count=transport.number("poolCount", 1, 0, 1000),
         dial_timeout=transport.seconds("dialServerTimeout", 10.0),
-        keepalive=transport.seconds("tcpMuxKeepaliveInterval", 30.0),
         # A server without multiplexing drops who sends no Ping for 90 s; with it, yamux pings are enough (F 5.7).
         ping_interval=transport.seconds("heartbeatInterval", float("inf") if mux else 30.0),
         ping_timeout=transport.seconds("heartbeatTimeout", float("inf") if mux else 90.0),
@@ -228,7 +226,7 @@ def _config(top: _Table) -> ClientConfig:
     )
     transport.choice("protocol", ("tcp",), 'only "tcp" is supported; kcp, quic and websocket are not')
     transport.refuse("proxyURL", "", "connect without a proxy, or run the stock frpc")
-    transport.ignore("dialServerKeepalive", "quic")
+    transport.ignore("dialServerKeepalive", "tcpMuxKeepaliveInterval", "quic")
     for table in (auth, transport, top):
         table.done()
     return config
