@@ -53,6 +53,10 @@ class Product:
         return self._process
 
     @property
+    def started(self) -> bool:
+        return self._process is not None
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http}"
 
