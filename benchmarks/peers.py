@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.live.frp import BUILT
 from tests.live.peers import find
 from tests.live.processes import Process, free_port
 from tests.live.product import HARP, Product
-from tests.live.tunnels import CACHE, configuration
+from tests.live.tunnels import configuration
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -66,7 +67,7 @@ class Peers:
         if self._need("haproxy", "haproxy"):
             self.haproxy = self._start_haproxy("haproxy", upstream, upstream)
         self.nginx = self._start_nginx_proxy(upstream)
-        versions = sorted((path for path in CACHE.glob("*/frpc")), key=lambda path: version_key(path.parent.name))
+        versions = sorted((path for path in BUILT.glob("*/frpc")), key=lambda path: version_key(path.parent.name))
         if versions and self.haproxy:
             self._start_tunnels(versions[-1].parent)
         else:
@@ -184,11 +185,11 @@ transport.tls.trustedCaFile = "{certificates}/ca.crt"
         frps.until_listening(frps_port)
         behind_frps = []  # frps listens on real ports, ours only calls them so
         for name, port, socket in ((TUNNELED, STATIC_PORT, "upstream"), (SWALLOWING, SINK_PORT, "sink")):
-            ours = configuration(self.product, name, port, self._directory / f"{socket}.sock")
-            self._run(f"frpc-{name}", [str(frp / "frpc"), "-c", self._write(f"{name}-harp.toml", ours)])
+            file = self._directory / f"{socket}.sock"
             behind_frps.append(free_port())
-            theirs = ours.replace(f"serverPort = {self.product.frp}\n", f"serverPort = {frps_port}\n")
-            theirs = theirs.replace(f"remotePort = {port}\n", f"remotePort = {behind_frps[-1]}\n")
+            ours = configuration(certificates, self.product.frp, name, port, file)
+            theirs = configuration(certificates, frps_port, name, behind_frps[-1], file)
+            self._run(f"frpc-{name}", [str(frp / "frpc"), "-c", self._write(f"{name}-harp.toml", ours)])
             frpc = self._run(f"frpc-frps-{name}", [str(frp / "frpc"), "-c", self._write(f"{name}-frps.toml", theirs)])
             frpc.until_listening(behind_frps[-1])
         self.haproxy_frps = self._start_haproxy("haproxy-frps", *behind_frps)

@@ -1,50 +1,26 @@
-"""Tunnel clients as real processes: our own `harp tunnel`, or stock frpc, configured as ExApps do it (A 8.1)."""
+"""A tunnel client as a real process for one ExApp: our own `harp tunnel`, or stock frpc."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.live.peers import require
+from tests.live.frp import EXAPP_VERSION, exapp_toml, frpc, tls_of
 from tests.live.processes import Process
 from tests.live.product import HARP, KEY, Product
 
-CACHE = Path(__file__).parents[2] / ".cache" / "frp"  # where frp/build puts its programs
 OWN = "harp tunnel"
-SHIPPED = "0.61.1"  # the frpc inside today's ExApps
+SHIPPED = EXAPP_VERSION
 
 
-def configuration(product: Product, name: str, port: int, socket: Path) -> str:
-    """frpc.toml of an ExApp that listens on a unix socket; mutual TLS with HaRP's own certificates."""
-    frp = product.certs / "frp"
-    return f"""
-serverAddr = "127.0.0.1"
-serverPort = {product.frp}
-loginFailExit = false
-transport.tls.enable = true
-transport.tls.certFile = "{frp}/client.crt"
-transport.tls.keyFile = "{frp}/client.key"
-transport.tls.trustedCaFile = "{frp}/ca.crt"
-transport.tls.serverName = "harp.nc"
-metadatas.token = "{KEY}"
-
-[[proxies]]
-name = "{name}"
-type = "tcp"
-remotePort = {port}
-[proxies.plugin]
-type = "unix_domain_socket"
-unixPath = "{socket}"
-"""
+def configuration(certificates: Path, server_port: int, name: str, remote_port: int, socket: Path) -> str:
+    """frpc.toml of an ExApp on a unix socket (A 8.1), with mutual TLS by the files of `certificates`."""
+    tls = {key.replace(".", "__"): value for key, value in tls_of(certificates).items()}
+    return exapp_toml(server_port, name, remote_port, socket, KEY, **tls)
 
 
-def start_tunnel(product: Product, client: str, name: str, port: int, socket: Path) -> Process:
-    """Start `client`, OWN or a version of frpc, for one ExApp. Skips when that frpc is not built."""
+def start_tunnel(product: Product, client: str, name: str, remote_port: int, socket: Path) -> Process:
+    """Start `client`, OWN or a version of frpc; skips when that frpc is not built."""
+    argv = [*HARP, "tunnel"] if client == OWN else [frpc(client)]
     file = product.directory / f"{name}.toml"
-    file.write_text(configuration(product, name, port, socket))
-    if client == OWN:
-        argv = [*HARP, "tunnel", "-c", str(file)]
-    else:
-        program = str(CACHE / client / "frpc")
-        require(f"frpc {client} (make frp)", program)
-        argv = [program, "-c", str(file)]
-    return Process(argv, product.directory / f"{name}-tunnel.log")
+    file.write_text(configuration(product.certs / "frp", product.frp, name, remote_port, socket))
+    return Process([*argv, "-c", str(file)], product.directory / f"{name}-tunnel.log")
