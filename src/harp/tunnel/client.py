@@ -15,7 +15,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import structlog
 
@@ -325,15 +325,14 @@ class _Control(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses
         config = self._config
         start = b""
         if config.wire == 2:
             hello = frp.client_hello(os.urandom(frp.RANDOM_SIZE), tls=config.tls is not None, mux=config.mux)
             self._hellos = (hello, b"")
             start = frp.MAGIC + frp.frame(frp.FrameType.CLIENT_HELLO, hello)
-        transport.write(start + frp.encode(self._login(), config.wire))
+        self._transport.write(start + frp.encode(self._login(), config.wire))
         self.deadline = self._deadlines.now + LOGIN_LIMIT
         self._deadlines.watch(self)
 
@@ -552,9 +551,8 @@ class _Work(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._hello)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses
+        self._transport.write(self._hello)
 
     def data_received(self, data: bytes) -> None:
         if self._service is not None:
@@ -606,8 +604,7 @@ class _Service(asyncio.Protocol):
         self._work = work
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._work.attach(transport)
+        self._work.attach(cast(asyncio.Transport, transport))
 
     def data_received(self, data: bytes) -> None:
         self._work.transport.write(data)
