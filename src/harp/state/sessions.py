@@ -27,12 +27,9 @@ class SessionCache:
         self._answers: OrderedDict[bytes, tuple[float, Visitor]] = OrderedDict()  # digest -> expiry, answer
 
     def digest(self, cookie: bytes, authorization: bytes | None) -> bytes:
-        """The name of these credentials here. The length keeps the two values apart."""
+        """The name of these credentials here. The length keeps the two values apart; an empty one is none."""
         state = self._hash.copy()
-        if authorization is None:
-            state.update(b"%d;%b" % (len(cookie), cookie))
-        else:
-            state.update(b"%d;%b%b" % (len(cookie), cookie, authorization))
+        state.update(b"%d;%b%b" % (len(cookie), cookie, authorization or b""))
         return state.digest()
 
     def get(self, digest: bytes) -> Visitor | None:
