@@ -6,6 +6,7 @@ import asyncio
 import re
 import signal
 import sys
+from typing import cast
 
 import uvloop
 
@@ -19,8 +20,7 @@ class Sink(asyncio.BufferedProtocol):
         self._size = self._left = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by name
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
