@@ -132,8 +132,8 @@ class Harp:
 
     @property
     def frp_ports(self) -> list[int]:
-        """The ports of the tunnel server."""
-        return self.tunnel.ports
+        """The ports of the tunnel server, one per address."""
+        return self.tunnel.bound_ports
 
     # Starting
 

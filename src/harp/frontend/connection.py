@@ -75,7 +75,7 @@ class ClientConnection(asyncio.Protocol):
         self.request_id = b""  # given by the gate when somebody asks
         self.address = ""  # the true client's, as far as we know
         self.ban_key = ""  # the address that strikes count on
-        self.started = 0.0  # loop time of the request's arrival
+        self.started = 0.0  # monotonic time of the request's arrival, when anybody measures
         self.status = 0
         self.sent = 0  # bytes of response body
         self.unreachable = False  # the refusal says that the target could not be reached
@@ -241,6 +241,7 @@ class ClientConnection(asyncio.Protocol):
         self.status = 0
         self.sent = 0
         self.request_id = b""
+        self.unreachable = False
         self._chunked_answer = self._until_close = False
         self._gate.handle(self, head)
 

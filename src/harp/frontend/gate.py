@@ -12,6 +12,7 @@ import os
 import re
 from functools import lru_cache
 from itertools import count
+from time import monotonic
 
 import structlog
 
@@ -99,7 +100,7 @@ class Gate:
 
     def handle(self, connection: ClientConnection, head: RequestHead) -> None:
         if self._access_log.enabled:
-            connection.started = self._loop.time()
+            connection.started = monotonic()
         client = self._addresses.find(connection.peer, head.headers)
         connection.address = client.address
         connection.ban_key = client.ban_key
@@ -171,7 +172,6 @@ class Gate:
             if route is not None and connection.status in route.bruteforce_protection and not verdict.signed:
                 self._instance.strike(connection.ban_key, f"ExApp {verdict.app_id} answered {connection.status}")
             if connection.unreachable:
-                connection.unreachable = False
                 self._instance.connection_failed(verdict.record.app_id)
         if self._access_log.enabled:
             self._log(connection, note)
@@ -263,7 +263,7 @@ class Gate:
                 user=forward.user if forward else "",
                 status=connection.status,
                 sent=connection.sent,
-                seconds=self._loop.time() - connection.started,
+                seconds=monotonic() - connection.started if connection.started else 0.0,
                 reason=note or (verdict.reason if verdict else ""),
             )
         )

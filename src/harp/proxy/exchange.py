@@ -65,8 +65,8 @@ class Downstream(Protocol):
     def cut(self, reason: str) -> None:
         """The body cannot be completed: end the connection so that the client sees it is short."""
 
-    def refuse(self, status: int, reason: str, retry_after: int | None = None) -> None:
-        """Answer with an error of our own, instead of send_head."""
+    def refuse(self, status: int, reason: str, retry_after: int | None = None, *, unreachable: bool = False) -> None:
+        """Answer with an error of our own, instead of send_head. `unreachable`: the target's address did not answer."""
 
     def upgrade(self, reason: bytes, fields: bytes, data: bytes) -> None:
         """Answer 101 and become a raw stream in both directions, through send_body and Handler.body."""

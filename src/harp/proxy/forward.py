@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Protocol
 
-import structlog
 from msgspec import Struct
 
 from harp.errors import TunnelAway, Unreachable
 from harp.net.deadlines import NEVER, Deadlines
-from harp.net.dial import Dialer
-from harp.net.ports import Offer, PortTable
+from harp.net.dial import Connected
+from harp.net.ports import Offer, PortTable, ProtocolFactory
 from harp.net.targets import Target, TunnelPort
 from harp.proxy.exchange import Downstream
 from harp.proxy.upstream import State, Upstream
@@ -24,8 +24,6 @@ from harp.wire.chunked import chunk, last_chunk
 from harp.wire.forwarding import response_fields, trailers_to_pass
 from harp.wire.http import Fields, RequestHead, ResponseHead
 from harp.wire.websocket import CLOSE_GOING_AWAY, FrameTracker
-
-log = structlog.get_logger()
 
 MAX_IDLE = 128  # idle connections kept per target
 FRESH = 2.0  # seconds: what may not be sent twice goes out on no connection that was idle longer
@@ -49,13 +47,21 @@ class Hop(Struct, frozen=True):
     location_prefix: bytes = b""  # put before paths in Location that lack it; b"" = leave them alone
 
 
+class Dial(Protocol):
+    """How connections are made: `net.dial.Dialer`."""
+
+    async def dial(self, target: Target, factory: ProtocolFactory) -> Connected:
+        """As `loop.create_connection`. Raises Unreachable."""
+        ...
+
+
 class Proxy:
     """Idle connections by target, and how to make new ones."""
 
-    def __init__(self, dialer: Dialer, ports: PortTable, deadlines: Deadlines, timeouts: Timeouts) -> None:
+    def __init__(self, dialer: Dial, ports: PortTable, deadlines: Deadlines, timeouts: Timeouts) -> None:
         self.deadlines = deadlines
         self.timeouts = timeouts
-        self.dialer = dialer
+        self._dialer = dialer
         self._ports = ports
         self._idle: dict[Target, deque[Upstream]] = {}
         self._answered: dict[int, Offer] = {}
@@ -120,7 +126,7 @@ class Proxy:
         return await self._dial(target)
 
     async def _dial(self, target: Target) -> Upstream:
-        _, connection = await self.dialer.dial(target, lambda: Upstream(self, target))
+        _, connection = await self._dialer.dial(target, lambda: Upstream(self, target))
         assert isinstance(connection, Upstream)
         return connection
 
@@ -212,7 +218,7 @@ class Forwarding:
         self._task = None
         if not self._ended:
             self._ended = True
-            self._downstream.refuse(503, reason, RETRY_AFTER)
+            self._downstream.refuse(503, reason, RETRY_AFTER, unreachable=True)
 
     def _send(self, connection: Upstream) -> None:
         self._connection = connection

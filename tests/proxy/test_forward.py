@@ -1,0 +1,539 @@
+"""Forwarding: what an ExApp's answers, delays and deaths become for the client."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from harp.errors import TunnelAway, Unreachable
+from harp.net.deadlines import Deadlines
+from harp.net.ports import PortTable, ProtocolFactory
+from harp.net.targets import Target, Tcp, TunnelPort
+from harp.proxy.forward import FIRST_BYTE, PROBE, PROBE_LIMIT, Forwarding, Hop, Proxy
+from harp.proxy.upstream import Upstream
+from harp.settings import load
+from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields, RequestParser
+from harp.wire.websocket import CLOSE_GOING_AWAY
+from tests.fakes.clock import Clock
+from tests.fakes.transport import MemoryTransport
+
+TIMEOUTS = load({"HP_SHARED_KEY": "key", "NC_INSTANCE_URL": "http://cloud"}).timeouts
+APP = Tcp("hello", 8080)
+BEHIND_TUNNEL = TunnelPort(23001)
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+class Client:
+    """A Downstream that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.blocked = False
+        self.status = 0
+        self.fields = b""
+        self.length: int | None = -99
+        self.received = b""
+        self.ended = False
+        self.trailers: Fields = []
+        self.refused = ""
+        self.retry_after: int | None = None
+        self.cut_for = ""
+        self.flowing = False
+        self.interim: list[int] = []
+        self.finished = self.closed = False
+
+    def resume_body(self) -> None:
+        self.flowing = True
+
+    def pause_body(self) -> None:
+        self.flowing = False
+
+    def send_interim(self, status: int, reason: bytes, fields: bytes) -> None:
+        self.interim.append(status)
+
+    def send_head(self, status: int, reason: bytes, fields: bytes, length: int | None, data: bytes, end: bool) -> None:
+        self.status, self.fields, self.length, self.received, self.ended = status, fields, length, data, end
+
+    def send_body(self, data: bytes) -> None:
+        assert not self.ended
+        self.received += data
+
+    def send_end(self, trailers: Fields) -> None:
+        self.ended, self.trailers = True, trailers
+
+    def cut(self, reason: str) -> None:
+        self.cut_for = reason
+
+    def refuse(self, status: int, reason: str, retry_after: int | None = None, *, unreachable: bool = False) -> None:
+        self.status, self.refused, self.retry_after = status, reason, retry_after
+
+    def upgrade(self, reason: bytes, fields: bytes, data: bytes) -> None:
+        self.status, self.fields, self.received = 101, fields, data
+
+    def finish(self) -> None:
+        self.finished = True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class ScriptedDialer:
+    """Connects to nothing: each connection is a MemoryTransport in `made`."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[MemoryTransport, Upstream]] = []
+        self.errors: list[Exception] = []
+
+    async def dial(self, target: Target, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        if self.errors:
+            raise self.errors.pop(0)
+        transport, protocol = MemoryTransport(), factory()
+        assert isinstance(protocol, Upstream)
+        protocol.connection_made(transport)
+        self.made.append((transport, protocol))
+        return transport, protocol
+
+
+class SilentOffer:
+    name = "hello"
+
+    async def connect(self, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        raise AssertionError("the scripted dialer connects")
+
+
+class World:
+    """A proxy whose ExApp is the test."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.deadlines = Deadlines(clock=self.clock)
+        self.dialer = ScriptedDialer()
+        self.ports = PortTable()
+        self.proxy = Proxy(self.dialer, self.ports, self.deadlines, TIMEOUTS)
+
+    async def send(
+        self, lines: bytes = b"GET / HTTP/1.1\r\n", *, target: Target = APP, prefix: bytes = b""
+    ) -> tuple[Client, Forwarding]:
+        client = Client()
+        head = RequestParser(20).parse(lines + b"Host: a\r\n\r\n")
+        forwarding = self.proxy.forward(client, head, Hop(target, "ExApp hello", b"HEAD BYTES", prefix))
+        forwarding.start()
+        await self.settle()
+        return client, forwarding
+
+    async def settle(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    def answer(self, data: bytes, index: int = -1) -> None:
+        self.dialer.made[index][1].data_received(data)
+
+    def wire(self, index: int = -1) -> MemoryTransport:
+        return self.dialer.made[index][0]
+
+    def lose(self, index: int = -1) -> None:
+        upstream = self.dialer.made[index][1]
+        if not upstream.eof_received():
+            upstream.connection_lost(None)
+
+    def wait(self, seconds: float) -> None:
+        self.clock.move(seconds)
+        self.deadlines.tick()
+
+
+async def test_the_head_goes_out_and_a_whole_answer_comes_back_at_once() -> None:
+    world = World()
+    client, _ = await world.send()
+    assert world.wire().take() == b"HEAD BYTES"
+    world.answer(OK)
+    assert (client.status, client.length, client.received, client.ended) == (200, 2, b"ok", True)
+
+
+async def test_an_answer_cut_at_any_byte_is_still_one_answer() -> None:
+    for cut in range(1, len(OK)):
+        world = World()
+        client, _ = await world.send()
+        world.answer(OK[:cut])
+        world.answer(OK[cut:])
+        assert (client.status, client.received, client.ended) == (200, b"ok", True)
+
+
+async def test_a_connection_is_used_again_while_it_is_fresh() -> None:
+    world = World()
+    for _ in range(3):
+        await world.send()
+        world.answer(OK)
+    assert len(world.dialer.made) == 1
+    world.wait(TIMEOUTS.upstream_idle + 1)
+    assert world.wire().aborted
+    await world.send()
+    assert len(world.dialer.made) == 2
+
+
+async def test_what_may_not_be_sent_twice_avoids_connections_that_were_idle_for_long() -> None:
+    world = World()
+    await world.send()
+    world.answer(OK)
+    world.wait(3)
+    await world.send(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n")
+    assert len(world.dialer.made) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok-and-more",
+    ],
+)
+async def test_a_connection_that_ends_or_says_too_much_is_not_used_again(answer: bytes) -> None:
+    world = World()
+    client, _ = await world.send()
+    world.answer(answer)
+    assert (client.received, client.ended) == (b"ok", True)
+    assert world.wire().closed
+
+
+async def test_a_long_body_is_passed_on_as_it_comes() -> None:
+    world = World()
+    client, _ = await world.send()
+    world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nab")
+    assert (client.length, client.received, client.ended) == (6, b"ab", False)
+    world.answer(b"cd")
+    world.answer(b"ef")
+    assert (client.received, client.ended) == (b"abcdef", True)
+
+
+async def test_a_chunked_body_is_decoded_with_its_trailers() -> None:
+    world = World()
+    client, _ = await world.send()
+    world.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    assert (client.length, client.received, client.ended) == (CHUNKED, b"abc", False)
+    world.answer(b"2\r\nde\r\n0\r\nX-Sum: 1\r\n\r\n")
+    assert (client.received, client.ended, client.trailers) == (b"abcde", True, [(b"x-sum", b"1")])
+    await world.send()
+    assert len(world.dialer.made) == 1
+
+
+async def test_a_whole_chunked_body_is_one_piece() -> None:
+    world = World()
+    client, _ = await world.send()
+    world.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\n\r\n")
+    assert (client.received, client.ended) == (b"ab", True)
+
+
+async def test_a_body_without_length_ends_with_its_connection() -> None:
+    world = World()
+    client, _ = await world.send()
+    world.answer(b"HTTP/1.1 200 OK\r\n\r\nab")
+    assert (client.length, client.ended) == (UNTIL_CLOSE, False)
+    world.lose()
+    assert (client.received, client.ended) == (b"ab", True)
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n"])
+async def test_an_answer_that_has_no_body_ends_with_its_head(head: bytes) -> None:
+    world = World()
+    client, _ = await world.send()
+    world.answer(head)
+    assert (client.length, client.ended) == (None, True)
+
+
+async def test_the_answer_to_head_keeps_its_length() -> None:
+    world = World()
+    client, _ = await world.send(b"HEAD / HTTP/1.1\r\n")
+    world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n")
+    assert (client.length, client.fields, client.ended) == (None, b"content-length: 999\r\n", True)
+    await world.send()
+    assert len(world.dialer.made) == 1
+
+
+async def test_interim_answers_are_relayed_before_the_real_one() -> None:
+    world = World()
+    client, _ = await world.send()
+    world.answer(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + OK)
+    assert (client.interim, client.status) == ([100, 103], 200)
+
+
+async def test_a_request_body_flows_when_the_connection_is_there() -> None:
+    world = World()
+    client, forwarding = await world.send(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n")
+    assert client.flowing
+    forwarding.body(b"ab")
+    forwarding.body(b"cd")
+    forwarding.body_end([])
+    assert world.wire().take() == b"HEAD BYTESabcd"
+    world.answer(OK)
+    assert client.ended
+    assert not world.wire().closed
+
+
+async def test_a_chunked_request_body_is_coded_again() -> None:
+    world = World()
+    _, forwarding = await world.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n")
+    forwarding.body(b"abc")
+    forwarding.body_end([(b"x-sum", b"1"), (b"host", b"evil")])
+    assert world.wire().take() == b"HEAD BYTES3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n"
+
+
+async def test_back_pressure_goes_both_ways() -> None:
+    world = World()
+    client, forwarding = await world.send(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n")
+    upstream = world.dialer.made[0][1]
+    upstream.pause_writing()
+    assert not client.flowing
+    upstream.resume_writing()
+    assert client.flowing
+    world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nab")
+    client.blocked = True
+    forwarding.blocked()
+    assert not world.wire().reading
+    world.wait(TIMEOUTS.server + 1)  # the ExApp is not to blame
+    assert client.cut_for == ""
+    client.blocked = False
+    forwarding.drained()
+    assert world.wire().reading
+
+
+async def test_an_answer_before_the_end_of_the_request_ends_the_connection() -> None:
+    world = World()
+    client, forwarding = await world.send(b"POST / HTTP/1.1\r\nContent-Length: 9999\r\n")
+    forwarding.body(b"ab")
+    world.answer(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+    assert (client.status, client.ended) == (413, True)
+    assert world.wire().closed
+    forwarding.body(b"cd")
+    assert world.wire().take() == b"HEAD BYTESab"
+
+
+async def test_a_client_that_leaves_takes_the_connection_with_it() -> None:
+    world = World()
+    _, forwarding = await world.send()
+    forwarding.gone("the client went away")
+    assert world.wire().aborted
+
+
+async def test_a_client_that_leaves_while_connecting_leaves_nothing_behind() -> None:
+    world = World()
+    client = Client()
+    head = RequestParser(20).parse(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    forwarding = world.proxy.forward(client, head, Hop(APP, "ExApp hello", b"HEAD"))
+    forwarding.start()
+    forwarding.gone("the client went away")
+    await world.settle()
+    assert all(wire.closed for wire, _ in world.dialer.made)
+    assert client.status == 0
+
+
+async def test_an_exapp_that_cannot_be_reached_is_503_with_its_name_and_the_reason() -> None:
+    world = World()
+    world.dialer.errors = [Unreachable("hello:8080: No route to host")]
+    client, _ = await world.send()
+    assert (client.status, client.retry_after) == (503, 2)
+    assert client.refused == "ExApp hello cannot be reached: hello:8080: No route to host"
+
+
+async def test_a_tunnel_that_stays_away_is_503_naming_the_app() -> None:
+    world = World()
+    world.dialer.errors = [TunnelAway("no tunnel is connected for port 23001")]
+    client, _ = await world.send(target=BEHIND_TUNNEL)
+    assert client.status == 503
+    assert client.refused == "the tunnel of ExApp hello is not connected: no tunnel is connected for port 23001"
+
+
+async def test_an_exapp_that_is_silent_for_too_long_is_504() -> None:
+    world = World()
+    client, _ = await world.send()
+    world.wait(TIMEOUTS.response - 1)
+    assert client.status == 0
+    world.wait(2)
+    assert (client.status, client.refused) == (504, "ExApp hello gave no answer within the time limit")
+    assert world.wire().aborted
+
+
+async def test_the_limit_for_an_answer_is_longer_than_half_an_hour() -> None:
+    assert TIMEOUTS.response > 1800
+
+
+@pytest.mark.parametrize("garbage", [b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 200 OK\nbare: lf\n\r\n\r\n"])
+async def test_an_answer_that_is_not_http_is_502(garbage: bytes) -> None:
+    world = World()
+    client, _ = await world.send()
+    world.answer(garbage)
+    assert client.status == 502
+    assert "is not HTTP" in client.refused
+
+
+async def test_a_head_without_end_is_502() -> None:
+    world = World()
+    client, _ = await world.send()
+    world.answer(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70000)
+    assert client.status == 502
+
+
+async def test_a_connection_that_closes_before_an_answer_is_502() -> None:
+    world = World()
+    client, _ = await world.send()
+    world.lose()
+    assert (client.status, client.refused) == (502, "ExApp hello closed the connection before its answer was complete")
+
+
+async def test_a_body_that_breaks_off_is_cut_for_the_client_too() -> None:
+    for head in (b"Content-Length: 10", b"Transfer-Encoding: chunked"):
+        world = World()
+        client, _ = await world.send()
+        world.answer(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n2\r\nab")
+        world.lose()
+        assert client.cut_for
+        assert not client.ended
+
+
+async def test_a_kept_connection_that_had_closed_costs_no_request() -> None:
+    world = World()
+    await world.send()
+    world.answer(OK)
+    client, _ = await world.send()
+    world.lose()
+    await world.settle()
+    assert len(world.dialer.made) == 2
+    world.answer(OK)
+    assert client.received == b"ok"
+
+
+async def test_a_request_that_is_not_idempotent_is_not_sent_twice() -> None:
+    world = World()
+    await world.send()
+    world.answer(OK)
+    client, _ = await world.send(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n")
+    world.lose()
+    await world.settle()
+    assert client.status == 502
+    assert len(world.dialer.made) == 1
+
+
+async def test_an_answer_has_begun_so_nothing_is_sent_twice() -> None:
+    world = World()
+    await world.send()
+    world.answer(OK)
+    client, _ = await world.send()
+    world.answer(b"HTTP/1.1 2")
+    world.lose()
+    assert client.status == 502
+
+
+async def test_a_tunnel_stream_that_ends_at_once_is_tried_again_once() -> None:
+    world = World()
+    client, _ = await world.send(target=BEHIND_TUNNEL)
+    world.lose()
+    await world.settle()
+    assert len(world.dialer.made) == 2
+    world.lose()
+    await world.settle()
+    assert client.status == 502
+    assert len(world.dialer.made) == 2
+
+
+async def test_silence_of_a_tunnel_that_never_answered_is_checked_with_a_heartbeat() -> None:
+    """frpc up to 0.67 keeps silent when the ExApp's socket is missing (F 5.6)."""
+    world = World()
+    world.ports.claim(23001, SilentOffer())
+    client, _ = await world.send(target=BEHIND_TUNNEL)
+    world.wait(FIRST_BYTE + 1)
+    await world.settle()
+    assert world.wire(1).take() == PROBE
+    world.wait(PROBE_LIMIT + 1)
+    assert client.status == 504
+
+
+async def test_a_long_request_through_a_fresh_tunnel_is_waited_for_when_the_app_lives() -> None:
+    world = World()
+    world.ports.claim(23001, SilentOffer())
+    client, _ = await world.send(target=BEHIND_TUNNEL)
+    world.wait(FIRST_BYTE + 1)
+    await world.settle()
+    world.answer(OK, index=1)
+    world.wait(PROBE_LIMIT + 1)
+    world.wait(1800)
+    assert client.status == 0
+    world.answer(OK, index=0)
+    assert client.status == 200
+
+
+async def test_a_websocket_is_relayed_both_ways_and_lives_as_long_as_it_moves() -> None:
+    world = World()
+    client, forwarding = await world.send(b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n")
+    world.answer(SWITCH + b"\x81\x02hi")
+    assert (client.status, client.received) == (101, b"\x81\x02hi")
+    assert client.fields == b"connection: upgrade\r\nupgrade: websocket\r\n"
+    forwarding.body(b"\x81\x80mask")
+    assert world.wire().take() == b"HEAD BYTES\x81\x80mask"
+    for _ in range(3):
+        world.wait(TIMEOUTS.tunnel - 1)
+        world.answer(b"\x89\x00")
+    assert not client.closed
+    world.wait(TIMEOUTS.tunnel + 1)
+    assert client.closed
+
+
+async def test_an_upgraded_stream_ends_when_both_sides_have_finished() -> None:
+    world = World()
+    client, forwarding = await world.send(b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n")
+    world.answer(SWITCH)
+    forwarding.body_end([])
+    assert world.wire().eof_sent
+    assert not client.closed
+    assert world.dialer.made[0][1].eof_received() is True
+    assert client.closed
+
+
+async def test_an_upgrade_that_nobody_asked_for_is_502() -> None:
+    world = World()
+    client, _ = await world.send()
+    world.answer(SWITCH)
+    assert client.status == 502
+
+
+async def test_an_exapp_may_decline_an_upgrade() -> None:
+    world = World()
+    client, _ = await world.send(b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n")
+    world.answer(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+    assert (client.status, client.ended) == (403, True)
+
+
+async def test_draining_closes_a_websocket_with_1001_between_frames_only() -> None:
+    world = World()
+    client, forwarding = await world.send(b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n")
+    world.answer(SWITCH + b"\x81\x05he")
+    assert forwarding.drain() is False
+    world.answer(b"llo")
+    assert forwarding.drain() is True
+    assert client.received == b"\x81\x05hello" + CLOSE_GOING_AWAY
+    assert client.closed
+    assert world.wire().aborted
+
+
+async def test_redirects_get_their_prefix_back_when_asked_for() -> None:
+    world = World()
+    client, _ = await world.send(prefix=b"/exapps/hello")
+    world.answer(
+        b"HTTP/1.1 307 T\r\nLocation: /mcp/\r\nContent-Location: /exapps/hello/x\r\nX: /y\r\nContent-Length: 0\r\n\r\n"
+    )
+    assert client.fields == b"location: /exapps/hello/mcp/\r\ncontent-location: /exapps/hello/x\r\nx: /y\r\n"
+
+
+@pytest.mark.parametrize("location", [b"https://elsewhere/x", b"//elsewhere/x", b"relative", b"/exapps/hello?x"])
+async def test_other_locations_are_left_alone(location: bytes) -> None:
+    world = World()
+    client, _ = await world.send(prefix=b"/exapps/hello")
+    world.answer(b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")
+    assert client.fields == b"location: " + location + b"\r\n"
+
+
+async def test_closing_the_proxy_drops_idle_connections() -> None:
+    world = World()
+    await world.send()
+    world.answer(OK)
+    await world.proxy.close()
+    assert world.wire().aborted
