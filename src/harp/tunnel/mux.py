@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from harp.errors import PeerError, TunnelAway
 from harp.net.deadlines import NEVER, Deadlines
@@ -94,8 +94,7 @@ class MuxStream(asyncio.Transport):
         return self._session.get_extra_info(name, default) if name in ("peername", "sockname") else default
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        assert isinstance(protocol, asyncio.Protocol)  # a BufferedProtocol is not served
-        self._protocol = protocol
+        self._protocol = cast(asyncio.Protocol, protocol)  # a BufferedProtocol is not served
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         return self._protocol
@@ -364,6 +363,7 @@ class MuxSession(asyncio.Protocol):
         self._ping: tuple[int, float] | None = None  # value and time of the ping that waits for its answer
         self._heard = False  # anything since that ping
         self._probes: dict[int, asyncio.Future[None]] = {}
+        self._gone = asyncio.Event()
 
     @property
     def streams(self) -> int:
@@ -410,24 +410,29 @@ class MuxSession(asyncio.Protocol):
         return not self.is_closing()
 
     def close(self, reason: str) -> None:
-        """End the session in order: what is buffered is sent, streams are lost."""
+        """End the session: streams are lost, but what they have written is sent."""
         if self._transport is not None and not self.is_closing():
             self.reason = self.reason or reason
             self._flush()
             self._transport.close()
+            self._lose_streams()
 
     def abort(self, reason: str) -> None:
         """End the session at once."""
         if self._transport is not None:
             self.reason = self.reason or reason
             self._transport.abort()
+            self._lose_streams()
+
+    async def wait_closed(self) -> None:
+        """Until the transport is gone."""
+        await self._gone.wait()
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=SOCKET_BUFFER)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's TLS transports do not derive from it
+        self._transport.set_write_buffer_limits(high=SOCKET_BUFFER)
         self._deadlines.watch(self)
         self.deadline = self._deadlines.now + PING_INTERVAL
 
@@ -462,17 +467,21 @@ class MuxSession(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.reason = self.reason or (f"the connection was lost: {exc}" if exc else "the peer closed the connection")
         self._deadlines.drop(self)
+        self._lose_streams()
+        self._gone.set()
+        for answer in self._probes.values():
+            if not answer.done():
+                answer.set_result(None)
+        if self._lost is not None:
+            self._lost()
+
+    def _lose_streams(self) -> None:
         self._turns.clear()
         self._control.clear()
         self._data.clear()
         streams, self._streams = self._streams, {}
         for stream in streams.values():
             stream.lost(ConnectionResetError(f"the tunnel is closed: {self.reason}"))
-        for answer in self._probes.values():
-            if not answer.done():
-                answer.set_result(None)
-        if self._lost is not None:
-            self._lost()
 
     # Deadlines
 

@@ -1,0 +1,357 @@
+"""The FRP server: connections of tunnel clients, from accept to login (F 1.2, F 5.1, F 8.1)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from hmac import compare_digest
+from typing import Any
+
+import structlog
+
+from harp.net.deadlines import Deadlines
+from harp.net.listen import ListenError, bound_socket, text_of
+from harp.net.ports import PortTable
+from harp.settings import Settings
+from harp.tunnel.claims import Claims
+from harp.tunnel.connection import LOGIN_LIMIT, Guest, Opening
+from harp.tunnel.session import Channel, Tunnel, TunnelFacts, shown
+from harp.wire.frp import RANDOM_SIZE, FrameType, Login, LoginResp, NewWorkConn, StartWorkConn, frame, server_hello
+from harp.wire.frp_crypto import (
+    IV_SIZE,
+    NONCE_SIZE,
+    CfbDecryptor,
+    CfbEncryptor,
+    GcmDecryptor,
+    GcmEncryptor,
+    control_key,
+    control_keys,
+    privilege_key,
+    transcript,
+)
+
+FRP_TOKEN = ""  # HaRP clients have none: the shared key travels in `metas`
+COMPATIBLE = "0.61.1"  # the frps version that clients are told
+RUN_ID = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
+BACKLOG = 1024
+GUESTS = 512  # connections that have not logged in
+GUESTS_PER_ADDRESS = 128  # many clients may come back at once from behind one address
+ACCEPT_PAUSE = 1.0  # seconds, when the process is out of file descriptors
+CLOSE_LIMIT = 2.0  # seconds for clients to take our goodbye
+OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+TLS_CUSTOM_BYTE = b"\x17"  # frpc's own byte in front of a TLS handshake; dropped
+TLS_BYTE = b"\x16"
+PLAIN_BYTES = (b"\0", b"o", b"w", b"F")
+KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 3))  # seconds, seconds, probes
+
+log = structlog.get_logger()
+
+Authenticate = Callable[[str, str], str | None]
+
+
+class TunnelServer:
+    """Serves tunnel clients on every FRP address.
+
+    `authenticate(address, token)` gets the client's address without port and its `metas["token"]`, "" when it has
+    none, and gives None, or the text that the client reads when it is refused. With `tls_required` every connection
+    must use `tls`; without it TLS is an offer, for clients that use it by default.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ports: PortTable,
+        deadlines: Deadlines,
+        authenticate: Authenticate,
+        tls: ssl.SSLContext,
+        *,
+        tls_required: bool,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.deadlines = deadlines
+        self._settings = settings
+        self._authenticate = authenticate
+        self._tls = tls
+        self._tls_required = tls_required
+        self._wall = wall
+        self._claims = Claims(ports, deadlines, listen=settings.tunnel.listen)
+        self._tunnels: dict[str, Tunnel] = {}  # by run id
+        self._guests: set[Guest] = set()
+        self._guests_from: Counter[str] = Counter()
+        self._sockets: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._greeting: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen. Raises ListenError, with nothing left open."""
+        try:
+            for address in self._settings.listen.frp:
+                sock = bound_socket(address)
+                self._sockets.append(sock)
+                sock.listen(BACKLOG)
+                sock.setblocking(False)
+        except OSError as error:
+            self.stop_accepting()
+            raise ListenError(f"cannot listen on {text_of(address)}: {error.strerror or error}") from error
+        self._accepting = [asyncio.create_task(self._accept(sock)) for sock in self._sockets]
+
+    @property
+    def bound_ports(self) -> list[int]:
+        """The ports that are listened on, in the order of the addresses."""
+        return [sock.getsockname()[1] for sock in self._sockets]
+
+    def set_tls(self, tls: ssl.SSLContext) -> None:
+        """Use `tls` for connections from now on."""
+        self._tls = tls
+
+    def facts(self) -> list[TunnelFacts]:
+        """Every live tunnel."""
+        return [tunnel.facts() for tunnel in self._tunnels.values()]
+
+    def stop_accepting(self) -> None:
+        """Take no new connection; tunnels go on."""
+        for task in self._accepting:
+            task.cancel()
+        self._accepting = []
+        for sock in self._sockets:
+            sock.close()
+        self._sockets = []
+
+    async def close(self) -> None:
+        """End all tunnels; waits up to CLOSE_LIMIT for the clients to take what was sent."""
+        self.stop_accepting()
+        for task in list(self._greeting):
+            task.cancel()
+        for guest in list(self._guests):
+            guest.expired()
+        tunnels = list(self._tunnels.values())
+        for tunnel in tunnels:
+            tunnel.close("HaRP stops")
+        sessions = [tunnel.mux for tunnel in tunnels if tunnel.mux is not None]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_LIMIT):
+                for session in sessions:
+                    await session.wait_closed()
+        for session in sessions:
+            session.abort("HaRP stops")
+
+    # Accepting
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, peer = await loop.sock_accept(listener)
+            except OSError as error:
+                if error.errno in OUT_OF_RESOURCES:
+                    log.error("tunnel connections cannot be accepted", reason=error.strerror)
+                    await asyncio.sleep(ACCEPT_PAUSE)
+                continue
+            self._admit(sock, _bare_address(peer))
+
+    def _admit(self, sock: socket.socket, address: str) -> None:
+        full = len(self._guests) + len(self._tunnels) >= self._settings.limits.tunnels
+        if full or len(self._guests) >= GUESTS or self._guests_from[address] >= GUESTS_PER_ADDRESS:
+            log.warning("tunnel connection dropped", address=address, reason="too many connections")
+            sock.close()
+            return
+        _keep_alive(sock)
+        guest = Guest(self, address)
+        self._guests.add(guest)
+        self._guests_from[address] += 1
+        task = asyncio.create_task(self._greet(guest, sock))
+        self._greeting.add(task)
+        task.add_done_callback(self._greeting.discard)
+
+    async def _greet(self, guest: Guest, sock: socket.socket) -> None:
+        """Find out whether it is TLS, and hand the connection to `guest`, who has what is left of its time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LOGIN_LIMIT
+        handed_over = connected = False
+        try:
+            async with asyncio.timeout_at(deadline):
+                tls = await self._sniff(sock)
+                handed_over = True  # from here on the loop closes the socket
+                await loop.connect_accepted_socket(
+                    lambda: guest,
+                    sock,
+                    ssl=tls,
+                    ssl_handshake_timeout=LOGIN_LIMIT if tls else None,
+                    ssl_shutdown_timeout=CLOSE_LIMIT if tls else None,
+                )
+            connected = True
+        except _NotWelcome as error:
+            if error.args:
+                log.info("tunnel connection dropped", address=guest.address, reason=str(error))
+        except TimeoutError:
+            log.info("tunnel connection dropped", address=guest.address, reason="silent before the login")
+        except OSError as error:  # a failed handshake is one
+            log.info(
+                "tunnel connection dropped", address=guest.address, reason=f"TLS: {str(error) or type(error).__name__}"
+            )
+        finally:
+            if not handed_over:
+                sock.close()
+            if not connected:
+                self.left(guest)
+        if connected and guest in self._guests:
+            guest.deadline = deadline
+            self.deadlines.watch(guest)
+
+    async def _sniff(self, sock: socket.socket) -> ssl.SSLContext | None:
+        """The TLS context to use. Looks at one byte only: a handshake may come in several segments (F 6.5)."""
+        await _readable(sock)
+        first = sock.recv(1, socket.MSG_PEEK)
+        if not first:
+            raise _NotWelcome  # a health check that connects and closes is not worth a line
+        if first == TLS_CUSTOM_BYTE:
+            sock.recv(1)
+            return self._tls
+        if first == TLS_BYTE:
+            return self._tls
+        if first not in PLAIN_BYTES:
+            raise _NotWelcome(f"neither FRP nor TLS, it begins with {first!r}")
+        if self._tls_required:
+            raise _NotWelcome("a client without TLS; set transport.tls.enable in its configuration")
+        return None
+
+    # Reception of guests
+
+    def left(self, guest: Guest) -> None:
+        """As Reception."""
+        self.deadlines.drop(guest)
+        if guest in self._guests:
+            self._guests.discard(guest)
+            self._guests_from[guest.address] -= 1
+            if not self._guests_from[guest.address]:
+                del self._guests_from[guest.address]
+
+    def hello(self, opening: Opening, payload: bytes) -> None:
+        """As Reception."""
+        answer, refusal = server_hello(payload, os.urandom(RANDOM_SIZE))
+        opening.hellos = (payload, answer)
+        opening.transport.write(frame(FrameType.SERVER_HELLO, answer))
+        if refusal:
+            log.warning("tunnel refused", address=opening.guest.address, reason=refusal)
+            opening.refuse()
+
+    def login(self, opening: Opening, login: Login) -> None:
+        """As Reception."""
+        guest = opening.guest
+        if guest.tunnel is not None:  # this connection has its control connection already
+            opening.refuse()
+            return
+        refusal = self._refusal(guest.address, opening, login)
+        if refusal:
+            log.warning("tunnel refused", address=guest.address, reason=refusal, client=shown(login.version))
+            opening.send(LoginResp(COMPATIBLE, error=refusal))
+            opening.refuse()
+            return
+        run_id = login.run_id if login.run_id in self._tunnels else os.urandom(8).hex()
+        predecessor = self._tunnels.get(run_id)
+        if predecessor is not None:
+            predecessor.close("the client has connected again", abort=True)
+        self._welcome(opening, login, run_id)
+
+    def work(self, opening: Opening, message: NewWorkConn) -> None:
+        """As Reception. In a yamux session only its own client may bring work connections."""
+        guest = opening.guest
+        if opening.rest():  # a client has nothing to say before StartWorkConn
+            opening.refuse()
+            return
+        tunnel = guest.tunnel if guest.mux is not None else self._tunnels.get(message.run_id)
+        if tunnel is None or tunnel.closed or tunnel.run_id != message.run_id or tunnel.mux is not guest.mux:
+            opening.send(StartWorkConn(error="no client control found for this run id"))
+            opening.refuse()
+            return
+        if guest.mux is None:
+            self.left(guest)
+        tunnel.add_work(opening.transport, opening.version)
+
+    def ended(self, tunnel: Tunnel) -> None:
+        """As Owner."""
+        if self._tunnels.get(tunnel.run_id) is tunnel:
+            del self._tunnels[tunnel.run_id]
+
+    def _refusal(self, address: str, opening: Opening, login: Login) -> str:
+        refusal = self._authenticate(address, login.metas.get("token", ""))
+        if refusal is not None:
+            return refusal
+        if not compare_digest(login.privilege_key.encode(), privilege_key(FRP_TOKEN, login.timestamp).encode()):
+            return "token in login doesn't match token from configuration"
+        if opening.version == 2 and opening.hellos is None:
+            return "missing v2 crypto negotiation"
+        return ""
+
+    def _welcome(self, opening: Opening, login: Login, run_id: str) -> None:
+        guest, transport = opening.guest, opening.transport
+        opening.send(LoginResp(COMPATIBLE, run_id))
+        tunnel = Tunnel(
+            self,
+            self._claims,
+            self.deadlines,
+            channel=_channel(opening),
+            mux=guest.mux,
+            login=login,
+            run_id=run_id,
+            address=guest.address,
+            since=self._wall(),
+        )
+        self._tunnels[run_id] = guest.tunnel = tunnel
+        transport.set_protocol(tunnel)
+        self.left(guest)
+        if guest.mux is not None:
+            guest.mux.max_streams = self._settings.limits.tunnel_streams
+            guest.mux.window = self._settings.tunnel.window
+        log.info("tunnel connected", address=guest.address, client=shown(login.version), wire=opening.version)
+        tunnel.begin(opening.rest())
+
+
+def _channel(opening: Opening) -> Channel:
+    if opening.hellos is None:
+        key = control_key(FRP_TOKEN)
+        return Channel(opening.transport, 1, CfbEncryptor(key, os.urandom(IV_SIZE)), CfbDecryptor(key))
+    from_client, to_client = control_keys(FRP_TOKEN, transcript(*opening.hellos))
+    encryptor = GcmEncryptor(to_client, os.urandom(NONCE_SIZE))
+    return Channel(opening.transport, 2, encryptor, GcmDecryptor(from_client))
+
+
+class _NotWelcome(Exception):
+    """A connection is dropped before it is one; without text silently."""
+
+
+async def _readable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+
+    def report() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(sock, report)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(sock)
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Notice dead clients that have no yamux pings, in about two minutes."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE:
+        if hasattr(socket, name):  # not everywhere the same
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _bare_address(peer: Any) -> str:
+    """Without port; an IPv4 client of an IPv6 socket is an IPv4 client."""
+    host = str(peer[0]) if peer else ""
+    return host.removeprefix("::ffff:") if "." in host else host
