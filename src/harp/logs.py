@@ -108,7 +108,7 @@ class Redactor:
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         return {name: self._value(name, value, DEEPEST) for name, value in event.items()}
 
-    def _value(self, name: object, value: object, depth: int) -> object:
+    def _value(self, name: str, value: object, depth: int) -> object:
         if value is None or isinstance(value, bool | int | float):
             return value
         if is_secret_name(name):
@@ -120,7 +120,7 @@ class Redactor:
         if depth == 0:
             return self._text(repr(value))
         if isinstance(value, Mapping):
-            return {str(key): self._value(key, item, depth - 1) for key, item in value.items()}
+            return {self._name(key): self._value(self._name(key), item, depth - 1) for key, item in value.items()}
         if isinstance(value, Sequence | set | frozenset):
             return self._items(value, depth - 1)
         return self._text(str(value)) if isinstance(value, BaseException) else self._text(repr(value))
@@ -130,23 +130,26 @@ class Redactor:
         found: list[object] = []
         for item in items:
             if isinstance(item, tuple) and len(item) == 2:
-                name = item[0].decode("latin-1") if isinstance(item[0], bytes) else item[0]
+                name = self._name(item[0])
                 found.append((name, self._value(name, item[1], depth)))
             else:
                 found.append(self._value("", item, depth))
         return found
 
+    def _name(self, name: object) -> str:
+        return self._text(name.decode("latin-1") if isinstance(name, bytes) else str(name))
+
     def _text(self, text: str) -> str:
+        if not text.isascii():  # bytes of clients that are no UTF-8 must not break the log
+            text = text.encode("utf-8", "backslashreplace").decode()
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, HIDDEN)
         return text
 
 
-def is_secret_name(name: object) -> bool:
+def is_secret_name(name: str) -> bool:
     """Does a field or header of that name hold a secret?"""
-    if not isinstance(name, str):
-        return False
     plain = name.lower().replace("-", "_")
     return plain in SECRET_NAMES or plain.endswith(SECRET_ENDINGS)
 

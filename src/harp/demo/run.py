@@ -97,7 +97,7 @@ class Demo:
         await asyncio.wait((client, waiting), return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
             await _cancelled(waiting)
-            raise Unreachable("the tunnel client of the sample ExApp ended before its tunnel stood")
+            raise Unreachable("the tunnel client of the sample ExApp gave up") from client.exception()
         await waiting
 
     def text(self) -> str:
