@@ -38,6 +38,7 @@ class Asked:
     method: str
     target: str
     headers: tuple[tuple[str, str], ...]
+    peer: tuple[str, int]  # the connection it came over
 
     def names(self) -> set[str]:
         return {name for name, _ in self.headers}
@@ -55,7 +56,8 @@ class FakeNextcloud:
     calls wait, so that a test can look at them under way.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self._port = port
         self.record = Answer(body=RECORD)
         self.user = Answer(body={"user_id": "bob", "access_level": 1})
         self.script: deque[Answer] = deque()
@@ -70,7 +72,7 @@ class FakeNextcloud:
         application.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{host}:{port}"
@@ -91,8 +93,10 @@ class FakeNextcloud:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         headers = tuple((name.decode().lower(), value.decode("latin-1")) for name, value in request.raw_headers)
+        assert request.transport is not None
+        peer = request.transport.get_extra_info("peername")
         async with self.arrived:
-            self.asked.append(Asked(request.method, request.raw_path, headers))
+            self.asked.append(Asked(request.method, request.raw_path, headers, peer))
             self.arrived.notify_all()
         await self.open.wait()
         usual = self.record if "/exapp-meta" in request.path else self.user
