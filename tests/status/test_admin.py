@@ -8,7 +8,8 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
 
-from harp.status.admin import Condition, application
+from harp.status.admin import application
+from harp.status.conditions import Condition
 
 Client = TestClient[Request, Application]
 

@@ -1,0 +1,132 @@
+"""The command line, as a shell sees it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harp import __version__
+from harp.__main__ import check, main
+from harp.logs import fingerprint
+
+KEY = "correct horse battery staple"
+LEAST = {"HP_SHARED_KEY": KEY, "NC_INSTANCE_URL": "https://cloud.example.com"}
+
+
+def harp(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, with nothing in the environment but `env`."""
+    return subprocess.run(
+        [sys.executable, "-m", "harp", *arguments],
+        env={"PATH": os.environ["PATH"], **env},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out == f"harp {__version__}\n"
+
+
+def test_no_command_and_an_unknown_one_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["serve"], ["demo", "--port", "70000"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert "usage: harp" in capsys.readouterr().err
+
+
+def test_check_passes_good_settings_and_shows_them_without_the_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check({**LEAST, "HP_TIMEOUT_CLIENT": "20s"}) == 0
+    out, err = capsys.readouterr()
+    lines = {tuple(line.split(maxsplit=2)) for line in out.splitlines()}
+    assert ("*", "HP_TIMEOUT_CLIENT", "20s") in lines
+    assert ("*", "HP_SHARED_KEY", f"28 characters, fingerprint {fingerprint(KEY)}") in lines
+    assert KEY not in out + err
+    assert err == ""
+
+
+def test_check_shows_the_fingerprint_of_a_key_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "key").write_text(KEY)
+    env = {"HP_SHARED_KEY_FILE": str(tmp_path / "key"), "NC_INSTANCE_URL": "https://cloud.example.com"}
+    assert check(env) == 0
+    assert fingerprint(KEY) in capsys.readouterr().out
+
+
+def test_check_gives_no_fingerprint_of_a_short_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check({**LEAST, "HP_SHARED_KEY": "hunter2"}) == 0
+    out = capsys.readouterr().out
+    assert fingerprint("hunter2") not in out
+    assert "1 warning:\n  HP_SHARED_KEY: " in out
+
+
+def test_check_fails_with_every_problem_and_every_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check({"NC_INSTANCE_URL": "'cloud'", "HP_BAN_ACTION": "explode", "HP_QQQQ": ""}) == 1
+    out, err = capsys.readouterr()
+    assert "3 problems with the settings:" in err
+    assert [line.split(":")[0].strip() for line in err.splitlines()[2:]] == [
+        "HP_SHARED_KEY",
+        "NC_INSTANCE_URL",
+        "HP_BAN_ACTION",
+    ]
+    assert "2 warnings:" in out
+
+
+@pytest.mark.parametrize("command", ["run", "check", "health"])
+def test_settings_that_cannot_be_used_end_a_command_in_words(command: str) -> None:
+    result = harp(command)
+    assert result.returncode == 1
+    assert "HP_SHARED_KEY: is not set" in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_address_that_is_taken_ends_run_in_words(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        others = {"HP_FRP_ADDRESS": "127.0.0.1:0", "HP_ADMIN_ADDRESS": str(tmp_path / "admin.sock")}
+        result = harp("run", **LEAST, **others, HP_EXAPPS_ADDRESS=place, HP_CERTS_DIR=str(tmp_path))
+    assert result.returncode == 1
+    assert place in result.stderr
+    assert "Traceback" not in result.stderr
+    assert KEY not in result.stdout + result.stderr
+
+
+def test_health_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
+    result = harp("health", **LEAST, HP_EXAPPS_ADDRESS=str(tmp_path / "http.sock"), HP_CERTS_DIR=str(tmp_path))
+    assert result.returncode == 1
+    assert result.stdout.startswith("unhealthy: the HTTP listener ")
+    assert result.stdout.count("\n") == 1
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["health", "version"])
+def test_a_command_that_runs_every_ten_seconds_loads_no_library(command: str) -> None:
+    result = harp(command, **LEAST, PYTHONPROFILEIMPORTTIME="1")
+    loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "harp" in loaded
+    assert not loaded & {"asyncio", "aiohttp", "structlog", "msgspec", "uvloop", "ssl", "http.client", "cryptography"}
+
+
+def test_a_tunnel_without_its_file_says_so(tmp_path: Path) -> None:
+    result = harp("tunnel", "-c", str(tmp_path / "frpc.toml"))
+    assert result.returncode == 1
+    assert "frpc.toml" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_containers_health_check_is_harp_health(tmp_path: Path) -> None:
+    script = Path(__file__).parent.parent / "healthcheck.sh"
+    fake = tmp_path / "harp"
+    fake.write_text('#!/bin/sh\necho "harp $*"; exit 1\n')
+    fake.chmod(0o755)
+    result = subprocess.run(
+        [script], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True, check=False
+    )
+    assert (result.stdout, result.returncode) == ("harp health\n", 1)
