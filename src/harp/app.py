@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from hmac import compare_digest
 from pathlib import Path
@@ -22,6 +22,7 @@ from harp.frontend.access import AccessLog
 from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import CONTROL, Gate
 from harp.logs import configure
+from harp.loops import event_loop
 from harp.net import certificates
 from harp.net.deadlines import Deadlines
 from harp.net.dial import Dialer
@@ -283,7 +284,7 @@ class Facts:
 def run(settings: Settings) -> int:
     """Serve until told to stop; the exit code. TERM, INT and USR1 drain, a second one stops at once; HUP reloads."""
     configure(settings.logs, [settings.shared_key])
-    with asyncio.Runner(loop_factory=_event_loop()) as runner:
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
         return runner.run(_serve_until_told(Harp(settings)))
 
 
@@ -313,15 +314,6 @@ async def _serve_until_told(harp: Harp) -> int:
         await stopping
     hurry.cancel()
     return 0
-
-
-def _event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop where there is one; asyncio does the same, slower."""
-    try:
-        import uvloop  # noqa: PLC0415
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 def _connections_allowed(wanted: int) -> int:

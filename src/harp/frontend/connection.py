@@ -101,7 +101,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        self.peer = self.address = peer[0] if isinstance(peer, tuple) else ""
+        host = peer[0] if isinstance(peer, tuple) else ""
+        self.peer = self.address = host.removeprefix("::ffff:")  # IPv4 on a dual-stack socket is IPv4
         refused = self._gate.opened(self)
         if refused is not None:
             self.head = None

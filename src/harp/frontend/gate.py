@@ -99,6 +99,14 @@ class Gate:
     # Requests
 
     def handle(self, connection: ClientConnection, head: RequestHead) -> None:
+        try:
+            self._handle(connection, head)
+        except Exception:
+            log.exception("request failed")
+            if connection.waits(head):
+                connection.refuse(500, "HaRP failed at this request; its log says why")
+
+    def _handle(self, connection: ClientConnection, head: RequestHead) -> None:
         if self._access_log.enabled:
             connection.started = monotonic()
         client = self._addresses.find(connection.peer, head.headers)
@@ -235,7 +243,7 @@ class Gate:
                     host = value
                 elif name == b"x-forwarded-prefix" and _PREFIX(value):
                     prefix = value + prefix
-        chain.append(connection.peer.encode())
+        chain.append(connection.peer.encode() or b"127.0.0.1")
         return (
             b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
             b"x-forwarded-prefix: %b\r\nx-request-id: %b\r\n"
