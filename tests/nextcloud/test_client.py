@@ -339,9 +339,9 @@ async def test_giving_up_the_one_call_that_tries_again_lets_another_try() -> Non
     await client.close()
 
 
-async def test_a_name_that_does_not_resolve_is_trouble() -> None:
-    client = client_of("http://nextcloud.invalid")
-    assert (await trouble(client)).reason.startswith("Nextcloud cannot be reached: ")
+async def test_a_name_that_cannot_be_one_is_trouble() -> None:
+    client = client_of(f"http://{'a' * 64}.example")
+    await trouble(client)
     await client.close()
 
 
@@ -353,6 +353,15 @@ async def test_few_records_are_asked_for_at_once(nextcloud: FakeNextcloud, clien
     nextcloud.open.set()
     await asyncio.gather(*calls)
     assert len(nextcloud.asked) == 50
+
+
+async def test_a_record_that_waits_too_long_for_its_turn_is_trouble(nextcloud: FakeNextcloud) -> None:
+    client = client_of(nextcloud.url, timeout=0.05)
+    nextcloud.open.clear()
+    facts = await asyncio.gather(*(client.record(f"app{number}") for number in range(30)))
+    assert all(isinstance(fact, Trouble) for fact in facts)
+    assert any("too slow for the number" in fact.reason for fact in facts if isinstance(fact, Trouble))
+    await client.close()
 
 
 async def test_a_client_that_was_never_used_closes_without_loading_anything() -> None:

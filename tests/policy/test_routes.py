@@ -8,7 +8,7 @@ import pytest
 
 from harp.policy.bans import Denial
 from harp.policy.paths import Spot, locate
-from harp.policy.routes import SLOW_MATCHES, Hit, Level, Route, RouteTable
+from harp.policy.routes import ROUTES, SLOW_MATCHES, Hit, Level, Route, RouteTable
 
 
 def spot(target: bytes) -> Spot:
@@ -107,6 +107,12 @@ def test_a_pattern_over_the_length_limit_is_not_run_and_lets_nothing_behind_it_d
     assert isinstance(routes.match(spot(b"/early")), Hit)
     assert denial(routes, b"/late").status == 403
     assert "1025 bytes" in denial(routes, b"/late").reason
+
+
+def test_routes_over_the_limit_are_left_out_and_reported() -> None:
+    routes = table(*["^/no"] * ROUTES, ".*")
+    assert denial(routes, b"/x").status == 404
+    assert routes.problems == (f"1 routes are left out, limit {ROUTES}",)
 
 
 def test_an_exponential_pattern_is_harmless_in_re2() -> None:

@@ -53,8 +53,15 @@ class NextcloudClient:
 
     async def record(self, app_id: str) -> RecordFact:
         """What Nextcloud says of an ExApp, by its lower-cased id."""
-        async with self._record_calls:
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                await self._record_calls.acquire()
+        except TimeoutError:
+            return Trouble("Nextcloud is too slow for the number of ExApps that are asked for")
+        try:
             answer = await self._get(f"exapp-meta?appId={quote(app_id, safe='')}", {}, RECORD_SIZE)
+        finally:
+            self._record_calls.release()
         if isinstance(answer, Trouble):
             return answer
         match answer.status:

@@ -21,6 +21,7 @@ from harp.policy.bans import Denial, Offence
 from harp.policy.paths import CACHED_PATH, Spot
 
 PATTERN_SIZE = 1024  # bytes
+ROUTES = 1000  # per ExApp
 MATCH_TIME = 0.02  # seconds a pattern may take where RE2 cannot run it
 SLOW_MATCHES = 10  # so many time-outs, and the pattern is not tried again: each of them holds up everybody
 CACHED_MATCHES = 1024  # per ExApp
@@ -64,11 +65,13 @@ class RouteTable:
         self._routes: list[tuple[Route, _Pattern]] = []
         self._answers: dict[bytes, Hit | Denial] = {}
         problems = []
-        for route in routes:
+        for route in routes[:ROUTES]:
             try:
                 self._routes.append((route, _compile(route.url)))
             except ValueError as error:
                 problems.append(f"route {_shown(route)} is skipped: {error}")
+        if len(routes) > ROUTES:
+            problems.append(f"{len(routes) - ROUTES} routes are left out, limit {ROUTES}")
         self.problems = tuple(problems)  # one line each, for the log
 
     def match(self, spot: Spot) -> Hit | Denial:

@@ -1,0 +1,126 @@
+"""What must hold for every path and every header, whatever anybody thinks of."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harp.policy.bans import lowest_counted
+from harp.policy.decide import Call, Rules, call_from, decide
+from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
+from harp.policy.verdict import Control, Engine, Forward, NeedRecord, NeedVisitor, Refuse
+
+RULES = Rules(b"the key", frozenset({24000}), lowest_counted("auth"))
+APP = ExApp("hello", "secret", "1", "h", 80, (Route("^/admin", Level.ADMIN), Route(".*", Level.PUBLIC)))
+
+NAMES = [
+    b"harp-shared-key",
+    b"ex-app-version",
+    b"ex-app-id",
+    b"ex-app-host",
+    b"ex-app-port",
+    b"authorization-app-api",
+    b"aa-version",
+    b"docker-engine-port",
+    b"cookie",
+    b"authorization",
+    b"host",
+]
+VALUES = [b"", b"the key", b"24000", b"oc_sessionPassphrase=x", b"Basic eA=="]
+PIECES = [
+    b"/",
+    b"//",
+    b"exapps",
+    b"hello",
+    b"app_api",
+    b"admin",
+    b"init",
+    b"..",
+    b".",
+    b"%2e",
+    b"%2f",
+    b"%5c",
+    b"\\",
+    b"%25",
+    b";",
+]
+
+paths = st.lists(st.sampled_from(PIECES) | st.binary(max_size=3), max_size=12).map(b"".join)
+headers = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES) | st.binary(max_size=9)), max_size=12)
+
+
+class Facts:
+    def __init__(self, record: RecordFact | None, visitor: VisitorFact | None) -> None:
+        self._record = record
+        self._visitor = visitor
+
+    def banned(self, address: str) -> float:
+        return 0.0
+
+    def record(self, app_id: str) -> RecordFact | None:
+        return self._record
+
+    def visitor(self, call: Call) -> VisitorFact | None:
+        return self._visitor
+
+
+records = st.sampled_from([APP, UnknownApp(), Trouble("down"), None])
+visitors = st.sampled_from([ANONYMOUS, Visitor("bob", Level.USER), Trouble("down"), None])
+
+
+@given(paths, headers, records, visitors)
+def test_every_request_has_an_answer(
+    path: bytes, lines: list[tuple[bytes, bytes]], record: RecordFact | None, visitor: VisitorFact | None
+) -> None:
+    verdict = decide(call_from(path, lines, "203.0.113.7"), Facts(record, visitor), RULES)
+    assert isinstance(verdict, Forward | Control | Engine | Refuse | NeedRecord | NeedVisitor)
+    if isinstance(verdict, Forward | Control | Engine):
+        assert verdict.target.startswith(b"/")
+        assert path.endswith(verdict.target) or verdict.target == b"/"
+    if isinstance(verdict, Control | Engine):
+        assert dict(lines)[b"harp-shared-key"] == b"the key"
+
+
+def spelled(draw: st.DrawFn, text: bytes) -> bytes:
+    """`text` with each of its letters possibly encoded or in capitals, each of its slashes possibly several."""
+    out = b""
+    for byte in text:
+        letter = bytes([byte])
+        ways = [letter, letter.upper(), b"%%%02x" % byte, b"%%%02X" % byte]
+        out += draw(st.sampled_from([b"/", b"//", b"/./", b"/%2e/", b"///"] if letter == b"/" else ways))
+    return out
+
+
+@st.composite
+def admin_paths(draw: st.DrawFn) -> bytes:
+    return b"/exapps/hello" + spelled(draw, b"/admin/users")
+
+
+@st.composite
+def internal_paths(draw: st.DrawFn) -> bytes:
+    return b"/exapps/hello" + spelled(draw, draw(st.sampled_from([b"/init", b"/enabled/", b"/heartbeat"])))
+
+
+@given(admin_paths())
+@settings(max_examples=200)
+def test_no_spelling_of_a_strict_route_escapes_it(path: bytes) -> None:
+    verdict = decide(call_from(path, [], "203.0.113.7"), Facts(APP, ANONYMOUS), RULES)
+    assert isinstance(verdict, Refuse)
+    assert verdict.status == 403
+
+
+@given(internal_paths())
+@settings(max_examples=200)
+def test_no_spelling_of_an_internal_endpoint_passes_unsigned(path: bytes) -> None:
+    verdict = decide(call_from(path, [], "203.0.113.7"), Facts(APP, ANONYMOUS), RULES)
+    assert isinstance(verdict, Refuse)
+    assert (verdict.status, verdict.strike) == (403, True)
+
+
+@given(st.text())
+def test_the_token_splits_at_the_first_colon_into_user_and_secret(user: str) -> None:
+    user = user.replace(":", "")
+    token = b64decode(APP.authorization(user)).decode("utf-8", "surrogatepass")
+    assert token.partition(":") == (user, ":", "secret")
