@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import subprocess
@@ -68,9 +67,7 @@ def upload_once(port: int, target: str, size: int) -> float:
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             head = f"POST {target} HTTP/1.1\r\nHost: bench\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
             connection.sendall(head.encode())
-            sent = 0
-            while sent < size:
-                sent += os.sendfile(connection.fileno(), content.fileno(), sent, size - sent)
+            connection.sendfile(content)
             answer = b""
             while chunk := connection.recv(65536):
                 answer += chunk
