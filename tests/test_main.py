@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -9,13 +10,25 @@ import sys
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession
 
 from harp import __version__
 from harp.__main__ import check, main
+from harp.app import Harp
+from harp.demo.hello import Hello
+from harp.demo.nextcloud import NextcloudStandIn
 from harp.logs import fingerprint
+from harp.settings import load
 
 KEY = "correct horse battery staple"
 LEAST = {"HP_SHARED_KEY": KEY, "NC_INSTANCE_URL": "https://cloud.example.com"}
+
+SMALL = {
+    "HP_EXAPPS_ADDRESS": "127.0.0.1:0",
+    "HP_FRP_ADDRESS": "127.0.0.1:0",
+    "HP_ADMIN_ADDRESS": "127.0.0.1:0",
+    "HP_FRP_DISABLE_TLS": "true",
+}
 
 
 def harp(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -118,6 +131,58 @@ def test_a_tunnel_without_its_file_says_so(tmp_path: Path) -> None:
     result = harp("tunnel", "-c", str(tmp_path / "frpc.toml"))
     assert result.returncode == 1
     assert "frpc.toml" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+TUNNEL = """
+serverAddr = "127.0.0.1"
+serverPort = {server}
+loginFailExit = {fail_exit}
+transport.tls.enable = false
+metadatas.token = "{key}"
+[[proxies]]
+name = "hello"
+type = "tcp"
+localPort = {local}
+remotePort = 23001
+"""
+
+
+async def test_a_tunnel_connects_a_local_service_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    async with NextcloudStandIn(KEY) as nextcloud, Hello("hello", "app secret") as hello:
+        nextcloud.register(hello.record("127.0.0.1", 23001))
+        gateway = Harp(load({**LEAST, **SMALL, "NC_INSTANCE_URL": nextcloud.url}))
+        await gateway.start()
+        try:
+            file = tmp_path / "frpc.toml"
+            file.write_text(TUNNEL.format(server=gateway.frp_ports[0], local=hello.port, key=KEY, fail_exit="false"))
+            tunnel = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "harp", "tunnel", "-c", str(file)), stderr=asyncio.subprocess.PIPE
+            )
+            await gateway.ports.wait(23001, 20)
+            async with ClientSession(f"http://127.0.0.1:{gateway.http_ports[0]}") as client:
+                answer = await client.get("/exapps/hello/public")
+                assert (answer.status, await answer.text()) == (200, "Hello stranger, this is /public\n")
+            tunnel.terminate()
+            _, err = await tunnel.communicate()
+        finally:
+            await gateway.stop(drain=0)
+    assert tunnel.returncode == 0
+    assert KEY.encode() not in err
+    assert b"Traceback" not in err
+
+
+async def test_a_tunnel_whose_first_login_is_refused_fails_if_its_file_says_so(tmp_path: Path) -> None:
+    gateway = Harp(load({**LEAST, **SMALL, "NC_INSTANCE_URL": "http://127.0.0.1:9"}))
+    await gateway.start()
+    try:
+        file = tmp_path / "frpc.toml"
+        file.write_text(TUNNEL.format(server=gateway.frp_ports[0], local=1, key="a wrong key", fail_exit="true"))
+        result = await asyncio.to_thread(harp, "tunnel", "-c", str(file))
+    finally:
+        await gateway.stop(drain=0)
+    assert result.returncode == 1
+    assert "a wrong key" not in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -140,19 +141,28 @@ def _demo(options: argparse.Namespace) -> int:
 def _tunnel(options: argparse.Namespace) -> int:
     import asyncio  # noqa: PLC0415
 
-    from harp.errors import SettingsError  # noqa: PLC0415
+    from harp.errors import HarpError  # noqa: PLC0415
+    from harp.logs import configure  # noqa: PLC0415
     from harp.loops import event_loop  # noqa: PLC0415
+    from harp.settings import Logs  # noqa: PLC0415
     from harp.tunnel import frpc_config  # noqa: PLC0415
+    from harp.tunnel.client import TunnelClient  # noqa: PLC0415
+
+    async def serve() -> int:
+        client = asyncio.ensure_future(TunnelClient(config).run())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, client.cancel)
+        await asyncio.wait((client,))
+        return 0 if client.cancelled() else client.result()
 
     try:
         config = frpc_config.load(options.config, os.environ)
-    except SettingsError as error:
-        _say_problems(error.problems)
+        configure(Logs(level="info", format="text"), [config.token, *config.metas.values()])
+        with asyncio.Runner(loop_factory=event_loop()) as runner:
+            return runner.run(serve())
+    except HarpError as error:
+        print(error, file=sys.stderr)
         return 1
-    from harp.tunnel.client import TunnelClient  # noqa: PLC0415
-
-    with asyncio.Runner(loop_factory=event_loop()) as runner:
-        return runner.run(TunnelClient(config).run())
 
 
 def _version(options: argparse.Namespace) -> int:

@@ -69,7 +69,7 @@ class Hello(Served):
         return ExApp(self.app_id.lower(), self._secret, VERSION, host, port, ROUTES)
 
     def application(self) -> web.Application:
-        application = web.Application(middlewares=[self._authenticate])
+        application = web.Application(middlewares=[self._let_go, self._authenticate])
         self._stopping.clear()
         application.on_shutdown.append(self._close_streams)
         for path in ("/public", "/user", "/admin"):
@@ -93,6 +93,14 @@ class Hello(Served):
             except PermissionError as error:
                 return web.Response(status=401, text=f"{error}\n")
         return await handler(request)
+
+    @web.middleware
+    async def _let_go(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Whoever leaves in the middle of an answer does nothing wrong, and nobody is there to answer any more."""
+        try:
+            return await handler(request)
+        except ConnectionResetError:
+            return web.Response()
 
     def _user(self, request: web.Request) -> str:
         """The calling user, "" for nobody. Raises PermissionError unless id and secret are ours."""
