@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
+import trustme
 
 from harp.nextcloud.client import RECORD_SIZE, RETRY, VISITOR_SIZE, NextcloudClient, Seen
 from harp.policy.decide import Call, call_from
@@ -345,6 +349,22 @@ async def test_a_name_that_cannot_be_one_is_trouble() -> None:
     await client.close()
 
 
+async def test_a_certificate_that_nobody_vouches_for_is_trouble() -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
+    async with FakeNextcloud(tls=tls) as nextcloud:
+        client = client_of(nextcloud.url)
+        reason = (await trouble(client)).reason
+        assert reason.startswith("Nextcloud cannot be reached: its certificate is not trusted: ")
+        await client.close()
+
+
+async def test_https_to_a_port_that_speaks_http_is_trouble(nextcloud: FakeNextcloud) -> None:
+    client = client_of(nextcloud.url.replace("http:", "https:"))
+    assert (await trouble(client)).reason.startswith("Nextcloud cannot be reached: TLS failed: ")
+    await client.close()
+
+
 async def test_few_records_are_asked_for_at_once(nextcloud: FakeNextcloud, client: NextcloudClient) -> None:
     nextcloud.open.clear()
     calls = [asyncio.create_task(client.record(f"app{number}")) for number in range(50)]
@@ -366,3 +386,8 @@ async def test_a_record_that_waits_too_long_for_its_turn_is_trouble(nextcloud: F
 
 async def test_a_client_that_was_never_used_closes_without_loading_anything() -> None:
     await client_of("http://127.0.0.1:1").close()
+
+
+def test_the_http_library_is_not_loaded_before_the_first_call() -> None:
+    program = "import sys, harp.nextcloud.instance; sys.exit('aiohttp' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from harp.nextcloud.instance import Instance
 from harp.policy.decide import Call, call_from, decide
@@ -276,6 +277,27 @@ async def test_enough_strikes_are_a_ban_that_can_be_lifted(instance: Instance, c
     assert (verdict.status, verdict.retry_after) == (429, 300)
     assert instance.bans.lift(ADDRESS)
     assert isinstance(await served(instance, call()), Forward)
+
+
+async def test_each_fact_is_logged_once_and_without_secrets(nextcloud: FakeNextcloud, instance: Instance) -> None:
+    nextcloud.record = Answer(body={**RECORD, "routes": [{"url": "[", "access_level": 0}]})
+    nextcloud.script.extend([Answer(500), Answer(500)])
+    with capture_logs() as events:
+        for _ in range(4):
+            await served(instance, call())
+        await instance.fetch(NeedRecord("hello"), call())  # the same record again is no news
+        for _ in range(11):
+            instance.strike(ADDRESS, "wrong key")
+    assert [event["event"] for event in events] == [
+        "nextcloud_trouble",
+        "nextcloud_answers",
+        "record",
+        "route_skipped",
+        *["strike"] * 10,
+        "banned",
+        "strike",
+    ]
+    assert not any(secret in repr(events) for secret in ("the key", "secret"))
 
 
 async def test_readiness_is_unknown_until_nextcloud_has_been_asked(

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from harp.policy.proxies import Client, ClientAddresses, client_address
-from harp.settings import Proxies
+from harp.settings import Network, Proxies
 
 TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 XFF = b"x-forwarded-for"
@@ -96,3 +96,23 @@ def test_answers_are_remembered_within_a_bound() -> None:
         value = b"203.0.%d.%d" % (number % 250, number // 250)
         assert addresses.find("10.0.0.1", [(XFF, value)]).address == value.decode()
     assert addresses.find("8.8.8.8", []) is addresses.find("8.8.8.8", [])
+
+
+@pytest.mark.parametrize(
+    ("peer", "trusted", "neighbour"),
+    [
+        ("10.0.0.1", TRUSTED, True),
+        ("::ffff:10.0.0.1", TRUSTED, True),
+        ("192.168.1.1", TRUSTED, False),
+        ("127.0.0.1", TRUSTED, False),
+        ("192.168.1.1", (), True),
+        ("", (), True),
+        ("8.8.8.8", (), False),
+    ],
+)
+def test_a_neighbour_is_a_trusted_proxy_or_without_any_a_private_peer(
+    peer: str, trusted: tuple[Network, ...], neighbour: bool
+) -> None:
+    addresses = ClientAddresses(Proxies(trusted=trusted, header="x-forwarded-for"))
+    assert addresses.is_neighbour(peer) is neighbour
+    assert addresses.is_neighbour(peer) is neighbour

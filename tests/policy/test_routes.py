@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from time import perf_counter
 
 import pytest
@@ -142,3 +144,18 @@ def test_answers_are_remembered_within_a_bound() -> None:
     for number in range(3000):
         assert isinstance(routes.match(spot(b"/ok/%d" % number)), Hit)
     assert routes.match(spot(b"/ok/1")) is routes.match(spot(b"/ok/1"))
+
+
+def test_where_re2_is_missing_everything_runs_in_the_guarded_engine() -> None:
+    program = """
+import sys
+sys.modules["re2"] = None  # as on a platform without a wheel: importing it fails
+from harp.policy.paths import locate
+from harp.policy.routes import Level, Route, RouteTable
+routes = RouteTable((Route("^/Public$", Level.PUBLIC), Route("^/(x+x+)+y", Level.PUBLIC), Route("[", Level.USER)))
+print(routes.match(locate(b"/exapps/hello/public")).route.url)
+print(routes.match(locate(b"/exapps/hello/nothing")).status)
+print(len(routes.problems))
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["^/Public$", "404", "1"]

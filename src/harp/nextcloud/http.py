@@ -104,10 +104,17 @@ def _origin(url: str) -> str:
 
 def _cause(error: Exception) -> str:
     """One short line about a failed call, without addresses."""
-    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(inner, aiohttp.ConnectionTimeoutError):
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        error = error.os_error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {(error.reason or 'no reason given').replace('_', ' ').lower()}"
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "time-out"
-    if isinstance(inner, OSError) and inner.errno is not None and not isinstance(inner, ssl.SSLError):
-        return os.strerror(inner.errno).lower() if inner.errno > 0 else (inner.strerror or "no such host")
-    text = inner.message if isinstance(inner, aiohttp.ClientResponseError) else str(inner)
-    return next(iter(text.splitlines()), "")[:80] or type(inner).__name__
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno).lower() if error.errno > 0 else (error.strerror or "no such host")
+    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    return next(iter(text.splitlines()), "")[:80] or type(error).__name__
