@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from harp.loops import event_loop
 from tests.live.product import Product, running
 from tests.live.tunnels import OWN, start_tunnel
 from tests.live.world import TUNNEL_PORT, World, raise_descriptor_limit
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], AbstractEventLoop]]:
+    """What runs in the test's own process runs on the loop of `harp run`; unit tests use asyncio's."""
+    return {"production": event_loop()}
 
 
 @pytest.fixture(scope="session")

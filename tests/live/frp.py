@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
+import os
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from harp.net import certificates
+from harp.net.deadlines import Deadlines
+from harp.net.ports import PortTable
+from harp.settings import load
+from harp.tunnel.server import TunnelServer
 from tests.live.peers import path_of
-from tests.live.processes import PATIENCE, Process
+from tests.live.processes import PATIENCE, Process, free_port
+from tests.live.product import KEY
 
 BUILT = Path(__file__).parents[2] / ".cache" / "frp"
 VERSIONS = ("0.52.3", "0.58.1", "0.61.1", "0.65.0", "0.70.1")
 NEWEST = VERSIONS[-1]
+REFUSAL = "send Login request to plugin error"  # what clients have always read for a wrong key (F 3.1)
 EXAPP_VERSION = "0.61.1"  # what ExApp images have (A 8.2)
 
 
@@ -164,12 +171,145 @@ async def service(directory: Path) -> AsyncIterator[Service]:
         await running.stop()
 
 
-def stop(*processes: Process) -> None:
-    """End processes without waiting for good manners."""
-    for process in processes:
+class Gateway:
+    """Our tunnel server in this process, on a port of its own that it keeps over restarts.
+
+    With `certificates` it insists on mutual TLS; without, TLS is an offer (A 7.1, HP_FRP_DISABLE_TLS).
+    """
+
+    def __init__(self, certificates_in: Path | None = None) -> None:
+        self.port = free_port()
+        self.certificates = certificates_in
+        self.ports = PortTable()
+        self.server: TunnelServer | None = None
+        self._deadlines: Deadlines | None = None
+
+    async def start(self) -> None:
+        """Listen."""
+        settings = load(
+            {
+                "HP_SHARED_KEY": KEY,
+                "NC_INSTANCE_URL": "http://127.0.0.1:1",
+                "HP_FRP_ADDRESS": f"127.0.0.1:{self.port}",
+                "HP_FRP_DISABLE_TLS": "false" if self.certificates else "true",
+            }
+        )
+        if self.certificates:
+            tls = certificates.server_context(self.certificates)
+        else:
+            tls = certificates.throwaway_context(datetime.now(UTC))
+        self._deadlines = Deadlines()
+        self.server = TunnelServer(
+            settings, self.ports, self._deadlines, _authenticate, tls, tls_required=self.certificates is not None
+        )
+        await self.server.start()
+
+    async def stop(self) -> None:
+        """End all tunnels and stop listening."""
+        assert self.server is not None
+        assert self._deadlines is not None
+        await self.server.close()
+        self._deadlines.close()
+
+    def streams(self) -> int:
+        """Open streams of all tunnels."""
+        assert self.server is not None
+        return sum(facts.streams for facts in self.server.facts())
+
+    async def connect(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the service behind a tunnel port, as soon as there is a tunnel."""
+        offer = await self.ports.wait(port, PATIENCE)
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await offer.connect(lambda: protocol)
+        return reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
+
+
+def _authenticate(address: str, token: str) -> str | None:
+    assert address == "127.0.0.1"
+    return None if token == KEY else REFUSAL
+
+
+@asynccontextmanager
+async def gateway(certificates_in: Path | None = None) -> AsyncIterator[Gateway]:
+    """A running Gateway."""
+    running = Gateway(certificates_in)
+    await running.start()
+    try:
+        yield running
+    finally:
+        await running.stop()
+
+
+@contextmanager
+def ended(process: Process) -> Iterator[Process]:
+    """The process is killed at the end of the block, without waiting for good manners."""
+    try:
+        yield process
+    finally:
         process.kill()
 
 
-def remove(path: Path) -> None:
-    """A whole directory."""
-    shutil.rmtree(path)
+async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, size: int = 300_000) -> None:
+    """Prove that a connection to a Service carries bytes both ways: `size` bytes of its echo."""
+    sent = bytes(range(256)) * (size // 256)
+    writer.write(b"echo\n" + sent)
+    async with asyncio.timeout(PATIENCE):
+        assert await reader.readexactly(len(sent)) == sent
+    writer.close()
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> bytes:
+    """All that the service answers until it ends."""
+    writer.write(request)
+    async with asyncio.timeout(PATIENCE):
+        answer = await reader.read(-1)
+    writer.close()
+    return answer
+
+
+class HalfOpen:
+    """A TCP relay whose client sides can be reset while the server notices nothing."""
+
+    def __init__(self, server_port: int) -> None:
+        self.port = free_port()
+        self._server_port = server_port
+        self._listener: asyncio.Server | None = None
+        self._clients: list[asyncio.StreamWriter] = []
+        self._servers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Self:
+        self._listener = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._listener is not None
+        self._listener.close()
+        self.reset_clients()
+        for writer in self._servers:
+            writer.transport.abort()
+
+    def reset_clients(self) -> None:
+        """Cut off every client."""
+        for writer in self._clients:
+            writer.transport.abort()
+        self._clients.clear()
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
+        self._clients.append(writer)
+        self._servers.append(to_server)
+        await asyncio.gather(_pump(reader, to_server), _pump(from_server, writer))
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+
+def resident() -> int:
+    """Memory of this process in bytes, what is shared included."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
