@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harp.errors import SettingsError
@@ -209,7 +209,9 @@ def test_no_problem_or_warning_repeats_any_of_the_key(key: str) -> None:
     assert "☃" not in "\n".join((*result.problems, *result.warnings, repr(result)))
 
 
-@given(st.text(max_size=40))
+@given(st.text(st.characters(), max_size=40))
+@example("/\ud7fc")
+@example("unix:/\udcff")
 def test_no_text_makes_reading_fail_in_another_way(text: str) -> None:
     names = [value.name for value in reading().values if value.name != "HP_SHARED_KEY_FILE"]
     result = examine(dict.fromkeys(names, text))
@@ -521,6 +523,12 @@ def test_a_bad_entry_is_skipped_with_a_warning_and_the_others_stay() -> None:
 def test_host_bits_are_masked_with_a_warning() -> None:
     assert settings(HP_TRUSTED_PROXY_IPS="172.18.0.5/16").proxies.trusted == (ip_network("172.18.0.0/16"),)
     assert "172.18.0.0/16" in warning(HP_TRUSTED_PROXY_IPS="172.18.0.5/16")
+
+
+def test_entries_may_be_separated_by_blanks_and_lines() -> None:
+    result = settings(HP_TRUSTED_PROXY_IPS="10.0.0.1 10.0.0.2\n10.0.0.3")
+    assert result.proxies.trusted == tuple(ip_network(f"10.0.0.{number}") for number in (1, 2, 3))
+    assert result.warnings == ()
 
 
 def test_quotes_are_stripped_per_entry() -> None:

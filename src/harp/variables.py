@@ -265,7 +265,7 @@ def address(text: str, note: Note) -> Address:
         if parameter not in {"v4v6", "v6only"}:
             raise Fault(f"{shown(parameter)} after the address is not supported; write the address alone")
     if where.startswith(("/", "unix:", "unix@")):
-        return _socket_path(where.removeprefix("unix:").removeprefix("unix@"))
+        return _socket_path(word(where.removeprefix("unix:").removeprefix("unix@"), note))
     host, colon, port = where.removeprefix("ipv4@").removeprefix("ipv6@").rpartition(":")
     if not colon or (host.startswith("[") and not host.endswith("]")):
         raise Fault(f"{shown(text)} has no port; write host:port, such as 0.0.0.0:8780 or [::]:8780")
@@ -317,10 +317,12 @@ def clash(one: Address, other: Address) -> bool:
 
 
 def networks(text: str, note: Note) -> tuple[Network, ...]:
-    """Comma separated IP addresses and networks. What cannot be read is noted and skipped: a bad entry must not
-    stop a HaRP that worked before (A 7.1)."""
+    """IP addresses and networks, separated by commas or blanks.
+
+    What cannot be read is noted and skipped: a bad entry must not stop a HaRP that worked before (A 7.1).
+    """
     found = []
-    for entry in (part.strip().strip(QUOTES).strip() for part in text.split(",")):
+    for entry in (part.strip(QUOTES) for part in re.split(r"[,\s]+", text)):
         if entry:
             network = _network(entry, note)
             if network is None:
