@@ -9,7 +9,7 @@ import pytest
 from harp.frontend.connection import ClientConnection
 from harp.net.deadlines import NEVER, Deadlines
 from harp.settings import load
-from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields, RequestHead
+from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields, RequestHead, RequestReader
 from tests.fakes.clock import Clock
 from tests.fakes.transport import MemoryTransport
 
@@ -54,6 +54,7 @@ class ScriptedGate:
     timeouts = SETTINGS.timeouts
 
     def __init__(self) -> None:
+        self.reader = RequestReader(SETTINGS.limits.headers)
         self.clock = Clock()
         self.deadlines = Deadlines(clock=self.clock)
         self.draining = False

@@ -13,7 +13,7 @@ from harp.net.targets import Target, Tcp, TunnelPort
 from harp.proxy.forward import FIRST_BYTE, PROBE, PROBE_LIMIT, Forwarding, Hop, Proxy
 from harp.proxy.upstream import Upstream
 from harp.settings import load
-from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields, RequestParser
+from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields, RequestReader
 from harp.wire.websocket import CLOSE_GOING_AWAY
 from tests.fakes.clock import Clock
 from tests.fakes.transport import MemoryTransport
@@ -116,7 +116,7 @@ class World:
         self, lines: bytes = b"GET / HTTP/1.1\r\n", *, target: Target = APP, prefix: bytes = b""
     ) -> tuple[Client, Forwarding]:
         client = Client()
-        head = RequestParser(20).parse(lines + b"Host: a\r\n\r\n")
+        head = RequestReader(20).read(lines + b"Host: a\r\n\r\n")
         forwarding = self.proxy.forward(client, head, Hop(target, "ExApp hello", b"HEAD BYTES", prefix))
         forwarding.start()
         await self.settle()
@@ -318,7 +318,7 @@ async def test_a_client_that_leaves_takes_the_connection_with_it() -> None:
 async def test_a_client_that_leaves_while_connecting_leaves_nothing_behind() -> None:
     world = World()
     client = Client()
-    head = RequestParser(20).parse(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    head = RequestReader(20).read(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     forwarding = world.proxy.forward(client, head, Hop(APP, "ExApp hello", b"HEAD"))
     forwarding.start()
     forwarding.gone("the client went away")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from harp.wire.forwarding import request_head, response_fields, trailers_to_pass
-from harp.wire.http import RequestParser, ResponseParser
+from harp.wire.http import RequestReader, ResponseReader
 
 ADDED = b"ex-app-id: hello\r\n"
 
 
 def forwarded(lines: bytes, target: bytes = b"/x", *, control: bool = False) -> list[bytes]:
     data = b"GET /exapps/hello/x?q=1 HTTP/1.1\r\nHost: cloud\r\n" + lines + b"\r\n"
-    return request_head(RequestParser(50).parse(data), target, ADDED, control=control).split(b"\r\n")
+    return request_head(RequestReader(50).read(data), target, ADDED, control=control).split(b"\r\n")
 
 
 def test_method_target_and_query_go_on_and_names_are_lower_case() -> None:
@@ -79,7 +79,7 @@ def test_a_chunked_body_is_announced_and_a_length_kept() -> None:
 
 
 def test_a_request_without_host_gets_one() -> None:
-    head = RequestParser(9).parse(b"GET / HTTP/1.0\r\n\r\n")
+    head = RequestReader(9).read(b"GET / HTTP/1.0\r\n\r\n")
     assert request_head(head, b"/", b"") == b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
@@ -91,7 +91,7 @@ def test_the_control_api_learns_the_engine_and_no_credential() -> None:
 
 
 def test_a_response_loses_its_framing_and_hop_by_hop_fields() -> None:
-    head = ResponseParser().parse(
+    head = ResponseReader().read(
         b"HTTP/1.1 200 OK\r\nServer: x\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n"
         b"Content-Length: 3\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nAuthorization-App-Api: kept\r\n\r\n"
     )

@@ -18,7 +18,7 @@ from harp.policy.verdict import Verdict
 from harp.proxy.exchange import Handler
 from harp.settings import Limits, Timeouts
 from harp.wire.chunked import ChunkedDecoder, chunk, last_chunk
-from harp.wire.http import HEAD_END, Fields, RequestHead, RequestParser
+from harp.wire.http import HEAD_END, Fields, RequestHead, RequestReader
 
 HIGH_WATER = 256 * 1024  # bytes waiting for the client before the producer is told to pause
 LINGER = 2.0  # seconds to swallow a body that nobody wants, so that its sender sees our answer
@@ -44,6 +44,7 @@ class Gate(Protocol):
     deadlines: Deadlines
     limits: Limits
     timeouts: Timeouts
+    reader: RequestReader
     draining: bool
 
     def handle(self, connection: ClientConnection, head: RequestHead) -> None:
@@ -81,7 +82,6 @@ class ClientConnection(asyncio.Protocol):
         self.unreachable = False  # the refusal says that the target could not be reached
         self._gate = gate
         self._phase = Phase.HEAD
-        self._parser = RequestParser(gate.limits.headers)
         self._handler: Handler | None = None
         self._buffer = b""
         self._left = 0
@@ -207,7 +207,7 @@ class ClientConnection(asyncio.Protocol):
                     return
                 end += len(HEAD_END)
                 self._check_size(end)
-                head = self._parser.parse(data[:end])
+                head = self._gate.reader.read(data[:end])
                 self._buffer = data[end:]
                 self._begin(head)
                 if self._phase is not Phase.HEAD:

@@ -27,8 +27,8 @@ from harp.policy.proxies import ClientAddresses
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.proxy.forward import Hop, Proxy
 from harp.settings import Settings
-from harp.wire.forwarding import FORWARDED, request_head
-from harp.wire.http import RequestHead
+from harp.wire.forwarding import request_head
+from harp.wire.http import FORWARDED, RequestHead, RequestReader
 
 log = structlog.get_logger()
 
@@ -49,6 +49,7 @@ class Gate:
         self.deadlines = deadlines
         self.limits = settings.limits
         self.timeouts = settings.timeouts
+        self.reader = RequestReader(settings.limits.headers, frozenset({settings.proxies.header.encode()}))
         self.draining = False
         self.connections: set[ClientConnection] = set()
         self._settings = settings
@@ -109,10 +110,10 @@ class Gate:
     def _handle(self, connection: ClientConnection, head: RequestHead) -> None:
         if self._access_log.enabled:
             connection.started = monotonic()
-        client = self._addresses.find(connection.peer, head.headers)
+        client = self._addresses.find(connection.peer, head.special)
         connection.address = client.address
         connection.ban_key = client.ban_key
-        call = call_from(head.path, head.headers, client.ban_key)
+        call = call_from(head.path, head.special, client.ban_key)
         answer = decide(call, self._instance, self._rules)
         if isinstance(answer, (NeedRecord, NeedVisitor)):
             task = self._loop.create_task(self._learn(connection, head, call, answer))
@@ -231,7 +232,7 @@ class Gate:
         proto = b"https" if connection.secure else b"http"
         host = b""
         chain = []
-        for name, value in head.headers:
+        for name, value in head.special:
             if name == b"host":
                 host = host or value
             elif neighbour and name in FORWARDED:

@@ -10,10 +10,12 @@ from harp.errors import PeerError
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.targets import Target
 from harp.wire.chunked import ChunkedDecoder
-from harp.wire.http import CHUNKED, HEAD_END, UNTIL_CLOSE, Fields, ResponseHead, ResponseParser
+from harp.wire.http import CHUNKED, HEAD_END, UNTIL_CLOSE, Fields, ResponseHead, ResponseReader
 
 MAX_HEAD = 64 * 1024  # bytes of a response head
 HIGH_WATER = 256 * 1024  # bytes waiting to be sent before the client is told to pause
+
+_READER = ResponseReader()
 
 
 class State(Enum):
@@ -202,7 +204,7 @@ class Upstream(asyncio.Protocol):
                     raise PeerError(f"a response head of more than {MAX_HEAD} bytes")
                 self._buffer = data
                 return
-            head = ResponseParser().parse(data[:end])
+            head = _READER.read(data[:end])
             data = data[end:]
             if head.status >= 200:
                 break

@@ -2,40 +2,7 @@
 
 from __future__ import annotations
 
-from harp.wire.http import Fields, RequestHead, ResponseHead
-
-# Between neighbours only. Their effect is applied by each side's own framing.
-HOP_BY_HOP = frozenset(
-    (
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"te",
-        b"transfer-encoding",
-        b"upgrade",
-    )
-)
-
-# The ExApp trusts these, so they come from us or from nobody.
-RESERVED = frozenset(
-    (
-        b"harp-shared-key",
-        b"docker-engine-port",
-        b"ex-app-id",
-        b"ex-app-version",
-        b"ex-app-host",
-        b"ex-app-port",
-        b"authorization-app-api",
-        b"aa-version",
-    )
-)
-
-# Rewritten for the next hop.
-FORWARDED = frozenset(
-    (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix", b"x-request-id")
-)
+from harp.wire.http import FORWARDED, HOP_BY_HOP, RESERVED, Fields, RequestHead, ResponseHead
 
 _TO_EXAPP = HOP_BY_HOP | RESERVED | FORWARDED
 # The control API is ourselves: it needs to know the engine; the decision has used up all the rest.
@@ -51,18 +18,15 @@ def request_head(head: RequestHead, target: bytes, added: bytes, *, control: boo
     `target` is the path to send, without query. `added` are complete lines that go last: identity and forwarding.
     """
     dropped = _TO_CONTROL if control else _TO_EXAPP
-    named = _named_by_connection(head.headers)
     lines = [b"%b %b%b HTTP/1.1\r\n" % (head.method, target, head.query)]
     host = False
-    for name, value in head.headers:
-        if name in dropped or name in named:
-            continue
-        if b"_" in name and name.replace(b"_", b"-") in RESERVED:
-            continue  # CGI-style servers cannot tell the two spellings apart
-        host = host or name == b"host"
-        lines.append(b"%b: %b\r\n" % (name, value))
+    for name, value in head.special:
+        if name not in dropped and b"_" not in name:
+            lines.append(b"%b: %b\r\n" % (name, value))
+            host = host or name == b"host"
     if not host:  # HTTP/1.0 may leave it out, HTTP/1.1 may not
         lines.append(b"host: localhost\r\n")
+    lines += _end_to_end(head)
     if head.length < 0:
         lines.append(b"transfer-encoding: chunked\r\n")
     if head.upgrade is not None:
@@ -74,14 +38,7 @@ def request_head(head: RequestHead, target: bytes, added: bytes, *, control: boo
 
 def response_fields(head: ResponseHead) -> bytes:
     """The header lines of a response for the client: everything but hop-by-hop fields and the body's length."""
-    named = _named_by_connection(head.headers)
-    return b"".join(
-        [
-            b"%b: %b\r\n" % field
-            for field in head.headers
-            if field[0] not in HOP_BY_HOP and field[0] != b"content-length" and field[0] not in named
-        ]
-    )
+    return b"".join(_end_to_end(head))
 
 
 def trailers_to_pass(trailers: Fields) -> Fields:
@@ -89,16 +46,19 @@ def trailers_to_pass(trailers: Fields) -> Fields:
     return [field for field in trailers if field[0] not in _NOT_TRAILERS]
 
 
-def _named_by_connection(headers: Fields) -> frozenset[bytes]:
-    """Fields that the sender's Connection header declares hop-by-hop. Ends of the message are never among them."""
-    values = [value for name, value in headers if name == b"connection"]
-    if not values:
-        return _NOTHING
-    named = {option.strip().lower() for option in b",".join(values).split(b",")}
-    return frozenset(named - _CANNOT_BE_NAMED)
+def _end_to_end(head: RequestHead | ResponseHead) -> list[bytes]:
+    """The plain lines without those that the sender's Connection header declares hop-by-hop."""
+    for name, value in head.special:
+        if name == b"connection" and value.lower() not in _USUAL:
+            return _without_named(head)
+    return head.plain
 
 
-_NOTHING: frozenset[bytes] = frozenset()
-_CANNOT_BE_NAMED = frozenset(
-    (b"host", b"content-length", b"content-type", b"cookie", b"authorization", b"x-forwarded-for")
-)
+def _without_named(head: RequestHead | ResponseHead) -> list[bytes]:
+    options = b",".join([value for name, value in head.special if name == b"connection"]).lower().split(b",")
+    named = tuple(option.strip() + b": " for option in options if option.strip() not in _END_TO_END)
+    return [line for line in head.plain if not line.startswith(named)]
+
+
+_USUAL = frozenset((b"keep-alive", b"close", b"upgrade", b"keep-alive, upgrade"))
+_END_TO_END = frozenset((b"content-type", b"cache-control", b"set-cookie", b"location", b"range", b"content-encoding"))

@@ -8,6 +8,7 @@ heads are always built anew from these values, so a peer behind us never reads a
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import httptools
@@ -22,6 +23,49 @@ Fields = list[tuple[bytes, bytes]]  # (lower-case name, value without outer whit
 HEAD_END = b"\r\n\r\n"
 MAX_LENGTH = 1 << 62
 
+LINE_REMEMBERED = 200  # bytes; longer header lines are read anew each time
+LINES_REMEMBERED = 2048
+
+# Between neighbours only. Their effect is applied by each side's own framing (RFC 9110 section 7.6.1).
+HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+# The ExApp trusts these, so they come from us or from nobody.
+RESERVED = frozenset(
+    (
+        b"harp-shared-key",
+        b"docker-engine-port",
+        b"ex-app-id",
+        b"ex-app-version",
+        b"ex-app-host",
+        b"ex-app-port",
+        b"authorization-app-api",
+        b"aa-version",
+    )
+)
+# Rewritten for the next hop.
+FORWARDED = frozenset(
+    (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix", b"x-request-id")
+)
+CREDENTIALS = RESERVED | {b"cookie", b"set-cookie", b"authorization", b"proxy-authorization", b"x-registry-auth"}
+REQUEST_SPECIAL = (
+    HOP_BY_HOP
+    | RESERVED
+    | FORWARDED
+    | {b"host", b"content-length", b"expect", b"cookie", b"authorization", b"x-real-ip", b"aa-request-id"}
+)
+RESPONSE_SPECIAL = HOP_BY_HOP | {b"content-length"}
+_REQUEST_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"))
+
 # Printable ASCII without "#": a fragment never belongs on the wire, other bytes must be percent-encoded.
 _TARGET = re.compile(rb'[!"$-~]+').fullmatch
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.vV]+\])(?::\d{0,5})?").fullmatch
@@ -32,16 +76,18 @@ class RequestHead:
     """The head of one request.
 
     `length` is the body's: bytes, or CHUNKED. `query` is b"" or begins with "?". `upgrade` is the protocol the client
-    offers to switch to, None when there is no offer that may be relayed.
+    offers to switch to, None when there is no offer that may be relayed. Header lines come in two lots: `special` are
+    those that anybody here looks at, in order; `plain` are complete lines, rendered for the next hop, that nobody does.
     """
 
-    __slots__ = ("expects", "headers", "keep_alive", "length", "method", "minor", "path", "query", "upgrade")
+    __slots__ = ("expects", "keep_alive", "length", "method", "minor", "path", "plain", "query", "special", "upgrade")
 
     method: bytes
     path: bytes
     query: bytes
     minor: int
-    headers: Fields
+    special: Fields
+    plain: list[bytes]
     length: int
     keep_alive: bool
     upgrade: bytes | None
@@ -49,179 +95,237 @@ class RequestHead:
 
     def get(self, name: bytes) -> bytes | None:
         """The last value of a header, by its lower-case name."""
-        for key, value in reversed(self.headers):
+        for key, value in reversed(self.special):
             if key == name:
                 return value
+        start = name + b": "
+        for line in reversed(self.plain):
+            if line.startswith(start):
+                return line[len(start) : -2]
         return None
 
 
 class ResponseHead:
-    """The head of one response. `length` is bytes, CHUNKED or UNTIL_CLOSE; it tells nothing for HEAD, 1xx, 204, 304."""
+    """The head of one response. `length` is bytes, CHUNKED or UNTIL_CLOSE; it tells nothing for HEAD, 1xx, 204, 304.
 
-    __slots__ = ("headers", "keep_alive", "length", "reason", "status", "upgrade")
+    `special` and `plain` are as in RequestHead, the other way round.
+    """
+
+    __slots__ = ("keep_alive", "length", "plain", "reason", "special", "status", "upgrade")
 
     status: int
     reason: bytes
-    headers: Fields
+    special: Fields
+    plain: list[bytes]
     length: int
     keep_alive: bool
     upgrade: bytes | None
 
 
-class RequestParser:
-    """Reads request heads, one after the other, of one connection.
+class _Lines(dict[bytes, "bytes | tuple[bytes, bytes]"]):
+    """Header lines, read: a rendered line when it is plain, name and value when its name is special.
 
-    `parse` takes exactly one head including its empty line. Raises BadRequest, after which the parser is not to be
-    used again. Only heads are fed to llhttp; bodies pass it by, so it never sees where messages end.
+    Nearly all lines of a request have been seen before, so what they say is remembered; never for long, never much of
+    it, and never what may be a credential.
     """
 
-    __slots__ = ("_headers", "_max_headers", "_parser", "_target")
+    __slots__ = ("_special",)
 
-    def __init__(self, max_headers: int) -> None:
+    def __init__(self, special: frozenset[bytes]) -> None:
+        self._special = special
+
+    def __missing__(self, line: bytes) -> bytes | tuple[bytes, bytes]:
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        value = value.strip(b" \t")
+        # CGI-style servers cannot tell "_" from "-", so the spellings share their fate.
+        special = name in self._special or (b"_" in name and name.replace(b"_", b"-") in RESERVED)
+        read = (name, value) if special else b"%b: %b\r\n" % (name, value)
+        if len(line) <= LINE_REMEMBERED and name not in CREDENTIALS:
+            if len(self) >= LINES_REMEMBERED:
+                self.clear()
+            self[line] = read
+        return read
+
+
+class RequestReader:
+    """Reads request heads, of any number of connections in turn.
+
+    `watched` are more header names to be special. `read` takes exactly one head including its empty line and raises
+    BadRequest. Only heads are fed to llhttp, which checks every byte of them; bodies pass it by.
+    """
+
+    __slots__ = ("_lines", "_max_headers", "_parser")
+
+    def __init__(self, max_headers: int, watched: frozenset[bytes] = frozenset()) -> None:
         self._max_headers = max_headers
-        self._parser = httptools.HttpRequestParser(self)
+        self._lines = _Lines(REQUEST_SPECIAL | watched)
+        self._parser = httptools.HttpRequestParser(_IGNORE)
 
-    def on_url(self, url: bytes) -> None:
-        self._target = url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value.rstrip(b" \t")))
-
-    def parse(self, data: bytes) -> RequestHead:
-        self._target = b""
-        self._headers: Fields = []
-        parser = self._parser
+    def read(self, data: bytes) -> RequestHead:
         try:
-            parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._parser = httptools.HttpRequestParser(self)
+            self._parser = httptools.HttpRequestParser(_IGNORE)
         except httptools.HttpParserError as error:
+            self._parser = httptools.HttpRequestParser(_IGNORE)
             raise BadRequest(f"malformed request: {error}") from None
+        lines = data.split(b"\r\n")
+        if len(lines) > self._max_headers + 3:
+            self._parser = httptools.HttpRequestParser(_IGNORE)
+            raise BadRequest(f"{len(lines) - 3} header lines, limit {self._max_headers}", 431)
         head = RequestHead()
-        head.method = parser.get_method()
-        head.headers = self._headers
-        version = parser.get_http_version()
-        if version == "1.1":
-            head.minor = 1
-        elif version == "1.0":
-            head.minor = 0
-        else:
-            raise BadRequest(f"HTTP version {version} is not spoken here", 505)
-        if len(self._headers) > self._max_headers:
-            raise BadRequest(f"{len(self._headers)} header lines, limit {self._max_headers}", 431)
-        if not data.startswith(b"%b %b HTTP/" % (head.method, self._target)):
-            raise BadRequest("malformed request: the parts of the request line are not separated by one space")
-        self._read_target(head, self._target)
-        self._read_headers(head)
+        special = head.special = []
+        plain = head.plain = []
+        known = self._lines
+        for line in lines[1:-2]:
+            read = known[line]
+            if read.__class__ is bytes:
+                plain.append(read)
+            else:
+                special.append(read)
+        try:
+            _read_request_line(head, lines[0])
+            _read_request_headers(head)
+        except BadRequest:
+            self._parser = httptools.HttpRequestParser(_IGNORE)
+            raise
         if head.length:  # llhttp now waits for a body that it will not see
-            self._parser = httptools.HttpRequestParser(self)
+            self._parser = httptools.HttpRequestParser(_IGNORE)
         return head
 
-    @staticmethod
-    def _read_target(head: RequestHead, target: bytes) -> None:
-        if head.method == b"CONNECT":
-            raise BadRequest("CONNECT is not served here", 501)
-        if _TARGET(target) is None:
-            raise BadRequest("the request target holds a character that must be percent-encoded")
-        if target[0] != 0x2F:
-            target = _origin_form(head, target)
-        path, mark, query = target.partition(b"?")
-        head.path = path
-        head.query = mark + query
 
-    @staticmethod
-    def _read_headers(head: RequestHead) -> None:
-        host = length = coding = connection = upgrade = None
-        head.expects = False
-        for name, value in head.headers:
-            if name not in _REQUEST_FRAMING:
-                continue
-            if name == b"host":
-                if host is not None:
-                    raise BadRequest("more than one Host header")
-                host = value
-            elif name == b"content-length":
-                length = _content_length(value, length)
-            elif name == b"transfer-encoding":
-                if coding is not None:
-                    raise BadRequest("more than one Transfer-Encoding header")
-                coding = value
-            elif name == b"connection":
-                connection = value.lower() if connection is None else connection + b"," + value.lower()
-            elif name == b"upgrade":
-                upgrade = value
-            else:  # expect
-                head.expects = value.lower() == b"100-continue"
-        if host is None:
-            if head.minor:
-                raise BadRequest("no Host header")
-        elif _HOST(host) is None:
-            raise BadRequest("the Host header is not a host name or address with an optional port")
-        if coding is not None:
-            if length is not None:
-                raise BadRequest("both Content-Length and Transfer-Encoding")
-            if not head.minor:
-                raise BadRequest("Transfer-Encoding in HTTP/1.0")
-            if coding.lower() != b"chunked":
-                raise BadRequest("a transfer coding other than chunked", 501)
-            head.length = CHUNKED
-        else:
-            head.length = length or 0
-        head.upgrade = None
-        if connection is None:
-            head.keep_alive = head.minor == 1
-            return
-        options = [option.strip() for option in connection.split(b",")]
-        head.keep_alive = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
-        if upgrade is not None and head.minor and b"upgrade" in options and _relayable(upgrade):
-            head.upgrade = upgrade
+class ResponseReader:
+    """Reads response heads, of any number of connections in turn. `read` is as RequestReader's, raising PeerError."""
 
+    __slots__ = ("_lines",)
 
-class ResponseParser:
-    """Reads the heads of responses. A fresh one for each: making it costs less than keeping it straight."""
+    def __init__(self) -> None:
+        self._lines = _Lines(RESPONSE_SPECIAL)
 
-    __slots__ = ("_headers", "_reason")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value.rstrip(b" \t")))
-
-    def on_status(self, reason: bytes) -> None:
-        self._reason = reason
-
-    def parse(self, data: bytes) -> ResponseHead:
-        """Read one head including its empty line. Raises PeerError."""
-        self._headers: Fields = []
-        self._reason = b""
-        parser = httptools.HttpResponseParser(self)
+    def read(self, data: bytes) -> ResponseHead:
+        parser = httptools.HttpResponseParser(_IGNORE)  # a fresh one costs less than keeping one straight
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             pass
         except httptools.HttpParserError as error:
             raise PeerError(f"malformed response: {error}") from None
+        lines = data.split(b"\r\n")
+        version, _, rest = lines[0].partition(b" ")
+        if version not in _VERSIONS:
+            raise PeerError(f"a response in {version.decode('latin-1')}")
         head = ResponseHead()
         head.status = parser.get_status_code()
-        head.reason = self._reason
-        head.headers = self._headers
-        version = parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise PeerError(f"a response in HTTP version {version}")
-        _read_response_headers(head, minor=1 if version == "1.1" else 0)
+        head.reason = rest[4:]
+        special = head.special = []
+        plain = head.plain = []
+        known = self._lines
+        for line in lines[1:-2]:
+            read = known[line]
+            if read.__class__ is bytes:
+                plain.append(read)
+            else:
+                special.append(read)
+        _read_response_headers(head, minor=_VERSIONS[version])
         return head
+
+
+class _Ignore:
+    """A listener without ears: llhttp checks, we read."""
+
+
+_IGNORE = _Ignore()
+_VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
+
+
+def _read_request_line(head: RequestHead, line: bytes) -> None:
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise BadRequest("malformed request: the request line is not method, target and version, one space between")
+    method, target, version = parts
+    minor = _VERSIONS.get(version)
+    if minor is None:
+        raise BadRequest(f"{version.decode('latin-1')} is not spoken here", 505)
+    if method == b"CONNECT":
+        raise BadRequest("CONNECT is not served here", 501)
+    if _TARGET(target) is None:
+        raise BadRequest("the request target holds a character that must be percent-encoded")
+    if target[0] != 0x2F:
+        target = _origin_form(head, target)
+    head.method = method
+    head.minor = minor
+    path, mark, query = target.partition(b"?")
+    head.path = path
+    head.query = mark + query
+
+
+def _read_request_headers(head: RequestHead) -> None:
+    host = length = coding = connection = upgrade = None
+    head.expects = False
+    for name, value in head.special:
+        if name == b"host":
+            if host is not None:
+                raise BadRequest("more than one Host header")
+            host = value
+        elif name not in _REQUEST_FRAMING:
+            continue
+        elif name == b"content-length":
+            length = _content_length(value, length)
+        elif name == b"transfer-encoding":
+            if coding is not None:
+                raise BadRequest("more than one Transfer-Encoding header")
+            coding = value
+        elif name == b"connection":
+            connection = value.lower() if connection is None else connection + b"," + value.lower()
+        elif name == b"upgrade":
+            upgrade = value
+        else:  # expect
+            head.expects = value.lower() == b"100-continue"
+    if host is None:
+        if head.minor:
+            raise BadRequest("no Host header")
+    elif not _is_host(host):
+        raise BadRequest("the Host header is not a host name or address with an optional port")
+    if coding is not None:
+        head.length = _chunked(head, coding, length)
+    else:
+        head.length = length or 0
+    head.upgrade = None
+    if connection is None:
+        head.keep_alive = head.minor == 1
+        return
+    options = [option.strip() for option in connection.split(b",")]
+    head.keep_alive = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
+    if upgrade is not None and head.minor and b"upgrade" in options and _relayable(upgrade):
+        head.upgrade = upgrade
+
+
+def _chunked(head: RequestHead, coding: bytes, length: int | None) -> int:
+    if length is not None:
+        raise BadRequest("both Content-Length and Transfer-Encoding")
+    if not head.minor:
+        raise BadRequest("Transfer-Encoding in HTTP/1.0")
+    if coding.lower() != b"chunked":
+        raise BadRequest("a transfer coding other than chunked", 501)
+    return CHUNKED
+
+
+@lru_cache(maxsize=256)
+def _is_host(host: bytes) -> bool:
+    return len(host) <= 261 and _HOST(host) is not None
 
 
 def _read_response_headers(head: ResponseHead, minor: int) -> None:
     length = coding = connection = head.upgrade = None
-    for name, value in head.headers:
-        if name not in _RESPONSE_FRAMING:
-            continue
+    for name, value in head.special:
         if name == b"content-length":
             length = _response_length(value, length)
-        elif name == b"transfer-encoding":
-            coding = value.lower() if coding is None else coding + b"," + value.lower()
         elif name == b"connection":
             connection = value.lower() if connection is None else connection + b"," + value.lower()
-        else:
+        elif name == b"transfer-encoding":
+            coding = value.lower() if coding is None else coding + b"," + value.lower()
+        elif name == b"upgrade":
             head.upgrade = value
     if coding is not None:
         if length is not None:
@@ -265,7 +369,7 @@ def _origin_form(head: RequestHead, target: bytes) -> bytes:
         parts = urlsplit(target)
     except ValueError:
         raise BadRequest("the request target is not a URL") from None
-    hosts = [value for name, value in head.headers if name == b"host"]
+    hosts = [value for name, value in head.special if name == b"host"]
     if hosts and hosts[0].lower() != parts.netloc.lower():
         raise BadRequest("the host of the request target is not that of the Host header")
     rest = target.partition(b"//")[2]
@@ -273,7 +377,3 @@ def _origin_form(head: RequestHead, target: bytes) -> bytes:
     if slash < 0 or 0 <= mark < slash:
         return b"/" + (rest[mark:] if mark >= 0 else b"")
     return rest[slash:]
-
-
-_REQUEST_FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"))
-_RESPONSE_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade"))
