@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -104,8 +104,9 @@ def memory_pair(
 class Recorder(asyncio.Protocol):
     """A protocol that remembers what happened to it."""
 
-    def __init__(self, *, half_close: bool = False, reply_end: bool = False) -> None:
-        self.half_close = half_close or reply_end
+    def __init__(self, *, half_close: bool = False) -> None:
+        self.half_close = half_close
+        self.on_data: Callable[[], None] | None = None  # called after each data_received
         self.received = bytearray()
         self.events: list[str] = []
         self.error: Exception | None = None
@@ -119,6 +120,8 @@ class Recorder(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.received += data
         self.changed.set()
+        if self.on_data is not None:
+            self.on_data()
 
     def eof_received(self) -> bool:
         self._event("end")

@@ -38,11 +38,15 @@ class Reception(Protocol):
     def left(self, guest: Guest) -> None:
         """The connection is gone, or no guest any more."""
 
+    def late(self, guest: Guest) -> None:
+        """The connection has not logged in within the limit."""
+
 
 class Guest(asyncio.Protocol):
     """One TCP or TLS connection; the protocol of its transport until the first byte tells what it speaks.
 
     `tunnel` is set by the login. A connection without one, and that is no work connection, is dropped at `deadline`.
+    `greeting` is the task that brings the connection here.
     """
 
     def __init__(self, reception: Reception, address: str) -> None:
@@ -50,7 +54,8 @@ class Guest(asyncio.Protocol):
         self.address = address
         self.mux: MuxSession | None = None
         self.tunnel: Tunnel | None = None
-        self.deadline = NEVER
+        self.deadline = reception.deadlines.now + LOGIN_LIMIT
+        self.greeting: asyncio.Task[None]
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -81,7 +86,12 @@ class Guest(asyncio.Protocol):
 
     def expired(self) -> None:
         """Not logged in within the limit."""
+        self.reception.late(self)
+
+    def drop(self) -> None:
+        """Close the connection without a word, whatever state it is in."""
         self.gone()
+        self.greeting.cancel()
         if self._transport is not None:
             self._transport.abort()
 

@@ -317,6 +317,21 @@ class MuxStream(asyncio.Transport):
         self._protocol.connection_lost(error)
 
 
+class _Probe:
+    """Somebody waits for the answer to a ping."""
+
+    def __init__(self, answer: asyncio.Future[bool], deadline: float) -> None:
+        self.answer = answer
+        self.deadline = deadline
+
+    def settle(self, alive: bool) -> None:
+        if not self.answer.done():
+            self.answer.set_result(alive)
+
+    def expired(self) -> None:
+        self.settle(False)
+
+
 class MuxSession(asyncio.Protocol):
     """One yamux session; attach it to a connected transport.
 
@@ -362,7 +377,7 @@ class MuxSession(asyncio.Protocol):
         self._pings = 0
         self._ping: tuple[int, float] | None = None  # value and time of the ping that waits for its answer
         self._heard = False  # anything since that ping
-        self._probes: dict[int, asyncio.Future[None]] = {}
+        self._probes: dict[int, _Probe] = {}
         self._gone = asyncio.Event()
 
     @property
@@ -397,17 +412,15 @@ class MuxSession(asyncio.Protocol):
         """Is the peer alive? Asks, and waits up to `seconds` for the answer."""
         if self.is_closing():
             return False
-        answer: asyncio.Future[None] = self.loop.create_future()
+        probe = _Probe(self.loop.create_future(), self._deadlines.now + seconds)
         value = self._send_ping()
-        self._probes[value] = answer
+        self._probes[value] = probe
+        self._deadlines.watch(probe)
         try:
-            async with asyncio.timeout(seconds):
-                await answer
-        except TimeoutError:
-            return False
+            return await probe.answer
         finally:
-            self._probes.pop(value, None)
-        return not self.is_closing()
+            self._deadlines.drop(probe)
+            del self._probes[value]
 
     def close(self, reason: str) -> None:
         """End the session: streams are lost, but what they have written is sent."""
@@ -469,9 +482,8 @@ class MuxSession(asyncio.Protocol):
         self._deadlines.drop(self)
         self._lose_streams()
         self._gone.set()
-        for answer in self._probes.values():
-            if not answer.done():
-                answer.set_result(None)
+        for probe in self._probes.values():
+            probe.settle(False)
         if self._lost is not None:
             self._lost()
 
@@ -590,8 +602,8 @@ class MuxSession(asyncio.Protocol):
             self.send_control(yamux.ping(frame.length, reply=True))
             return
         probe = self._probes.get(frame.length)
-        if probe is not None and not probe.done():
-            probe.set_result(None)
+        if probe is not None:
+            probe.settle(True)
         if self._ping is not None and frame.length == self._ping[0]:
             self.round_trip = self.loop.time() - self._ping[1]
             self._ping = None

@@ -88,7 +88,6 @@ class TunnelServer:
         self._guests_from: Counter[str] = Counter()
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
-        self._greeting: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen. Raises ListenError, with nothing left open."""
@@ -128,10 +127,8 @@ class TunnelServer:
     async def close(self) -> None:
         """End all tunnels; waits up to CLOSE_LIMIT for the clients to take what was sent."""
         self.stop_accepting()
-        for task in list(self._greeting):
-            task.cancel()
         for guest in list(self._guests):
-            guest.expired()
+            guest.drop()
         tunnels = list(self._tunnels.values())
         for tunnel in tunnels:
             tunnel.close("HaRP stops")
@@ -167,44 +164,34 @@ class TunnelServer:
         guest = Guest(self, address)
         self._guests.add(guest)
         self._guests_from[address] += 1
-        task = asyncio.create_task(self._greet(guest, sock))
-        self._greeting.add(task)
-        task.add_done_callback(self._greeting.discard)
+        self.deadlines.watch(guest)
+        guest.greeting = asyncio.create_task(self._greet(guest, sock))
 
     async def _greet(self, guest: Guest, sock: socket.socket) -> None:
-        """Find out whether it is TLS, and hand the connection to `guest`, who has what is left of its time."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + LOGIN_LIMIT
+        """Find out whether it is TLS, and hand the connection to `guest`."""
         handed_over = connected = False
         try:
-            async with asyncio.timeout_at(deadline):
-                tls = await self._sniff(sock)
-                handed_over = True  # from here on the loop closes the socket
-                await loop.connect_accepted_socket(
-                    lambda: guest,
-                    sock,
-                    ssl=tls,
-                    ssl_handshake_timeout=LOGIN_LIMIT if tls else None,
-                    ssl_shutdown_timeout=CLOSE_LIMIT if tls else None,
-                )
+            tls = await self._sniff(sock)
+            handed_over = True  # from here on the loop closes the socket
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: guest,
+                sock,
+                ssl=tls,
+                ssl_handshake_timeout=LOGIN_LIMIT if tls else None,
+                ssl_shutdown_timeout=CLOSE_LIMIT if tls else None,
+            )
             connected = True
         except _NotWelcome as error:
             if error.args:
                 log.info("tunnel connection dropped", address=guest.address, reason=str(error))
-        except TimeoutError:
-            log.info("tunnel connection dropped", address=guest.address, reason="silent before the login")
         except OSError as error:  # a failed handshake is one
-            log.info(
-                "tunnel connection dropped", address=guest.address, reason=f"TLS: {str(error) or type(error).__name__}"
-            )
+            reason = str(error) or type(error).__name__
+            log.info("tunnel connection dropped", address=guest.address, reason=f"TLS: {reason}")
         finally:
             if not handed_over:
                 sock.close()
             if not connected:
                 self.left(guest)
-        if connected and guest in self._guests:
-            guest.deadline = deadline
-            self.deadlines.watch(guest)
 
     async def _sniff(self, sock: socket.socket) -> ssl.SSLContext | None:
         """The TLS context to use. Looks at one byte only: a handshake may come in several segments (F 6.5)."""
@@ -233,6 +220,11 @@ class TunnelServer:
             self._guests_from[guest.address] -= 1
             if not self._guests_from[guest.address]:
                 del self._guests_from[guest.address]
+
+    def late(self, guest: Guest) -> None:
+        """As Reception."""
+        log.info("tunnel connection dropped", address=guest.address, reason=f"no login within {LOGIN_LIMIT:g} s")
+        guest.drop()
 
     def hello(self, opening: Opening, payload: bytes) -> None:
         """As Reception."""

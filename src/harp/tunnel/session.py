@@ -125,7 +125,7 @@ class Tunnel(asyncio.Protocol):
         self._reader = MessageReader(channel.version)
         self._pool_count = min(max(login.pool_count, 0), MAX_POOL)
         self._pool: deque[Work] = deque()
-        self._waiters: deque[asyncio.Future[Work]] = deque()
+        self._waiters: deque[_Waiter] = deque()
         self._held: dict[str, Claim] = {}
         self._unconfirmed: dict[str, int] = {}  # claim -> the work stream, counted from login, that confirms it
         self._requested = 0  # work streams, since login
@@ -173,9 +173,7 @@ class Tunnel(asyncio.Protocol):
         self._held.clear()
         self._owner.ended(self)
         while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_exception(TunnelAway(f"the tunnel was closed: {reason}"))
+            self._waiters.popleft().fail(f"the tunnel was closed: {reason}")
         pool, self._pool = self._pool, deque()
         if self.mux is not None:  # its streams end with it
             self.mux.abort(reason) if abort else self.mux.close(reason)
@@ -339,9 +337,9 @@ class Tunnel(asyncio.Protocol):
 
     def _store(self, work: Work) -> None:
         while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(work)
+            work_for = self._waiters.popleft().work
+            if not work_for.done():
+                work_for.set_result(work)
                 return
         if self.closed or len(self._pool) >= self._pool_count + SPARE_POOL:
             work.transport.close()
@@ -353,29 +351,42 @@ class Tunnel(asyncio.Protocol):
             self._pool.remove(work)
 
     async def _wait_for_work(self) -> Work:
+        """Ask for a work stream and wait for it; the first in the queue gets the first that comes."""
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), self._deadlines.now + WORK_LIMIT)
+        self._deadlines.watch(waiter)
         try:
-            async with asyncio.timeout(WORK_LIMIT):
-                while True:
-                    work = await self._next_work()
-                    if not work.transport.is_closing():
-                        return work
-        except TimeoutError:
-            raise TunnelAway(f"the client gave no work stream within {WORK_LIMIT:g} s") from None
-
-    async def _next_work(self) -> Work:
-        if self.closed:
-            raise TunnelAway("the tunnel was closed")
-        waiter: asyncio.Future[Work] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        self._request_work()
-        try:
-            return await waiter
+            while True:
+                if self.closed:
+                    raise TunnelAway("the tunnel was closed")
+                self._waiters.append(waiter)
+                self._request_work()
+                work = await waiter.work
+                if not work.transport.is_closing():
+                    return work
+                waiter.work = asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._store(waiter.result())  # it came in the same moment
-            elif waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if waiter.work.done() and not waiter.work.cancelled() and waiter.work.exception() is None:
+                self._store(waiter.work.result())  # it came in the same moment
             raise
+        finally:
+            self._deadlines.drop(waiter)
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+
+class _Waiter:
+    """A connection that waits for a work stream."""
+
+    def __init__(self, work: asyncio.Future[Work], deadline: float) -> None:
+        self.work = work
+        self.deadline = deadline
+
+    def fail(self, reason: str) -> None:
+        if not self.work.done():
+            self.work.set_exception(TunnelAway(reason))
+
+    def expired(self) -> None:
+        self.fail(f"the client gave no work stream within {WORK_LIMIT:g} s")
 
 
 def _granted(claim: Claim) -> NewProxyResp:
