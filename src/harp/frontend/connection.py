@@ -69,6 +69,7 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, gate: Gate, *, secure: bool) -> None:
         self.secure = secure
         self.peer = ""  # address of the other end, as text; "" on unix sockets
+        self.peer_bytes = b""  # the same, for headers
         self.deadline = NEVER
         self.blocked = False
         self.head: RequestHead | None = None
@@ -103,6 +104,7 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         host = peer[0] if isinstance(peer, tuple) else ""
         self.peer = self.address = host.removeprefix("::ffff:")  # IPv4 on a dual-stack socket is IPv4
+        self.peer_bytes = self.peer.encode() or b"127.0.0.1"
         refused = self._gate.opened(self)
         if refused is not None:
             self.head = None

@@ -34,9 +34,11 @@ log = structlog.get_logger()
 
 CONTROL = Inner("control")
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
+REMEMBERED = 512  # bytes; longer forwarding headers are built anew each time
 MOST_FACTS = 4  # facts fetched for one request; two are ever needed, a changing cache may ask again
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
+_TOLD = FORWARDED | {b"aa-request-id"}
 _PREFIX = re.compile(rb"(?:/[A-Za-z0-9._~-]+)+").fullmatch
 
 
@@ -186,18 +188,12 @@ class Gate:
             self._log(connection, note)
 
     def request_id(self, connection: ClientConnection) -> bytes:
-        """The sender's id where it has a say, else one of our own. Asked once per request."""
-        if connection.request_id:
-            return connection.request_id
-        connection.request_id = self._new_id(connection)
+        """The id of the request under way: the sender's where it has a say, else one of our own."""
+        if not connection.request_id:
+            connection.request_id = self._new_id()
         return connection.request_id
 
-    def _new_id(self, connection: ClientConnection) -> bytes:
-        head = connection.head
-        if head is not None and self._addresses.is_neighbour(connection.peer):
-            given = head.get(b"x-request-id") or head.get(b"aa-request-id")
-            if given is not None and _REQUEST_ID(given):
-                return given
+    def _new_id(self) -> bytes:
         return b"%b-%x" % (self._id_prefix, next(self._ids))
 
     def drain(self) -> None:
@@ -230,25 +226,27 @@ class Gate:
         """
         neighbour = self._addresses.is_neighbour(connection.peer)
         proto = b"https" if connection.secure else b"http"
-        host = b""
-        chain = []
+        host = chain = request_id = b""
         for name, value in head.special:
             if name == b"host":
                 host = host or value
-            elif neighbour and name in FORWARDED:
+            elif neighbour and name in _TOLD:
                 if name == b"x-forwarded-for":
-                    chain.append(value)
-                elif name == b"x-forwarded-proto" and value in (b"http", b"https"):
-                    proto = value
+                    chain += value + b", "
+                elif name == b"x-forwarded-proto":
+                    proto = value if value in (b"http", b"https") else proto
                 elif name == b"x-forwarded-host":
                     host = value
-                elif name == b"x-forwarded-prefix" and _PREFIX(value):
-                    prefix = value + prefix
-        chain.append(connection.peer.encode() or b"127.0.0.1")
+                elif name == b"x-forwarded-prefix":
+                    prefix = value + prefix if _PREFIX(value) else prefix
+                elif _REQUEST_ID(value):
+                    request_id = value
+        connection.request_id = request_id or self._new_id()
+        lines = (
+            _forwarding_lines if len(chain) + len(host) + len(prefix) <= REMEMBERED else _forwarding_lines.__wrapped__
+        )
         return (
-            b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
-            b"x-forwarded-prefix: %b\r\nx-request-id: %b\r\n"
-            % (b", ".join(chain), proto, host, prefix, self.request_id(connection))
+            lines(chain + connection.peer_bytes, proto, host, prefix) + b"x-request-id: %b\r\n" % connection.request_id
         )
 
     def _tell_stripped(self, verdict: Forward) -> None:
@@ -286,6 +284,16 @@ def _target(host: str, port: int) -> Target:
 def target_of(record: ExApp) -> Target:
     """Where an ExApp is reached: a loopback host means the tunnel of that port (A 5.1)."""
     return _target(record.host, record.port)
+
+
+@lru_cache(maxsize=1024)
+def _forwarding_lines(chain: bytes, proto: bytes, host: bytes, prefix: bytes) -> bytes:
+    return b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nx-forwarded-prefix: %b\r\n" % (
+        chain,
+        proto,
+        host,
+        prefix,
+    )
 
 
 def _identity(verdict: Forward) -> bytes:
