@@ -318,6 +318,32 @@ async def test_a_nextcloud_without_appapi_is_not_ready(nextcloud: FakeNextcloud,
     assert "is AppAPI enabled" in instance.last_error
 
 
+async def test_readiness_is_kept_fresh_in_the_background(nextcloud: FakeNextcloud, instance: Instance) -> None:
+    nextcloud.open.clear()
+    for _ in range(5):
+        instance.keep_probed()
+    await nextcloud.wait_for(1)
+    joining = asyncio.create_task(instance.probe())
+    await asyncio.sleep(0)
+    nextcloud.open.set()
+    assert await joining
+    assert len(nextcloud.asked) == 1
+
+
+async def test_news_of_any_kind_makes_a_probe_needless(
+    nextcloud: FakeNextcloud, instance: Instance, clock: Clock
+) -> None:
+    await instance.probe()
+    clock.move(29)
+    instance.keep_probed()
+    await served(instance, call())
+    assert [asked.target.partition("=")[2] for asked in nextcloud.asked] == ["app_api", "hello"]
+    clock.move(30)
+    instance.keep_probed()
+    await nextcloud.wait_for(3)
+    await instance.probe()
+
+
 async def test_probing_asks_for_an_id_that_no_app_can_have(nextcloud: FakeNextcloud, instance: Instance) -> None:
     await instance.probe()
     assert nextcloud.asked[0].target.endswith("exapp-meta?appId=app_api")

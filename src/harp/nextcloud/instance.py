@@ -22,6 +22,9 @@ K = TypeVar("K")
 T = TypeVar("T")
 log = structlog.get_logger()
 
+PROBE_INTERVAL = 30.0  # seconds without news of a Nextcloud that answered
+RETRY_INTERVAL = 5.0  # seconds between probes of one that did not
+
 _STOPPING = Trouble("HaRP is stopping")
 
 
@@ -41,6 +44,7 @@ class Instance:
         self.reachable: bool | None = None  # by the latest answer; None = not asked yet
         self.last_error = ""  # the latest trouble
         self.last_success: float | None = None  # when Nextcloud answered last, on the clock of `now`
+        self._noted = float("-inf")  # when the facts of readiness were last seen to
         self._now = now
         self._client = NextcloudClient(settings.nextcloud, settings.shared_key, now)
         self._records_asked: dict[str, asyncio.Task[RecordFact]] = {}
@@ -76,6 +80,13 @@ class Instance:
         """Ask Nextcloud something harmless, for readiness. An id that no app can have costs no throttling (A 5.3)."""
         await _result(self._ask_record(CONTROL))
         return bool(self.reachable)
+
+    def keep_probed(self) -> None:
+        """Probe in the background when the facts of readiness have become old. Call it as often as you like."""
+        now = self._now()
+        if now - self._noted >= (PROBE_INTERVAL if self.reachable else RETRY_INTERVAL):
+            self._noted = now
+            self._ask_record(CONTROL)
 
     # What others tell
 
@@ -147,6 +158,7 @@ class Instance:
 
     def _note(self, fact: RecordFact | VisitorFact) -> None:
         """Keep the facts of readiness, and log when they change."""
+        self._noted = self._now()
         if isinstance(fact, Trouble) or (isinstance(fact, UnknownApp) and fact.no_appapi):
             if self.reachable is not False or self.last_error != fact.reason:
                 log.warning("nextcloud_trouble", url=self.url, reason=fact.reason)
