@@ -22,6 +22,7 @@ from harp.settings import load
 
 KEY = "correct horse battery staple"
 LEAST = {"HP_SHARED_KEY": KEY, "NC_INSTANCE_URL": "https://cloud.example.com"}
+WITHOUT_FILES = {**LEAST, "HP_CERTS_DIR": "/nowhere", "HP_FRP_DISABLE_TLS": "true"}
 
 SMALL = {
     "HP_EXAPPS_ADDRESS": "127.0.0.1:0",
@@ -57,7 +58,7 @@ def test_no_command_and_an_unknown_one_are_usage_errors(capsys: pytest.CaptureFi
 
 
 def test_check_passes_good_settings_and_shows_them_without_the_key(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check({**LEAST, "HP_TIMEOUT_CLIENT": "20s"}) == 0
+    assert check({**WITHOUT_FILES, "HP_TIMEOUT_CLIENT": "20s"}) == 0
     out, err = capsys.readouterr()
     lines = {tuple(line.split(maxsplit=2)) for line in out.splitlines()}
     assert ("*", "HP_TIMEOUT_CLIENT", "20s") in lines
@@ -68,13 +69,12 @@ def test_check_passes_good_settings_and_shows_them_without_the_key(capsys: pytes
 
 def test_check_shows_the_fingerprint_of_a_key_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "key").write_text(KEY)
-    env = {"HP_SHARED_KEY_FILE": str(tmp_path / "key"), "NC_INSTANCE_URL": "https://cloud.example.com"}
-    assert check(env) == 0
+    assert check({**WITHOUT_FILES, "HP_SHARED_KEY": "", "HP_SHARED_KEY_FILE": str(tmp_path / "key")}) == 0
     assert fingerprint(KEY) in capsys.readouterr().out
 
 
 def test_check_gives_no_fingerprint_of_a_short_key(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check({**LEAST, "HP_SHARED_KEY": "hunter2"}) == 0
+    assert check({**WITHOUT_FILES, "HP_SHARED_KEY": "hunter2"}) == 0
     out = capsys.readouterr().out
     assert fingerprint("hunter2") not in out
     assert "1 warning:\n  HP_SHARED_KEY: " in out
@@ -90,6 +90,32 @@ def test_check_fails_with_every_problem_and_every_warning(capsys: pytest.Capture
         "HP_BAN_ACTION",
     ]
     assert "2 warnings:" in out
+
+
+def test_check_fails_for_a_certificate_that_https_cannot_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cert.pem").write_text("no certificate")
+    assert check({**LEAST, "HP_CERTS_DIR": str(tmp_path)}) == 1
+    err = capsys.readouterr().err
+    assert "1 problem with the settings:\n  HP_CERTS_DIR: " in err
+    assert "cert.pem" in err
+
+
+def test_check_fails_for_tunnel_certificates_that_cannot_be_used_or_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken" / "frp").mkdir(parents=True)
+    (tmp_path / "broken" / "frp" / "server.crt").touch()
+    (tmp_path / "file").touch()
+    for place in ("broken", "file"):
+        assert check({**LEAST, "HP_CERTS_DIR": str(tmp_path / place)}) == 1
+        assert f"HP_CERTS_DIR: {tmp_path / place}" in capsys.readouterr().err
+
+
+def test_check_changes_nothing(tmp_path: Path) -> None:
+    assert check({**LEAST, "HP_CERTS_DIR": str(tmp_path / "certs")}) == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", ["run", "check", "health"])

@@ -80,10 +80,15 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def check(env: Mapping[str, str]) -> int:
-    """Print what there is to say about the settings in `env`; 1 when they cannot be used. No secret is printed."""
+    """Print what there is to say about the settings in `env` and the files they name; 1 when they cannot be used.
+
+    No secret is printed.
+    """
+    from harp.checks import problems_of  # noqa: PLC0415
     from harp.settings import examine  # noqa: PLC0415
 
     reading = examine(env)
+    problems = reading.problems if reading.settings is None else problems_of(reading.settings)
     print("Settings in effect (* = given, others are defaults):")
     width = max(len(value.name) for value in reading.values)
     for value in reading.values:
@@ -95,8 +100,8 @@ def check(env: Mapping[str, str]) -> int:
         print(f"\n{_count(reading.warnings, 'warning')}:")
         print("\n".join(f"  {warning}" for warning in reading.warnings))
     sys.stdout.flush()
-    if reading.problems:
-        _say_problems(reading.problems)
+    if problems:
+        _say_problems(problems)
         return 1
     print("\nThese settings can be used.")
     return 0

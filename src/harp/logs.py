@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import BinaryIO
 
@@ -61,6 +62,7 @@ def configure(logs: Logs, secrets: Iterable[str] = (), stream: BinaryIO | None =
     level = LEVELS[logs.level]
     structlog.configure(
         processors=[
+            add_time,
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
             Redactor(secrets),
@@ -78,16 +80,16 @@ def configure(logs: Logs, secrets: Iterable[str] = (), stream: BinaryIO | None =
 
 def _json() -> list[Processor]:
     return [
-        structlog.processors.TimeStamper("iso", utc=True),
         structlog.processors.JSONRenderer(lambda event, **_: msgspec.json.encode(event, enc_hook=repr)),
     ]
 
 
 def _text(*, colors: bool) -> list[Processor]:
-    render = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+    render = structlog.dev.ConsoleRenderer(
+        colors=colors, exception_formatter=structlog.dev.plain_traceback, timestamp_key="time"
+    )
     return [
         escape,
-        structlog.processors.TimeStamper("%Y-%m-%d %H:%M:%S", utc=False),
         lambda logger, name, event: render(logger, name, event).encode(errors="backslashreplace"),
     ]
 
@@ -146,6 +148,16 @@ class Redactor:
             if secret in text:
                 text = text.replace(secret, HIDDEN)
         return text
+
+
+def timestamp() -> str:
+    """Now, as every line of ours begins: UTC with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def add_time(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Processor: the time comes first, in JSON as well."""
+    return {"time": timestamp(), **event}
 
 
 def is_secret_name(name: str) -> bool:
