@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from harp.loops import event_loop
+from tests.live.engine import Engine, private_engine
 from tests.live.product import Product, running
 from tests.live.tunnels import OWN, start_tunnel
 from tests.live.world import TUNNEL_PORT, World, raise_descriptor_limit
@@ -18,6 +19,13 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], AbstractEventLoop]]:
     """What runs in the test's own process runs on the loop of `harp run`; unit tests use asyncio's."""
     return {"production": event_loop()}
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A Docker engine with nothing in it, once per run: whoever puts something in takes it out again."""
+    with private_engine() as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,390 @@
+"""A Docker engine of the tests' own: a real dockerd with its own data, socket and bridge, and images made on the spot.
+
+Nothing is pulled: base images are trees of Debian packages and single static programs, imported into the engine. The
+larger ones are kept in `.cache/images`. Containers reach this machine, and only it, at `Engine.gateway`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import pytest
+
+from tests.live.peers import path_of, require
+from tests.live.processes import Process
+
+CACHE = Path(__file__).parents[2] / ".cache" / "images"
+MIRROR = "http://deb.debian.org/debian"
+DEBIAN = "harp-test/debian:12"  # Python 3.11, CA certificates, and the user `app`
+BUSYBOX = "harp-test/busybox:1"  # says that it is Alpine, and has a CA bundle where Alpine has it
+SCRATCH = "harp-test/scratch:1"  # nothing but one static program
+DEBIAN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEBIAN_PACKAGES = ("python3", "python3-venv", "ca-certificates")
+NEVER_NEEDED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/cache/apt", "var/lib/apt/lists")
+APP_UID = 1000
+ENGINE_START = 60.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the engine answered."""
+
+    status: int
+    body: bytes = field(repr=False)
+    seconds: float = 0.0
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def ok(self, *expected: int) -> Answer:
+        """Itself, when the status is one of `expected`."""
+        assert self.status in expected, f"{self.status} instead of {expected}: {self.body[:2000]!r}"
+        return self
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("engine", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Engine:
+    """A running engine, spoken to directly, beside HaRP: to prepare, to look, and to clean up."""
+
+    def __init__(self, path: Path, gateway: str) -> None:
+        self.socket = path
+        self.gateway = gateway  # this machine, as containers of the default network see it
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        content: bytes | io.BufferedReader | None = None,
+        timeout: float = 120,
+        query: Mapping[str, object] | None = None,
+    ) -> Answer:
+        """One request: `body` as JSON, or `content` as a tar."""
+        target = path if query is None else f"{path}?{urlencode(query, doseq=True)}"
+        headers = {"Content-Type": "application/json" if content is None else "application/x-tar"}
+        data = (None if body is None else json.dumps(body)) if content is None else content
+        began = time.monotonic()
+        connection = UnixConnection(self.socket, timeout)
+        try:
+            connection.request(method, target, data, headers, encode_chunked=False)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.read(), time.monotonic() - began)
+        finally:
+            connection.close()
+
+    # Images
+
+    def has_image(self, reference: str) -> bool:
+        return self.call("GET", f"/images/{reference}/json").status == 200
+
+    def import_image(self, reference: str, tree: bytes | io.BufferedReader, *changes: str) -> None:
+        """Make an image of a tar; `changes` are lines of a Dockerfile, such as `CMD ["/bin/sh"]`."""
+        repo, _, tag = reference.rpartition(":")
+        self._stream("/images/create", tree, {"fromSrc": "-", "repo": repo, "tag": tag, "changes": list(changes)})
+
+    def build(self, reference: str, context: bytes, arguments: Mapping[str, str] | None = None) -> str:
+        """Build a Dockerfile with the engine's own builder, without network. What it printed."""
+        query = {"t": reference, "buildargs": json.dumps(dict(arguments or {})), "networkmode": "none", "forcerm": "1"}
+        return self._stream("/build", context, query)
+
+    def _stream(self, path: str, content: bytes | io.BufferedReader, query: Mapping[str, object]) -> str:
+        """A POST that answers JSON lines; fails with what the engine says when one of them is an error."""
+        answer = self.call("POST", path, content=content, timeout=300, query=query).ok(200)
+        lines = [json.loads(line) for line in answer.body.splitlines() if line.strip()]
+        text = "".join(line.get("stream", "") for line in lines)
+        errors = [line["error"] for line in lines if "error" in line]
+        assert not errors, f"{path}: {errors}\n{text}"
+        return text
+
+    # Containers
+
+    def create(self, name: str, image: str, **settings: object) -> str:
+        """Create a container, its own settings in the engine's words. Its id."""
+        body = {"Image": image, **settings}
+        return str(self.call("POST", "/containers/create", body, query={"name": name}).ok(201).json()["Id"])
+
+    def run(self, name: str, image: str, **settings: object) -> str:
+        """Create and start a container. Its id."""
+        identifier = self.create(name, image, **settings)
+        self.call("POST", f"/containers/{identifier}/start").ok(204)
+        return identifier
+
+    def inspect(self, name: str) -> Any:
+        """All that the engine knows of a container."""
+        return self.call("GET", f"/containers/{name}/json").ok(200).json()
+
+    def address(self, name: str, network: str = "bridge") -> str:
+        """The container's address in a network."""
+        return str(self.inspect(name)["NetworkSettings"]["Networks"][network]["IPAddress"])
+
+    def logs(self, name: str) -> str:
+        """What the container has printed, both streams."""
+        return _without_frames(
+            self.call("GET", f"/containers/{name}/logs", query={"stdout": 1, "stderr": 1}).ok(200).body
+        )
+
+    def execute(self, name: str, *argv: str, user: str = "") -> tuple[int, str]:
+        """Run a command in a running container: exit code and output."""
+        body = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(argv), "User": user}
+        identifier = self.call("POST", f"/containers/{name}/exec", body).ok(201).json()["Id"]
+        start = {"Detach": False, "Tty": False}
+        output = _without_frames(self.call("POST", f"/exec/{identifier}/start", start).ok(200).body)
+        return int(self.call("GET", f"/exec/{identifier}/json").ok(200).json()["ExitCode"]), output
+
+    def read(self, name: str, path: str) -> tuple[tarfile.TarInfo, bytes]:
+        """A file of a container, running or not: its entry and its content."""
+        answer = self.call("GET", f"/containers/{name}/archive", query={"path": path}).ok(200)
+        with tarfile.open(fileobj=io.BytesIO(answer.body)) as archive:
+            entry = archive.getmembers()[0]
+            file = archive.extractfile(entry) if entry.isfile() else None
+            return entry, b"" if file is None else file.read()
+
+    def exists(self, name: str, path: str) -> bool:
+        """Is there such a file or directory in the container?"""
+        return self.call("HEAD", f"/containers/{name}/archive", query={"path": path}).status == 200
+
+    def stop(self, name: str, grace: int = 5) -> int:
+        """Stop a container. Its exit code."""
+        self.call("POST", f"/containers/{name}/stop", query={"t": grace}).ok(204, 304)
+        return int(self.inspect(name)["State"]["ExitCode"])
+
+    def until_ended(self, name: str) -> int:
+        """Wait for the end of a container. Its exit code."""
+        return int(self.call("POST", f"/containers/{name}/wait").ok(200).json()["StatusCode"])
+
+    def network(self, name: str) -> str:
+        """A user network with names resolved. The address of this machine in it."""
+        self.call("POST", "/networks/create", {"Name": name}).ok(201)
+        return str(self.call("GET", f"/networks/{name}").ok(200).json()["IPAM"]["Config"][0]["Gateway"])
+
+    def clear(self) -> None:
+        """Remove every container, volume and user network. Images stay."""
+        for container in self.call("GET", "/containers/json", query={"all": 1}).ok(200).json():
+            self.call("DELETE", f"/containers/{container['Id']}", query={"force": 1}).ok(204, 404)
+        for volume in self.call("GET", "/volumes").ok(200).json()["Volumes"] or []:
+            self.call("DELETE", f"/volumes/{quote(volume['Name'])}").ok(204, 404)
+        for network in self.call("GET", "/networks").ok(200).json():
+            if network["Name"] not in {"bridge", "host", "none"}:
+                self.call("DELETE", f"/networks/{network['Id']}").ok(204, 404)
+
+
+def _without_frames(stream: bytes) -> str:
+    """The text in Docker's multiplex frames: kind, three zeros, length of four bytes, and so many bytes."""
+    text = b""
+    while len(stream) >= 8:
+        size = int.from_bytes(stream[4:8], "big")
+        text += stream[8 : 8 + size]
+        stream = stream[8 + size :]
+    return text.decode(errors="replace")
+
+
+@contextmanager
+def private_engine() -> Iterator[Engine]:
+    """A dockerd that runs inside the block and leaves nothing behind. Skips, or fails in CI, where none can run."""
+    require("docker.io", "dockerd", "ip", "umount")
+    if os.geteuid() != 0:
+        pytest.skip("dockerd needs root")
+    directory = Path(tempfile.mkdtemp(prefix="harp-engine-"))
+    try:
+        (directory / "none.json").write_text("{}")  # in place of the machine's own configuration
+        with _bridge() as (bridge, subnet):
+            process = Process(_command(directory, bridge, subnet), directory / "log", env=_environment(directory))
+            engine = Engine(directory / "sock", f"{subnet}.0.1")
+            try:
+                process.until(lambda: _answers(engine), "engine", ENGINE_START)
+                yield engine
+            finally:
+                if process.running and _answers(engine):
+                    engine.clear()  # its networks are bridges of this machine, which it leaves behind
+                process.stop(30)
+    finally:
+        _unmount(directory)
+        shutil.rmtree(directory)
+
+
+def _command(directory: Path, bridge: str, subnet: str) -> list[str]:
+    return [
+        path_of("docker.io", "dockerd"),
+        *("--host", f"unix://{directory / 'sock'}"),
+        *("--data-root", str(directory / "data")),
+        *("--exec-root", str(directory / "exec")),
+        *("--pidfile", str(directory / "pid")),
+        *("--bridge", bridge),
+        *("--default-address-pool", f"base={subnet}.128.0/17,size=24"),
+        # Without the firewall's help containers reach this machine and each other, and nothing else: that is enough.
+        *("--iptables=false", "--ip6tables=false", "--ip-masq=false"),
+        *("--config-file", str(directory / "none.json")),
+        *("--log-level", "warn"),
+    ]
+
+
+def _environment(directory: Path) -> dict[str, str]:
+    return {"PATH": f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin", "HOME": str(directory)}
+
+
+def _answers(engine: Engine) -> bool:
+    try:
+        return engine.call("GET", "/_ping", timeout=5).status == 200
+    except OSError:
+        return False
+
+
+@contextmanager
+def _bridge() -> Iterator[tuple[str, str]]:
+    """A bridge of our own with the address <subnet>.0.1: its name, and the first two numbers of its network."""
+    ip = path_of("iproute2", "ip")
+    taken = subprocess.run([ip, "-4", "route"], check=True, capture_output=True, text=True).stdout
+    for number in range(100, 250):
+        name, subnet = f"harp-test-{number}", f"10.{number}"
+        if f"{subnet}." in taken:
+            continue
+        if subprocess.run([ip, "link", "add", name, "type", "bridge"], check=False, capture_output=True).returncode:
+            continue  # another run beside this one has it
+        try:
+            subprocess.run([ip, "address", "add", f"{subnet}.0.1/24", "dev", name], check=True)
+            subprocess.run([ip, "link", "set", name, "up"], check=True)
+            yield name, subnet
+        finally:
+            subprocess.run([ip, "link", "delete", name], check=False)
+        return
+    pytest.fail("no network is free for a bridge")
+
+
+def _unmount(directory: Path) -> None:
+    """Whatever a killed engine has left mounted."""
+    points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for point in sorted((point for point in points if point.startswith(f"{directory}/")), reverse=True):
+        subprocess.run([path_of("mount", "umount"), "--lazy", point], check=False)
+
+
+# Images
+
+
+def tar_of(files: Mapping[str, bytes | Path | str], *, owner: int = 0) -> bytes:
+    """A tar in memory. Path -> content, a file or directory to take it from, or `-> target` for a link.
+
+    What is a program (it begins with `#!` or as ELF) becomes executable. A path with "/" at its end is a directory
+    for everybody, as /tmp is.
+    """
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w") as archive:
+        for name, value in files.items():
+            if isinstance(value, Path):
+                archive.add(value, name, filter=_plain)
+                continue
+            entry = tarfile.TarInfo(name.rstrip("/"))
+            entry.uid = entry.gid = owner
+            if name.endswith("/"):
+                entry.type, entry.mode = tarfile.DIRTYPE, 0o1777
+                archive.addfile(entry)
+                continue
+            if isinstance(value, str) and value.startswith("-> "):
+                entry.type, entry.linkname = tarfile.SYMTYPE, value.removeprefix("-> ")
+                archive.addfile(entry)
+                continue
+            content = value.encode() if isinstance(value, str) else value
+            entry.size = len(content)
+            entry.mode = 0o755 if content.startswith((b"#!", b"\x7fELF")) else 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    return output.getvalue()
+
+
+def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """An entry of a directory as an image wants it: root's, and no compiled Python."""
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return None if "__pycache__" in entry.name else entry
+
+
+def busybox() -> bytes:
+    """The static program that all of the busybox image is made of."""
+    return Path(path_of("busybox-static", "busybox")).read_bytes()
+
+
+def provide_busybox(engine: Engine) -> str:
+    """The busybox image, made at first use. Its name."""
+    if not engine.has_image(BUSYBOX):
+        applets = subprocess.run(["busybox", "--list"], check=True, capture_output=True, text=True).stdout.split()
+        files: dict[str, bytes | Path | str] = {"bin/busybox": busybox()}
+        files |= {f"bin/{applet}": "-> busybox" for applet in applets if applet != "busybox"}
+        files |= {
+            "etc/os-release": 'NAME="Alpine Linux"\nID=alpine\nVERSION_ID=3.20.0\n',
+            "etc/passwd": f"root:x:0:0:root:/root:/bin/sh\napp:x:{APP_UID}:{APP_UID}:app:/:/bin/sh\n",
+            "etc/group": f"root:x:0:\napp:x:{APP_UID}:\n",
+            "etc/ssl/certs/ca-certificates.crt": "# the system's CAs\n",
+            "tmp/": "",
+        }
+        engine.import_image(BUSYBOX, tar_of(files), 'CMD ["/bin/sh"]', "ENV PATH=/bin")
+    return BUSYBOX
+
+
+def provide_scratch(engine: Engine) -> str:
+    """An image of one static program and nothing else. Its name."""
+    if not engine.has_image(SCRATCH):
+        engine.import_image(SCRATCH, tar_of({"busybox": busybox()}), 'CMD ["/busybox", "sleep", "3600"]')
+    return SCRATCH
+
+
+def provide_debian(engine: Engine) -> str:
+    """The Debian image with Python, made at first use. Its name."""
+    if not engine.has_image(DEBIAN):
+        with debian_tree().open("rb") as tree:
+            engine.import_image(DEBIAN, tree, 'CMD ["/bin/sh"]', f"ENV PATH={DEBIAN_PATH}")
+    return DEBIAN
+
+
+def debian_tree() -> Path:
+    """Debian 12 as a tar, from the cache or made in about a minute."""
+    tree = CACHE / "debian-12-python.tar"
+    if tree.exists():
+        return tree
+    debootstrap = path_of("debootstrap", "debootstrap")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="harp-debian-") as directory:
+        root = Path(directory) / "root"
+        include = f"--include={','.join(DEBIAN_PACKAGES)}"
+        made = subprocess.run(
+            [debootstrap, "--variant=minbase", include, "bookworm", str(root), MIRROR],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert made.returncode == 0, made.stdout[-4000:] + made.stderr[-2000:]
+        for path in NEVER_NEEDED:
+            shutil.rmtree(root / path, ignore_errors=True)
+        with (root / "etc/passwd").open("a") as users:
+            users.write(f"app:x:{APP_UID}:{APP_UID}:app:/tmp:/bin/sh\n")
+        with (root / "etc/group").open("a") as groups:
+            groups.write(f"app:x:{APP_UID}:\n")
+        unfinished = tree.with_suffix(f".{os.getpid()}")
+        subprocess.run(["tar", "-C", str(root), "-cf", str(unfinished), "."], check=True)
+        unfinished.replace(tree)  # whole, or not there: other runs look for it as well
+    return tree
