@@ -164,7 +164,6 @@ async def test_a_stale_record_serves_while_nextcloud_is_in_trouble(
     assert isinstance(await served(instance, request), Forward)
     await instance.fetch(NeedRecord("hello"), request)
     assert isinstance(request.record, ExApp)
-    assert instance.reachable is False
 
 
 async def test_an_app_that_is_gone_from_nextcloud_goes_with_the_next_refresh(
@@ -280,10 +279,12 @@ async def test_enough_strikes_are_a_ban_that_can_be_lifted(instance: Instance, c
 
 
 async def test_each_fact_is_logged_once_and_without_secrets(nextcloud: FakeNextcloud, instance: Instance) -> None:
-    nextcloud.record = Answer(body={**RECORD, "routes": [{"url": "[", "access_level": 0}]})
-    nextcloud.script.extend([Answer(500), Answer(500)])
+    nextcloud.record = Answer(500)
     with capture_logs() as events:
-        for _ in range(4):
+        await served(instance, call())
+        await instance.probe()
+        nextcloud.record = Answer(body={**RECORD, "routes": [{"url": "[", "access_level": 0}]})
+        for _ in range(3):
             await served(instance, call())
         await instance.fetch(NeedRecord("hello"), call())  # the same record again is no news
         for _ in range(11):
@@ -309,6 +310,28 @@ async def test_readiness_is_unknown_until_nextcloud_has_been_asked(
     assert (instance.reachable, instance.last_error, instance.last_success) == (True, "", clock.now)
     nextcloud.record = Answer(500)
     assert not await instance.probe()
+    assert (instance.reachable, instance.last_error) == (False, "Nextcloud answers 500")
+
+
+async def test_trouble_with_one_visitor_says_nothing_about_nextcloud_until_a_probe_does(
+    nextcloud: FakeNextcloud, instance: Instance, clock: Clock
+) -> None:
+    await served(instance, call())
+    clock.move(10)
+    nextcloud.script.append(Answer(429))
+    request = call(b"/exapps/hello/public", SESSION)
+    await instance.fetch(NeedVisitor("hello"), request)
+    assert isinstance(request.visitor, Trouble)
+    await nextcloud.wait_for(3)
+    assert "appId=app_api" in nextcloud.asked[2].target
+    await instance.probe()
+    assert instance.reachable
+
+
+async def test_a_request_that_meets_an_outage_has_it_noticed(nextcloud: FakeNextcloud, instance: Instance) -> None:
+    nextcloud.record = Answer(500)
+    await served(instance, call())
+    await instance.probe()
     assert (instance.reachable, instance.last_error) == (False, "Nextcloud answers 500")
 
 

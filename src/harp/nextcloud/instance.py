@@ -41,8 +41,8 @@ class Instance:
         self.records = RecordCache(settings.nextcloud.record_lifetime, now)
         self.sessions = SessionCache(settings.nextcloud.session_lifetime, now, key=token_bytes(32))
         self.bans = BanList(settings.bans, now)
-        self.reachable: bool | None = None  # by the latest answer; None = not asked yet
-        self.last_error = ""  # the latest trouble
+        self.reachable: bool | None = None  # None = not asked yet
+        self.last_error = ""  # why it is not reachable
         self.last_success: float | None = None  # when Nextcloud answered last, on the clock of `now`
         self._noted = float("-inf")  # when the facts of readiness were last seen to
         self._now = now
@@ -83,8 +83,11 @@ class Instance:
 
     def keep_probed(self) -> None:
         """Probe in the background when the facts of readiness have become old. Call it as often as you like."""
+        self._probe_after(PROBE_INTERVAL if self.reachable else RETRY_INTERVAL)
+
+    def _probe_after(self, seconds: float) -> None:
         now = self._now()
-        if now - self._noted >= (PROBE_INTERVAL if self.reachable else RETRY_INTERVAL):
+        if now - self._noted >= seconds:
             self._noted = now
             self._ask_record(CONTROL)
 
@@ -137,7 +140,7 @@ class Instance:
             return _STOPPING
         changes = self.records.changes
         fact = await self._client.record(app_id)
-        self._note(fact)
+        self._note(fact, probe=app_id == CONTROL)
         if isinstance(fact, Trouble) or self.records.changes != changes:  # the control API's word is newer than this
             return self.records.get(app_id) or fact
         if isinstance(fact, ExApp):
@@ -156,17 +159,23 @@ class Instance:
             self.sessions.put(self._digest(call), seen.fact)
         return seen.fact
 
-    def _note(self, fact: RecordFact | VisitorFact) -> None:
-        """Keep the facts of readiness, and log when they change."""
-        self._noted = self._now()
-        if isinstance(fact, Trouble) or (isinstance(fact, UnknownApp) and fact.no_appapi):
+    def _note(self, fact: RecordFact | VisitorFact, *, probe: bool = False) -> None:
+        """Keep the facts of readiness, and log when they change.
+
+        Any good answer is good news. Trouble with one app or one visitor may be their own: a probe tells.
+        """
+        if not isinstance(fact, Trouble) and not (isinstance(fact, UnknownApp) and fact.no_appapi):
+            if not self.reachable:
+                log.info("nextcloud_answers", url=self.url)
+            self.reachable, self.last_error = True, ""
+            self.last_success = self._noted = self._now()
+        elif probe:
             if self.reachable is not False or self.last_error != fact.reason:
                 log.warning("nextcloud_trouble", url=self.url, reason=fact.reason)
             self.reachable, self.last_error = False, fact.reason
-            return
-        if not self.reachable:
-            log.info("nextcloud_answers", url=self.url)
-        self.reachable, self.last_error, self.last_success = True, "", self._now()
+            self._noted = self._now()
+        else:
+            self._probe_after(RETRY_INTERVAL)
 
     def _report(self, record: ExApp) -> None:
         """Log a record that is news, and compile its routes while nobody waits for them."""
