@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from hashlib import sha256
@@ -122,6 +123,27 @@ async def test_stopping_ends_streams_and_says_going_away_to_websockets(client: C
     assert await events.read() == b""
     assert hello.socket is not None
     assert not hello.socket.exists()
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        "GET /static/1000000000 HTTP/1.1\r\n",
+        "GET /sse?interval=0.001 HTTP/1.1\r\n",
+        "PUT /upload HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n",
+        "PUT /upload HTTP/1.1\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n",
+    ],
+)
+async def test_a_caller_that_leaves_in_the_middle_is_no_error(
+    hello: Hello, request_head: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = "".join(f"{name}: {value}\r\n" for name, value in signed().items())
+    reader, writer = await asyncio.open_unix_connection(str(hello.socket))
+    writer.write(f"{request_head}Host: hello\r\n{headers}\r\n".encode())
+    assert (await reader.readline()).startswith((b"HTTP/1.1 200", b"HTTP/1.1 100"))
+    writer.transport.abort()
+    await hello.stop()
+    assert caplog.records == []
 
 
 def test_its_record_has_a_route_for_every_level() -> None:
