@@ -8,6 +8,7 @@ from typing import Protocol
 
 from harp.errors import HarpError
 from harp.net.deadlines import NEVER, Deadlines
+from harp.net.listen import ListenError
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.tunnel.loopback import Loopback
 from harp.wire.frp import NewProxy, StartWorkConn, encode
@@ -120,7 +121,7 @@ class Claims:
         if self._listen:
             try:
                 claim.loopback = Loopback(port, claim.connect_for)
-            except OSError as error:
+            except ListenError as error:
                 raise ClaimRefused("port unavailable") from error
         self._by_name[name] = self._by_port[port] = claim
         return claim

@@ -21,7 +21,7 @@ Connect = Callable[[Peer, Peer, ProtocolFactory], Awaitable[tuple[asyncio.Transp
 
 
 class Loopback:
-    """Pipes each connection to 127.0.0.1:`port` into a stream of its own. Raises OSError when the port is in use."""
+    """Pipes each connection to 127.0.0.1:`port` into a stream of its own. Raises ListenError when it is in use."""
 
     def __init__(self, port: int, connect: Connect) -> None:
         self._port = port

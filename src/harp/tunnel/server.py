@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from harp.net.deadlines import Deadlines
-from harp.net.listen import ListenError, bound_socket, text_of
+from harp.net.listen import ListenError, bound_socket
 from harp.net.ports import PortTable
 from harp.settings import Settings
 from harp.tunnel.claims import Claims
@@ -87,7 +87,6 @@ class TunnelServer:
         self._guests: set[Guest] = set()
         self._guests_from: Counter[str] = Counter()
         self._sockets: list[socket.socket] = []
-        self._accepting: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Listen. Raises ListenError, with nothing left open."""
@@ -97,15 +96,21 @@ class TunnelServer:
                 self._sockets.append(sock)
                 sock.listen(BACKLOG)
                 sock.setblocking(False)
-        except OSError as error:
+        except ListenError:
             self.stop_accepting()
-            raise ListenError(f"cannot listen on {text_of(address)}: {error.strerror or error}") from error
-        self._accepting = [asyncio.create_task(self._accept(sock)) for sock in self._sockets]
+            raise
+        for sock in self._sockets:
+            self._resume_accepting(sock)
 
     @property
     def bound_ports(self) -> list[int]:
-        """The ports that are listened on, in the order of the addresses."""
-        return [sock.getsockname()[1] for sock in self._sockets]
+        """The TCP ports that are listened on, in the order of the addresses."""
+        return [sock.getsockname()[1] for sock in self._sockets if sock.family != socket.AF_UNIX]
+
+    @property
+    def guests(self) -> int:
+        """Connections that have not logged in."""
+        return len(self._guests)
 
     def set_tls(self, tls: ssl.SSLContext) -> None:
         """Use `tls` for connections from now on."""
@@ -117,12 +122,10 @@ class TunnelServer:
 
     def stop_accepting(self) -> None:
         """Take no new connection; tunnels go on."""
-        for task in self._accepting:
-            task.cancel()
-        self._accepting = []
-        for sock in self._sockets:
+        sockets, self._sockets = self._sockets, []
+        for sock in sockets:
+            asyncio.get_running_loop().remove_reader(sock)
             sock.close()
-        self._sockets = []
 
     async def close(self) -> None:
         """End all tunnels; waits up to CLOSE_LIMIT for the clients to take what was sent."""
@@ -142,17 +145,22 @@ class TunnelServer:
 
     # Accepting
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, peer = await loop.sock_accept(listener)
-            except OSError as error:
-                if error.errno in OUT_OF_RESOURCES:
-                    log.error("tunnel connections cannot be accepted", reason=error.strerror)
-                    await asyncio.sleep(ACCEPT_PAUSE)
-                continue
-            self._admit(sock, _bare_address(peer))
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, peer = listener.accept()
+        except OSError as error:  # mostly a client that has gone away again
+            if error.errno in OUT_OF_RESOURCES:
+                log.error("tunnel connections cannot be accepted", reason=error.strerror)
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listener)
+                loop.call_later(ACCEPT_PAUSE, self._resume_accepting, listener)
+            return
+        sock.setblocking(False)
+        self._admit(sock, _bare_address(peer))
+
+    def _resume_accepting(self, listener: socket.socket) -> None:
+        if listener in self._sockets:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def _admit(self, sock: socket.socket, address: str) -> None:
         full = len(self._guests) + len(self._tunnels) >= self._settings.limits.tunnels
@@ -337,6 +345,8 @@ async def _readable(sock: socket.socket) -> None:
 
 def _keep_alive(sock: socket.socket) -> None:
     """Notice dead clients that have no yamux pings, in about two minutes."""
+    if sock.family == socket.AF_UNIX:
+        return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in KEEPALIVE:
         if hasattr(socket, name):  # not everywhere the same
