@@ -396,6 +396,7 @@ def test_zero_switches_off_draining_holding_sessions_and_bans() -> None:
     result = settings(HP_TIMEOUT_DRAIN="0s", HP_TUNNEL_HOLD="0s", HP_SESSION_LIFETIME="0", HP_BLACKLIST_COUNT="0")
     assert (result.timeouts.drain, result.tunnel.hold, result.nextcloud.session_lifetime) == (0, 0, 0)
     assert result.bans.count == 0
+    assert settings(HP_BLACKLIST_WINDOW="0").bans.window == 0
 
 
 def test_lifetimes_and_windows_are_seconds_as_ever() -> None:

@@ -92,7 +92,7 @@ class Bans:
     """An address is turned away after `count` strikes within `window`."""
 
     count: int  # HP_BLACKLIST_COUNT; 0 = never
-    window: float  # seconds, HP_BLACKLIST_WINDOW
+    window: float  # seconds, HP_BLACKLIST_WINDOW; 0 = strikes age at once, so never
     strikes: str  # HP_BLACKLIST_STRIKES: "auth" or "all"
     action: str  # HP_BAN_ACTION: "reply" or "drop"
 
@@ -302,7 +302,7 @@ def _timeouts(r: Reader) -> Timeouts:
 def _bans(r: Reader) -> Bans:
     return Bans(
         count=r.read("HP_BLACKLIST_COUNT", "10", v.number(0, 1_000_000)),
-        window=r.read("HP_BLACKLIST_WINDOW", "300", v.duration("s")),
+        window=r.read("HP_BLACKLIST_WINDOW", "300", v.duration("s", zero=0.0)),
         strikes=r.read("HP_BLACKLIST_STRIKES", "auth", v.choice("auth", "all")),
         action=r.read("HP_BAN_ACTION", "reply", v.choice("reply", "drop")),
     )
