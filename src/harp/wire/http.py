@@ -190,7 +190,7 @@ class RequestReader:
         except BadRequest:
             self._parser = httptools.HttpRequestParser(_IGNORE)
             raise
-        if head.length:  # llhttp now waits for a body that it will not see
+        if head.length or not head.keep_alive:  # llhttp now waits for a body, or for no more at all
             self._parser = httptools.HttpRequestParser(_IGNORE)
         return head
 
