@@ -17,6 +17,11 @@ from tests.live.processes import PATIENCE, Process, free_port
 
 KEY = "a key of the live tests"
 HARP = (sys.executable, "-m", "harp")
+WITHOUT_UVLOOP = (
+    sys.executable,
+    "-c",
+    "import sys; sys.modules['uvloop'] = None; from harp.__main__ import main; sys.exit(main())",
+)
 
 
 class Product:
@@ -118,10 +123,10 @@ class Product:
 
 
 @contextmanager
-def running(directory: Path, nextcloud: str, **environment: str) -> Iterator[Product]:
+def running(directory: Path, nextcloud: str, command: Sequence[str] = HARP, **environment: str) -> Iterator[Product]:
     """A product that runs inside the block and has ended, by TERM and with 0, after it."""
     product = Product(directory, nextcloud, **environment)
-    product.start()
+    product.start(command)
     try:
         yield product
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 
 from harp.demo.hello import static_content
-from tests.live.product import Product, running
+from tests.live.frp import NEWEST
+from tests.live.product import HARP, WITHOUT_UVLOOP, Product, running
 from tests.live.tunnels import OWN, SHIPPED, start_tunnel
 from tests.live.wire import Client
 from tests.live.world import TUNNEL_PORT, World
@@ -22,7 +23,25 @@ from tests.live.world import TUNNEL_PORT, World
 MIB = 1 << 20
 GIB = 1 << 30
 DIRECT = "direct"
-LARGE = {DIRECT: GIB, OWN: GIB // 4, SHIPPED: 2 * GIB}  # bytes, one body
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a road is built: by which tunnel client, with how large bodies, and how HaRP is started."""
+
+    name: str
+    client: str
+    large: int
+    command: Sequence[str] = HARP
+
+
+WAYS = [
+    Way("direct", DIRECT, GIB),
+    Way("our client", OWN, GIB // 4),
+    Way(f"frpc {SHIPPED}", SHIPPED, 2 * GIB),
+    Way(f"frpc {NEWEST}", NEWEST, GIB // 4),
+    Way(f"frpc {SHIPPED}, without uvloop", SHIPPED, GIB // 4, WITHOUT_UVLOOP),
+]
 
 
 @dataclass(frozen=True)
@@ -40,16 +59,17 @@ class Road:
         return http.client.HTTPConnection("127.0.0.1", self.product.http, timeout=timeout)
 
 
-@pytest.fixture(scope="module", params=[DIRECT, OWN, SHIPPED], ids=["direct", "our client", f"frpc {SHIPPED}"])
+@pytest.fixture(scope="module", params=WAYS, ids=lambda way: way.name)
 def road(request: pytest.FixtureRequest, world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
     with ExitStack() as stack:
-        product = stack.enter_context(running(tmp_path_factory.mktemp("traffic"), world.nextcloud))
+        way: Way = request.param
+        product = stack.enter_context(running(tmp_path_factory.mktemp("traffic"), world.nextcloud, way.command))
         app = "direct"
-        if request.param != DIRECT:
+        if way.client != DIRECT:
             app = "hello"
-            stack.enter_context(start_tunnel(product, request.param, app, TUNNEL_PORT, world.socket))
+            stack.enter_context(start_tunnel(product, way.client, app, TUNNEL_PORT, world.socket))
         product.process.until(lambda: product.status(f"/exapps/{app}/public") == 200, f"ExApp {app}")
-        yield Road(product, app, LARGE[request.param])
+        yield Road(product, app, way.large)
 
 
 @pytest.mark.timeout(300)
