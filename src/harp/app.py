@@ -273,6 +273,7 @@ class Facts:
 
     def nextcloud(self) -> Condition | None:
         instance = self._harp.instance
+        instance.keep_probed()
         if instance.reachable is None:
             return None
         return Condition(instance.reachable, instance.last_error or "answers")

@@ -11,11 +11,11 @@ from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.targets import Target, Tcp, TunnelPort
 from harp.proxy.forward import FIRST_BYTE, PROBE, PROBE_LIMIT, Forwarding, Hop, Proxy
-from harp.proxy.upstream import Upstream
 from harp.settings import load
 from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields, RequestReader
 from harp.wire.websocket import CLOSE_GOING_AWAY
 from tests.fakes.clock import Clock
+from tests.fakes.dialer import ScriptedDialer
 from tests.fakes.transport import MemoryTransport
 
 TIMEOUTS = load({"HP_SHARED_KEY": "key", "NC_INSTANCE_URL": "http://cloud"}).timeouts
@@ -76,23 +76,6 @@ class Client:
 
     def close(self) -> None:
         self.closed = True
-
-
-class ScriptedDialer:
-    """Connects to nothing: each connection is a MemoryTransport in `made`."""
-
-    def __init__(self) -> None:
-        self.made: list[tuple[MemoryTransport, Upstream]] = []
-        self.errors: list[Exception] = []
-
-    async def dial(self, target: Target, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
-        if self.errors:
-            raise self.errors.pop(0)
-        transport, protocol = MemoryTransport(), factory()
-        assert isinstance(protocol, Upstream)
-        protocol.connection_made(transport)
-        self.made.append((transport, protocol))
-        return transport, protocol
 
 
 class SilentOffer:

@@ -13,6 +13,7 @@ import re
 from functools import lru_cache
 from itertools import count
 from time import monotonic
+from typing import Protocol
 
 import structlog
 
@@ -20,8 +21,7 @@ from harp.frontend.access import AccessLog, Entry, timestamp
 from harp.frontend.connection import ClientConnection
 from harp.net.deadlines import Deadlines
 from harp.net.targets import Inner, Target, Tcp, TunnelPort
-from harp.nextcloud.instance import Instance
-from harp.policy.decide import Call, call_from, decide
+from harp.policy.decide import Call, Known, Rules, call_from, decide
 from harp.policy.exapp import ExApp
 from harp.policy.proxies import ClientAddresses
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
@@ -42,11 +42,26 @@ _TOLD = FORWARDED | {b"aa-request-id"}
 _PREFIX = re.compile(rb"(?:/[A-Za-z0-9._~-]+)+").fullmatch
 
 
+class Knowledge(Known, Protocol):
+    """What the gate needs of a Nextcloud: `nextcloud.instance.Instance`."""
+
+    rules: Rules
+
+    async def fetch(self, missing: Missing, call: Call) -> None:
+        """Put the missing fact on `call`."""
+
+    def strike(self, address: str, reason: str) -> None:
+        """Count a strike against a client address."""
+
+    def connection_failed(self, app_id: str) -> None:
+        """An ExApp's address did not answer."""
+
+
 class Gate:
     """Decides about every request of every listener, and keeps the books about connections."""
 
     def __init__(
-        self, settings: Settings, instance: Instance, proxy: Proxy, deadlines: Deadlines, access_log: AccessLog
+        self, settings: Settings, instance: Knowledge, proxy: Proxy, deadlines: Deadlines, access_log: AccessLog
     ) -> None:
         self.deadlines = deadlines
         self.limits = settings.limits

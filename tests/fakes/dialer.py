@@ -1,0 +1,29 @@
+"""A dialer that connects to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+from harp.net.ports import ProtocolFactory
+from harp.net.targets import Target
+from harp.proxy.upstream import Upstream
+from tests.fakes.transport import MemoryTransport
+
+
+class ScriptedDialer:
+    """Each connection is a MemoryTransport and its protocol in `made`; `errors` are raised first, one per call."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[MemoryTransport, Upstream]] = []
+        self.targets: list[Target] = []
+        self.errors: list[Exception] = []
+
+    async def dial(self, target: Target, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        self.targets.append(target)
+        if self.errors:
+            raise self.errors.pop(0)
+        transport, protocol = MemoryTransport(), factory()
+        assert isinstance(protocol, Upstream)
+        protocol.connection_made(transport)
+        self.made.append((transport, protocol))
+        return transport, protocol

@@ -1,0 +1,323 @@
+"""From a request to its hop or its refusal, with the facts and strikes that belong to it."""
+
+from __future__ import annotations
+
+import asyncio
+from io import BytesIO
+
+import msgspec
+import pytest
+
+from harp.errors import Unreachable
+from harp.frontend.access import AccessLog
+from harp.frontend.connection import ClientConnection
+from harp.frontend.gate import CONTROL, Gate
+from harp.net.deadlines import Deadlines
+from harp.net.ports import PortTable
+from harp.net.targets import Tcp, TunnelPort
+from harp.policy.decide import Call, rules_from
+from harp.policy.exapp import ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
+from harp.policy.verdict import Missing, NeedRecord
+from harp.proxy.forward import Proxy
+from harp.settings import load
+from tests.fakes.dialer import ScriptedDialer
+from tests.fakes.transport import MemoryTransport
+
+KEY = "a-shared-key-for-tests"
+ENV = {"HP_SHARED_KEY": KEY, "NC_INSTANCE_URL": "http://cloud"}
+ROUTES = (
+    Route("^/public", Level.PUBLIC),
+    Route("^/login", Level.PUBLIC, frozenset({401})),
+    Route("^/user", Level.USER),
+)
+HELLO = ExApp("hello", "token", "1.2.3", "127.0.0.1", 23001, ROUTES)
+DIRECT = ExApp("direct", "token", "1.0", "direct-host", 8080, ROUTES)
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class FakeInstance:
+    """Knows what the test says; facts in `later` have to be fetched."""
+
+    def __init__(self, rules_env: dict[str, str]) -> None:
+        self.rules = rules_from(load(rules_env))
+        self.known: dict[str, RecordFact] = {"hello": HELLO, "direct": DIRECT}
+        self.later: dict[str, RecordFact] = {}
+        self.who: VisitorFact | None = None
+        self.who_later: VisitorFact = Visitor("alice", Level.USER)
+        self.ban = 0.0
+        self.strikes: list[tuple[str, str]] = []
+        self.failed: list[str] = []
+        self.fetched: list[Missing] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def banned(self, address: str) -> float:
+        return self.ban
+
+    def record(self, app_id: str) -> RecordFact | None:
+        return self.known.get(app_id)
+
+    def visitor(self, call: Call) -> VisitorFact | None:
+        return self.who
+
+    async def fetch(self, missing: Missing, call: Call) -> None:
+        self.fetched.append(missing)
+        await self.gate.wait()
+        if isinstance(missing, NeedRecord):
+            call.record = self.later.get(missing.app_id, UnknownApp())
+        else:
+            call.visitor = self.who_later
+
+    def strike(self, address: str, reason: str) -> None:
+        self.strikes.append((address, reason))
+
+    def connection_failed(self, app_id: str) -> None:
+        self.failed.append(app_id)
+
+
+class World:
+    def __init__(self, peer: str = "8.8.4.4", **env: str) -> None:
+        environment = {**ENV, **env}
+        self.settings = load(environment)
+        self.instance = FakeInstance(environment)
+        self.dialer = ScriptedDialer()
+        self.deadlines = Deadlines()
+        self.log = BytesIO()
+        proxy = Proxy(self.dialer, PortTable(), self.deadlines, self.settings.timeouts)
+        access_log = AccessLog(enabled=True, json=True, stream=self.log)
+        self.gate = Gate(self.settings, self.instance, proxy, self.deadlines, access_log)
+        self.peer = peer
+        self.wire, self.connection = self.connect()
+
+    def connect(self) -> tuple[MemoryTransport, ClientConnection]:
+        wire = MemoryTransport((self.peer, 4000))
+        connection = ClientConnection(self.gate, secure=False)
+        connection.connection_made(wire)
+        return wire, connection
+
+    async def ask(self, path: str = "/exapps/hello/public", lines: str = "") -> bytes:
+        """Send a GET; gives what came back so far."""
+        request = f"GET {path} HTTP/1.1\nHost: cloud.example\n{lines}\n".replace("\n", "\r\n")
+        self.connection.data_received(request.encode("latin-1"))
+        for _ in range(8):
+            await asyncio.sleep(0)
+        return self.wire.take()
+
+    def forwarded(self) -> list[str]:
+        return self.dialer.made[-1][0].take().decode("latin-1").split("\r\n")
+
+    def answer(self, data: bytes = OK) -> bytes:
+        self.dialer.made[-1][1].data_received(data)
+        return self.wire.take()
+
+
+async def test_a_request_reaches_its_exapp_with_the_identity_it_trusts() -> None:
+    world = World()
+    await world.ask("/exapps/hello/public/x?q=1", "Accept: */*\n")
+    lines = world.forwarded()
+    assert world.dialer.targets == [TunnelPort(23001)]
+    assert lines[0] == "GET /public/x?q=1 HTTP/1.1"
+    assert lines[1:3] == ["host: cloud.example", "accept: */*"]
+    assert lines[3:7] == [
+        "ex-app-id: hello",
+        "ex-app-version: 1.2.3",
+        "authorization-app-api: OnRva2Vu",
+        "aa-version: 32",
+    ]
+    assert lines[7:11] == [
+        "x-forwarded-for: 8.8.4.4",
+        "x-forwarded-proto: http",
+        "x-forwarded-host: cloud.example",
+        "x-forwarded-prefix: /exapps/hello",
+    ]
+    assert lines[11].startswith("x-request-id: ")
+    assert world.answer() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+async def test_a_direct_exapp_is_reached_by_its_host() -> None:
+    world = World()
+    await world.ask("/exapps/direct/public")
+    assert world.dialer.targets == [Tcp("direct-host", 8080)]
+
+
+async def test_what_a_stranger_says_about_forwarding_is_dropped() -> None:
+    world = World()
+    await world.ask(
+        lines="X-Forwarded-For: 1.1.1.1\nX-Forwarded-Proto: https\nX-Forwarded-Host: evil\n"
+        "X-Forwarded-Prefix: /evil\nX-Request-Id: evil\n"
+    )
+    text = "\n".join(world.forwarded())
+    assert "evil" not in text
+    assert "1.1.1.1" not in text
+    assert "x-forwarded-proto: http\n" in text
+
+
+async def test_what_a_trusted_proxy_says_is_kept_and_added_to() -> None:
+    world = World(peer="10.0.0.1", HP_TRUSTED_PROXY_IPS="10.0.0.0/8")
+    await world.ask(
+        lines="X-Forwarded-For: 1.1.1.1, 2.2.2.2\nX-Forwarded-Proto: https\nX-Forwarded-Host: cloud.test\n"
+        "X-Forwarded-Prefix: /nc\nX-Request-Id: abc-1\n"
+    )
+    lines = world.forwarded()
+    assert "x-forwarded-for: 1.1.1.1, 2.2.2.2, 10.0.0.1" in lines
+    assert "x-forwarded-proto: https" in lines
+    assert "x-forwarded-host: cloud.test" in lines
+    assert "x-forwarded-prefix: /nc/exapps/hello" in lines
+    assert "x-request-id: abc-1" in lines
+
+
+async def test_nextclouds_request_id_is_taken_over() -> None:
+    world = World(peer="127.0.0.1")
+    await world.ask(lines="AA-Request-Id: nc-77\n")
+    assert "x-request-id: nc-77" in world.forwarded()
+
+
+async def test_forged_forwarding_values_do_not_reach_the_exapp() -> None:
+    world = World(peer="127.0.0.1")
+    await world.ask(lines="X-Forwarded-Proto: gopher\nX-Forwarded-Prefix: /a b\nX-Request-Id: a b\n")
+    text = "\n".join(world.forwarded())
+    assert "gopher" not in text
+    assert "a b" not in text
+
+
+async def test_a_missing_record_is_fetched_once_and_the_request_goes_on() -> None:
+    world = World()
+    world.instance.known = {}
+    world.instance.later = {"hello": HELLO}
+    await world.ask()
+    assert len(world.instance.fetched) == 1
+    assert world.forwarded()[0] == "GET /public HTTP/1.1"
+
+
+async def test_an_unknown_exapp_is_404() -> None:
+    world = World()
+    assert (await world.ask("/exapps/nope/x")).startswith(b"HTTP/1.1 404 ")
+
+
+async def test_a_visitor_is_asked_for_and_named_to_the_exapp() -> None:
+    world = World()
+    await world.ask("/exapps/hello/user", "Cookie: oc_sessionPassphrase=x\n")
+    assert "authorization-app-api: YWxpY2U6dG9rZW4=" in world.forwarded()  # alice:token
+
+
+async def test_trouble_with_nextcloud_is_503_with_the_reason() -> None:
+    world = World()
+    world.instance.who_later = Trouble("Nextcloud is in maintenance mode", retry_after=120)
+    answer = await world.ask("/exapps/hello/user", "Cookie: oc_sessionPassphrase=x\n")
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 120\r\n" in answer
+    assert b"maintenance mode" in answer
+
+
+async def test_a_client_that_leaves_while_facts_are_fetched_is_not_answered() -> None:
+    world = World()
+    world.instance.gate.clear()
+    world.instance.known = {}
+    world.instance.later = {"hello": HELLO}
+    await world.ask()
+    world.connection.connection_lost(None)
+    world.instance.gate.set()
+    for _ in range(8):
+        await asyncio.sleep(0)
+    assert world.dialer.made == []
+    assert world.wire.take() == b""
+
+
+async def test_a_banned_client_gets_429_or_silence() -> None:
+    for action, answer in (("reply", b"HTTP/1.1 429 Too Many Requests\r\n"), ("drop", b"")):
+        world = World(HP_BAN_ACTION=action)
+        world.instance.ban = 42.0
+        got = await world.ask()
+        assert got.startswith(answer)
+        assert (got == b"") == (action == "drop")
+        assert world.wire.aborted == (action == "drop")
+        assert world.instance.strikes == []
+
+
+async def test_a_wrong_key_is_a_strike_on_the_true_client() -> None:
+    world = World(peer="10.0.0.1", HP_TRUSTED_PROXY_IPS="10.0.0.1")
+    answer = await world.ask("/exapps/app_api/info", "Harp-Shared-Key: wrong\nX-Forwarded-For: 6.6.6.6, 198.51.100.7\n")
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert [address for address, _ in world.instance.strikes] == ["198.51.100.7"]
+
+
+async def test_a_control_call_goes_to_the_control_api_without_its_credentials() -> None:
+    world = World()
+    await world.ask(
+        "/exapps/app_api/info", f"Harp-Shared-Key: {KEY}\nAuthorization: Basic eDp5\nDocker-Engine-Port: \nX-A: 1\n"
+    )
+    assert world.dialer.targets == [CONTROL]
+    text = "\n".join(world.forwarded())
+    assert text.startswith("GET /info HTTP/1.1")
+    assert KEY not in text
+    assert "Basic" not in text
+    assert "x-a: 1" in text
+
+
+@pytest.mark.parametrize(("status", "struck"), [(401, 1), (200, 0), (403, 0)])
+async def test_a_status_that_the_route_lists_is_a_strike(status: int, struck: int) -> None:
+    world = World()
+    await world.ask("/exapps/hello/login")
+    world.answer(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status)
+    assert len(world.instance.strikes) == struck
+
+
+async def test_a_status_of_a_route_without_protection_is_no_strike() -> None:
+    world = World()
+    await world.ask("/exapps/hello/public")
+    world.answer(b"HTTP/1.1 401 X\r\nContent-Length: 0\r\n\r\n")
+    assert world.instance.strikes == []
+
+
+async def test_an_exapp_that_cannot_be_reached_is_looked_up_again() -> None:
+    world = World()
+    world.dialer.errors = [Unreachable("direct-host:8080: No route to host")]
+    answer = await world.ask("/exapps/direct/public")
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert world.instance.failed == ["direct"]
+
+
+async def test_connections_of_one_address_are_limited_but_not_those_of_proxies() -> None:
+    stranger = World(HP_MAX_CONNECTIONS_PER_ADDRESS="2")
+    stranger.connect()
+    refused, _ = stranger.connect()
+    assert refused.take().startswith(b"HTTP/1.1 503 ")
+    proxy = World(peer="127.0.0.1", HP_MAX_CONNECTIONS_PER_ADDRESS="2")
+    proxy.connect()
+    served, _ = proxy.connect()
+    assert served.take() == b""
+
+
+async def test_a_closed_connection_makes_room() -> None:
+    world = World(HP_MAX_CONNECTIONS_PER_ADDRESS="1")
+    world.connection.connection_lost(None)
+    wire, _ = world.connect()
+    assert wire.take() == b""
+
+
+async def test_all_connections_together_are_limited() -> None:
+    world = World(HP_MAX_CONNECTIONS="1")
+    wire, _ = world.connect()
+    assert b"all 1 connections are in use" in wire.take()
+
+
+async def test_the_access_log_tells_what_happened_and_no_secret() -> None:
+    world = World()
+    await world.ask("/exapps/hello/public?token=secret", "Cookie: oc_sessionPassphrase=secret\n")
+    world.answer()
+    await world.ask("/exapps/nope/x")
+    await world.gate.close()
+    lines = [msgspec.json.decode(line) for line in world.log.getvalue().splitlines()]
+    assert [(line["status"], line["path"], line["app"], line["user"]) for line in lines] == [
+        (200, "/exapps/hello/public", "hello", "alice"),
+        (404, "/exapps/nope/x", "", ""),
+    ]
+    assert b"secret" not in world.log.getvalue()
+    assert all(line["reason"] for line in lines)
+
+
+async def test_a_bug_in_the_decision_is_500_and_not_a_dead_connection() -> None:
+    world = World()
+    world.instance.known = {"hello": "not a record"}  # type: ignore[dict-item]
+    answer = await world.ask()
+    assert answer.startswith(b"HTTP/1.1 500 ")
