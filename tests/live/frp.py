@@ -273,6 +273,7 @@ class HalfOpen:
 
     def __init__(self, server_port: int) -> None:
         self.port = free_port()
+        self.connections = 0
         self._server_port = server_port
         self._listener: asyncio.Server | None = None
         self._clients: list[asyncio.StreamWriter] = []
@@ -297,13 +298,14 @@ class HalfOpen:
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
+        self.connections += 1
         self._clients.append(writer)
         self._servers.append(to_server)
         await asyncio.gather(_pump(reader, to_server), _pump(from_server, writer))
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
+    with suppress(ConnectionError, RuntimeError):  # uvloop raises the latter for a closed transport
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
