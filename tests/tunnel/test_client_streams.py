@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
-from harp.net.deadlines import Deadlines
 from harp.net.targets import Tcp, Unix
 from harp.tunnel.client_streams import Control, Service, Work, clean
 from harp.tunnel.frpc_config import ClientConfig, ClientProxy
 from harp.tunnel.mux import MuxSession
 from harp.wire import frp, frp_crypto
 from harp.wire.frp import MessageReader
+from tests.tunnel.conftest import Clock
 from tests.tunnel.memory import Recorder, memory_pair
 
 RUN_ID = "0123456789abcdef"
@@ -22,25 +21,6 @@ CONFIG = ClientConfig(
     proxies=(ClientProxy("my_app", 23001, Unix("/tmp/exapp.sock")),),
     metas={"token": "s3cret"},
 )
-
-
-class Clock:
-    """A time that a test moves; whatever is due then has expired on return."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.deadlines = Deadlines(clock=lambda: self.now)
-
-    def move(self, seconds: float) -> None:
-        self.now += seconds
-        self.deadlines.tick()
-
-
-@pytest.fixture
-async def clock() -> Iterator[Clock]:  # type: ignore[misc]  # an async generator, to have a loop
-    clock = Clock()
-    yield clock
-    clock.deadlines.close()
 
 
 async def settle() -> None:
