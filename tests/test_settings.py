@@ -213,7 +213,7 @@ def test_no_problem_or_warning_repeats_any_of_the_key(key: str) -> None:
 @example("/\ud7fc")
 @example("unix:/\udcff")
 def test_no_text_makes_reading_fail_in_another_way(text: str) -> None:
-    names = [value.name for value in reading().values if value.name != "HP_SHARED_KEY_FILE"]
+    names = [value.name for value in reading().values if not value.name.endswith("_FILE")]
     result = examine(dict.fromkeys(names, text))
     assert all(line.isprintable() for line in (*result.problems, *result.warnings))
 
@@ -532,6 +532,19 @@ def test_entries_may_be_separated_by_blanks_and_lines() -> None:
     assert result.warnings == ()
 
 
+def test_more_proxies_may_stand_in_a_file_with_comments(tmp_path: Path) -> None:
+    file = tmp_path / "proxies"
+    file.write_text("# our load balancers\n10.0.0.1, 10.0.0.2  # old\n\n fd00::/8\r\nnginx\n")
+    variables = {"HP_TRUSTED_PROXY_IPS": "192.0.2.1", "HP_TRUSTED_PROXY_IPS_FILE": str(file)}
+    expected = ("192.0.2.1", "10.0.0.1", "10.0.0.2", "fd00::/8")
+    assert settings(**variables).proxies.trusted == tuple(map(ip_network, expected))
+    assert warning(**variables).startswith('HP_TRUSTED_PROXY_IPS_FILE: "nginx" ')
+
+
+def test_a_file_of_proxies_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    assert os.strerror(2) in problem(HP_TRUSTED_PROXY_IPS_FILE=str(tmp_path / "none"))
+
+
 def test_quotes_are_stripped_per_entry() -> None:
     result = settings(HP_TRUSTED_PROXY_IPS="“10.0.0.1”,'10.0.0.2'")
     assert result.proxies.trusted == (ip_network("10.0.0.1"), ip_network("10.0.0.2"))
@@ -626,3 +639,15 @@ def test_host_aliases_are_grouped_by_address() -> None:
         ("fd00::5", ("v6.example.com",)),
     )
     assert "name:ip" in problem(HP_K8S_HOST_ALIASES="cloud.example.com")
+
+
+def test_trusted_proxies_may_stand_in_a_file(tmp_path: Path) -> None:
+    listing = tmp_path / "proxies"
+    listing.write_text("# our balancers\n10.0.0.1, 10.0.0.2\n192.168.0.0/16  # office\n\n")
+    settings = load({**LEAST, "HP_TRUSTED_PROXY_IPS": "127.0.0.1", "HP_TRUSTED_PROXY_IPS_FILE": str(listing)})
+    assert [str(network) for network in settings.proxies.trusted] == [
+        "127.0.0.1/32",
+        "10.0.0.1/32",
+        "10.0.0.2/32",
+        "192.168.0.0/16",
+    ]

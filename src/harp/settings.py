@@ -101,7 +101,7 @@ class Bans:
 class Proxies:
     """Who may tell us the client's address, and in which header."""
 
-    trusted: tuple[Network, ...]  # HP_TRUSTED_PROXY_IPS
+    trusted: tuple[Network, ...]  # HP_TRUSTED_PROXY_IPS and HP_TRUSTED_PROXY_IPS_FILE
     header: str  # lower case; HP_REAL_IP_HEADER, default x-forwarded-for
 
 
@@ -310,7 +310,8 @@ def _bans(r: Reader) -> Bans:
 
 def _proxies(r: Reader) -> Proxies:
     return Proxies(
-        trusted=r.read("HP_TRUSTED_PROXY_IPS", "", v.networks),
+        trusted=r.read("HP_TRUSTED_PROXY_IPS", "", v.networks)
+        + (r.optional("HP_TRUSTED_PROXY_IPS_FILE", v.networks_file, "none") or ()),
         header=r.read("HP_REAL_IP_HEADER", "x-forwarded-for", v.header_name),
     )
 

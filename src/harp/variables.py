@@ -332,6 +332,19 @@ def networks(text: str, note: Note) -> tuple[Network, ...]:
     return tuple(found)
 
 
+def networks_file(text: str, note: Note) -> tuple[Network, ...]:
+    """The networks in the file of that path, any number a line; "#" begins a comment."""
+    try:
+        with Path(text).open(encoding="utf-8") as file:
+            content = file.read(LARGEST_LIST_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a text file"
+        raise Fault(f"{shown(text)} cannot be read ({reason}); mount the file or correct the path") from None
+    if len(content) > LARGEST_LIST_FILE:
+        raise Fault(f"{shown(text)} is larger than {LARGEST_LIST_FILE} bytes; list networks instead of addresses")
+    return networks(" ".join(line.partition("#")[0] for line in content.splitlines()), note)
+
+
 def _network(entry: str, note: Note) -> Network | None:
     try:
         network: Network = ipaddress.ip_network(entry, strict=False)
@@ -456,23 +469,41 @@ def shared_key(text: str, note: Note) -> str:
     return key
 
 
-LARGEST_SECRET_FILE = 65536  # bytes
+LARGEST_LIST_FILE = 1 << 20  # characters
 
 
 def shared_key_file(text: str, note: Note) -> str:
     """The key in the file of that path, trailing line ends dropped."""
-    try:
-        with Path(text).open("rb") as file:
-            content = file.read(LARGEST_SECRET_FILE + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a path"
-        raise Fault(f"{shown(text)} cannot be read ({reason}); mount the file or correct the path") from None
-    if len(content) > LARGEST_SECRET_FILE:
-        raise Fault(f"{shown(text)} is larger than {LARGEST_SECRET_FILE} bytes; name a file that holds the key alone")
-    try:
-        key = content.decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise Fault(f"{shown(text)} is not UTF-8 text; name a file that holds the key alone") from None
+    key = _content(text, LARGEST_KEY_FILE).rstrip("\r\n")
     if not key.strip():
         raise Fault(f"{shown(text)} is empty; write the key into it")
     return shared_key(key, note)
+
+
+# --- files
+
+
+LARGEST_KEY_FILE = 64 << 10  # bytes
+LARGEST_NETWORKS_FILE = 1 << 20  # bytes
+
+
+def networks_file(text: str, note: Note) -> tuple[Network, ...]:
+    """IP addresses and networks in the file of that path, any number a line; "#" begins a comment."""
+    lines = _content(text, LARGEST_NETWORKS_FILE).splitlines()
+    return networks("\n".join(line.partition("#")[0] for line in lines), note)
+
+
+def _content(text: str, most: int) -> str:
+    """What is in the file of that path. Raises Fault when it cannot be read or has more than `most` bytes."""
+    try:
+        with Path(text).open("rb") as file:
+            content = file.read(most + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a path"
+        raise Fault(f"{shown(text)} cannot be read ({reason}); mount the file or correct the path") from None
+    if len(content) > most:
+        raise Fault(f"{shown(text)} is larger than {most} bytes; is it the right file?")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise Fault(f"{shown(text)} is not UTF-8 text; is it the right file?") from None

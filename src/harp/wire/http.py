@@ -155,24 +155,22 @@ class RequestReader:
     BadRequest. Only heads are fed to llhttp, which checks every byte of them; bodies pass it by.
     """
 
-    __slots__ = ("_lines", "_max_headers", "_parser")
+    __slots__ = ("_lines", "_max_headers")
 
     def __init__(self, max_headers: int, watched: frozenset[bytes] = frozenset()) -> None:
         self._max_headers = max_headers
         self._lines = _Lines(REQUEST_SPECIAL | watched)
-        self._parser = httptools.HttpRequestParser(_IGNORE)
 
     def read(self, data: bytes) -> RequestHead:
+        parser = httptools.HttpRequestParser(_IGNORE)  # a fresh one: nothing of one message can reach the next
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._parser = httptools.HttpRequestParser(_IGNORE)
+            pass
         except httptools.HttpParserError as error:
-            self._parser = httptools.HttpRequestParser(_IGNORE)
             raise BadRequest(f"malformed request: {error}") from None
         lines = data.split(b"\r\n")
         if len(lines) > self._max_headers + 3:
-            self._parser = httptools.HttpRequestParser(_IGNORE)
             raise BadRequest(f"{len(lines) - 3} header lines, limit {self._max_headers}", 431)
         head = RequestHead()
         special = head.special = []
@@ -184,14 +182,8 @@ class RequestReader:
                 plain.append(read)
             else:
                 special.append(read)
-        try:
-            _read_request_line(head, lines[0])
-            _read_request_headers(head)
-        except BadRequest:
-            self._parser = httptools.HttpRequestParser(_IGNORE)
-            raise
-        if head.length or not head.keep_alive:  # llhttp now waits for a body, or for no more at all
-            self._parser = httptools.HttpRequestParser(_IGNORE)
+        _read_request_line(head, lines[0])
+        _read_request_headers(head)
         return head
 
 
@@ -204,7 +196,7 @@ class ResponseReader:
         self._lines = _Lines(RESPONSE_SPECIAL)
 
     def read(self, data: bytes) -> ResponseHead:
-        parser = httptools.HttpResponseParser(_IGNORE)  # a fresh one costs less than keeping one straight
+        parser = httptools.HttpResponseParser(_IGNORE)
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade:
