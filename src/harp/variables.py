@@ -332,17 +332,135 @@ def networks(text: str, note: Note) -> tuple[Network, ...]:
     return tuple(found)
 
 
-def networks_file(text: str, note: Note) -> tuple[Network, ...]:
-    """The networks in the file of that path, any number a line; "#" begins a comment."""
+def _network(entry: str, note: Note) -> Network | None:
     try:
-        with Path(text).open(encoding="utf-8") as file:
-            content = file.read(LARGEST_LIST_FILE + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a text file"
-        raise Fault(f"{shown(text)} cannot be read ({reason}); mount the file or correct the path") from None
-    if len(content) > LARGEST_LIST_FILE:
-        raise Fault(f"{shown(text)} is larger than {LARGEST_LIST_FILE} bytes; list networks instead of addresses")
-    return networks(" ".join(line.partition("#")[0] for line in content.splitlines()), note)
+        network: Network = ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return None
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped:
+        network = ipaddress.IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - 96))
+    elif "/" in entry and ipaddress.ip_address(entry.partition("/")[0]) != network.network_address:
+        note(f"{shown(entry)} has bits set behind its prefix and counts as {network}")
+    if network.prefixlen == 0:
+        note(f"{network} lets every client choose the address it is seen under; list your own proxies instead")
+    return network
+
+
+def header_name(text: str, note: Note) -> str:
+    """The name of an HTTP header, lower case (RFC 9110 section 5.6.2)."""
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", text):
+        raise Fault(f"{shown(text)} is not the name of a header; write such as X-Forwarded-For or CF-Connecting-IP")
+    return text.lower()
+
+
+def web_url(text: str, note: Note) -> str:
+    """An http or https URL without trailing "/"."""
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        raise Fault(f"{shown(text)} is not a URL; write such as https://cloud.example.com") from None
+    if parts.username is not None or parts.password is not None:
+        raise Fault("holds a user name or password; write the URL without them")
+    if parts.scheme.lower() not in {"http", "https"} or not host:
+        raise Fault(f"{shown(text)} is not a URL; write such as https://cloud.example.com")
+    if parts.query or parts.fragment or not text.isprintable() or " " in text:
+        raise Fault(f"{shown(text)} holds more than scheme, host and path; write such as https://cloud.example.com")
+    return text.rstrip("/")
+
+
+def nextcloud_url(text: str, note: Note) -> str:
+    """A web URL, also without trailing "/index.php" (A 5)."""
+    return web_url(text, note).removesuffix("/index.php").rstrip("/")
+
+
+# --- files and engines
+
+
+def path(text: str, note: Note) -> Path:
+    """A path of the file system."""
+    return Path(word(text, note))
+
+
+def ports(text: str, note: Note) -> frozenset[int]:
+    """Comma separated ports and ascending ranges, at least one (A 10)."""
+    found: set[int] = set()
+    for entry in (part.strip().strip(QUOTES).strip() for part in text.split(",")):
+        match = re.fullmatch(r"([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?", entry)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= first <= last <= 65535:
+            raise Fault(f"{shown(entry)} is not a port or range; write such as 24000-24099 or 24000,24001")
+        found.update(range(first, last + 1))
+    return frozenset(found)
+
+
+def mounts(*, suffix: bool) -> Parser[tuple[str, ...]]:
+    """Comma separated absolute paths, normalised; with `suffix` each may end in ":rw" (A 10)."""
+
+    def parse(text: str, note: Note) -> tuple[str, ...]:
+        entries = (part.strip().strip(QUOTES).strip() for part in text.split(","))
+        return tuple(_mount(entry, suffix=suffix) for entry in entries if entry)
+
+    return parse
+
+
+def _mount(entry: str, *, suffix: bool) -> str:
+    place, mode = (entry.removesuffix(":rw"), ":rw") if suffix and entry.endswith(":rw") else (entry, "")
+    if re.search(r"\s/", place):
+        raise Fault(f"{shown(entry)} holds several paths; separate them by commas")
+    if not place.startswith("/") or ":" in place or ".." in place.split("/") or not place.isprintable():
+        raise Fault(f'{shown(entry)} is not an absolute path without ".." and ":"; write such as /srv/data')
+    return "/" + posixpath.normpath(place).lstrip("/") + mode
+
+
+def host_aliases(text: str, note: Note) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """`name:ip,...`, grouped by IP address in the order of their first appearance (A 7.1)."""
+    found: dict[str, list[str]] = {}
+    for entry in (part.strip() for part in text.split(",")):
+        if entry:
+            name, _, ip = entry.partition(":")  # a name holds no colon, an IPv6 address does
+            try:
+                found.setdefault(str(ipaddress.ip_address(ip.strip())), []).append(name.strip())
+            except ValueError:
+                raise Fault(f"{shown(entry)} is not name:ip; write such as cloud.example.com:10.0.0.5") from None
+    return tuple((ip, tuple(names)) for ip, names in found.items())
+
+
+# --- secrets
+
+
+def secret(text: str, note: Note) -> str:
+    """A secret as it is meant: any printable characters. No message repeats any of it.
+
+    Blanks around it cannot be sent in a header (RFC 9110 section 5.5), and one pair of quotes around it comes from
+    a compose list; both are removed.
+    """
+    key = text.strip()
+    if key != text:
+        note("the blanks around it were removed")
+    if len(key) >= 2 and PAIRS.get(key[0]) == key[-1]:
+        key = key[1:-1]
+        note("the quotes around it were removed; in a compose list write it without quotes")
+    if not key or key != key.strip():
+        raise Fault("is empty or has blanks inside its quotes; write it without quotes and blanks around it")
+    if not key.isprintable():
+        raise Fault("has a character that is not printable; use letters, digits and punctuation on one line")
+    return key
+
+
+def shared_key(text: str, note: Note) -> str:
+    """The key that we share with Nextcloud."""
+    key = secret(text, note)
+    if len(key) < 12:
+        note("is short enough to be guessed; use a long random text, such as from: openssl rand -hex 32")
+    return key
+
+
+# --- what stands in files
+
+
+LARGEST_KEY_FILE = 64 << 10  # bytes
+LARGEST_NETWORKS_FILE = 1 << 20  # bytes
 
 
 def _network(entry: str, note: Note) -> Network | None:
@@ -469,9 +587,6 @@ def shared_key(text: str, note: Note) -> str:
     return key
 
 
-LARGEST_LIST_FILE = 1 << 20  # characters
-
-
 def shared_key_file(text: str, note: Note) -> str:
     """The key in the file of that path, trailing line ends dropped."""
     key = _content(text, LARGEST_KEY_FILE).rstrip("\r\n")
@@ -480,11 +595,19 @@ def shared_key_file(text: str, note: Note) -> str:
     return shared_key(key, note)
 
 
-# --- files
+# --- what stands in files
 
 
 LARGEST_KEY_FILE = 64 << 10  # bytes
 LARGEST_NETWORKS_FILE = 1 << 20  # bytes
+
+
+def shared_key_file(text: str, note: Note) -> str:
+    """The key in the file of that path, trailing line ends dropped."""
+    key = _content(text, LARGEST_KEY_FILE).rstrip("\r\n")
+    if not key.strip():
+        raise Fault(f"{shown(text)} is empty; write the key into it")
+    return shared_key(key, note)
 
 
 def networks_file(text: str, note: Note) -> tuple[Network, ...]:

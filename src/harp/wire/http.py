@@ -178,7 +178,7 @@ class RequestReader:
         known = self._lines
         for line in lines[1:-2]:
             read = known[line]
-            if read.__class__ is bytes:
+            if isinstance(read, bytes):
                 plain.append(read)
             else:
                 special.append(read)
@@ -215,7 +215,7 @@ class ResponseReader:
         known = self._lines
         for line in lines[1:-2]:
             read = known[line]
-            if read.__class__ is bytes:
+            if isinstance(read, bytes):
                 plain.append(read)
             else:
                 special.append(read)
