@@ -639,15 +639,3 @@ def test_host_aliases_are_grouped_by_address() -> None:
         ("fd00::5", ("v6.example.com",)),
     )
     assert "name:ip" in problem(HP_K8S_HOST_ALIASES="cloud.example.com")
-
-
-def test_trusted_proxies_may_stand_in_a_file(tmp_path: Path) -> None:
-    listing = tmp_path / "proxies"
-    listing.write_text("# our balancers\n10.0.0.1, 10.0.0.2\n192.168.0.0/16  # office\n\n")
-    settings = load({**LEAST, "HP_TRUSTED_PROXY_IPS": "127.0.0.1", "HP_TRUSTED_PROXY_IPS_FILE": str(listing)})
-    assert [str(network) for network in settings.proxies.trusted] == [
-        "127.0.0.1/32",
-        "10.0.0.1/32",
-        "10.0.0.2/32",
-        "192.168.0.0/16",
-    ]
