@@ -168,7 +168,7 @@ class TunnelServer:
             log.warning("tunnel connection dropped", address=address, reason="too many connections")
             sock.close()
             return
-        _keep_alive(sock)
+        _tune(sock)
         guest = Guest(self, address)
         self._guests.add(guest)
         self._guests_from[address] += 1
@@ -343,10 +343,11 @@ async def _readable(sock: socket.socket) -> None:
         loop.remove_reader(sock)
 
 
-def _keep_alive(sock: socket.socket) -> None:
-    """Notice dead clients that have no yamux pings, in about two minutes."""
+def _tune(sock: socket.socket) -> None:
+    """Send at once; notice dead clients that have no yamux pings, in about two minutes."""
     if sock.family == socket.AF_UNIX:
         return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so for sockets of its own only
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in KEEPALIVE:
         if hasattr(socket, name):  # not everywhere the same
