@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import example, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from harp.errors import SettingsError
@@ -203,12 +204,14 @@ def test_all_problems_are_told_at_once_each_with_its_variable() -> None:
     assert len(found.problems) == 7
 
 
+@examples(deadline=None)
 @given(st.text(alphabet="☃\"'\\#a \t\n\0\udcff"))
 def test_no_problem_or_warning_repeats_any_of_the_key(key: str) -> None:
     result = examine({"HP_SHARED_KEY": f"☃{key}☃", "NC_INSTANCE_URL": URL, "HP_BLACKLIST_COUNT": "ten"})
     assert "☃" not in "\n".join((*result.problems, *result.warnings, repr(result)))
 
 
+@examples(deadline=None)
 @given(st.text(st.characters(), max_size=40))
 @example("/\ud7fc")
 @example("unix:/\udcff")
