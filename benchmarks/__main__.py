@@ -68,6 +68,8 @@ def main() -> None:
         for peer, programs in peers.missing.items():
             print(f"left out: {peer}; missing: {programs}", file=sys.stderr)
         table_rows = [row for row in rows(peers, wanted) if chosen.only in row.name]
+        if not table_rows:
+            raise SystemExit(f"no row has {chosen.only!r} in its name, or its peers are missing")
         results = [measure(row, wanted.rounds) for row in table_rows]
         facts = {"rounds": wanted.rounds, "seconds": wanted.seconds, "frp": peers.frp_version}
     print("\n" + table(results))

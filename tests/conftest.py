@@ -1,0 +1,22 @@
+"""What every test run says first."""
+
+from __future__ import annotations
+
+from tests.live.frp import BUILT, EXAPP_VERSION, NEWEST
+from tests.live.peers import find
+
+PEERS = {
+    "nginx": "nginx",
+    "Apache": "apache2",
+    "Caddy": "caddy",
+    "openssl": "openssl",
+    **{f"frpc {version}": str(BUILT / version / "frpc") for version in (EXAPP_VERSION, NEWEST)},
+}
+
+
+def pytest_report_header() -> str:
+    """Which peers take part; tests of the others skip."""
+    found = {peer: find(program) is not None for peer, program in PEERS.items()}
+    present = ", ".join(peer for peer, here in found.items() if here) or "none"
+    missing = ", ".join(peer for peer, here in found.items() if not here)
+    return f"peers: {present}" + (f"; missing: {missing}" if missing else "")
