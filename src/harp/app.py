@@ -284,7 +284,7 @@ class Facts:
 
 def run(settings: Settings) -> int:
     """Serve until told to stop; the exit code. TERM, INT and USR1 drain, a second one stops at once; HUP reloads."""
-    configure(settings.logs, [settings.shared_key])
+    configure(settings.logs, [settings.shared_key, settings.kubernetes.token])
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         return runner.run(_serve_until_told(Harp(settings)))
 

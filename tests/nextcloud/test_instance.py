@@ -290,8 +290,8 @@ async def test_each_fact_is_logged_once_and_without_secrets(nextcloud: FakeNextc
         for _ in range(11):
             instance.strike(ADDRESS, "wrong key")
     assert [event["event"] for event in events] == [
-        "nextcloud_trouble",
-        "nextcloud_answers",
+        "trouble with Nextcloud",
+        "Nextcloud answers",
         "record",
         "route_skipped",
         *["strike"] * 10,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from datetime import UTC, datetime
 from typing import BinaryIO
 
 import msgspec
@@ -61,11 +60,6 @@ class AccessLog:
             self._stream.flush()
             self._lines.clear()
             self._size = 0
-
-
-def timestamp() -> str:
-    """Now, as the log writes it: UTC with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _text(entry: Entry) -> bytes:

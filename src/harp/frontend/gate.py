@@ -17,8 +17,9 @@ from typing import Protocol
 
 import structlog
 
-from harp.frontend.access import AccessLog, Entry, timestamp
+from harp.frontend.access import AccessLog, Entry
 from harp.frontend.connection import ClientConnection
+from harp.logs import timestamp
 from harp.net.deadlines import Deadlines
 from harp.net.targets import Inner, Target, Tcp, TunnelPort
 from harp.policy.decide import Call, Known, Rules, call_from, decide

@@ -44,7 +44,7 @@ def bound_socket(address: Address) -> socket.socket:
     try:
         return _bound_unix(address.path) if address.path else _bound_tcp(address)
     except OSError as error:
-        raise ListenError(f"cannot listen on {text_of(address)}: {error.strerror or error}") from error
+        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
 
 
 def _bound_unix(path: str) -> socket.socket:
@@ -89,11 +89,3 @@ def load_certificate(context: ssl.SSLContext, certificate: Path) -> None:
         context.load_cert_chain(certificate)
     except (ssl.SSLError, OSError) as error:
         raise ListenError(f"{certificate} is not a PEM file with certificate chain and key: {error}") from error
-
-
-def text_of(address: Address) -> str:
-    """As an admin writes it."""
-    if address.path:
-        return address.path
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{host}:{address.port}"

@@ -166,12 +166,12 @@ class Instance:
         """
         if not isinstance(fact, Trouble) and not (isinstance(fact, UnknownApp) and fact.no_appapi):
             if not self.reachable:
-                log.info("nextcloud_answers", url=self.url)
+                log.info("Nextcloud answers", url=self.url)
             self.reachable, self.last_error = True, ""
             self.last_success = self._noted = self._now()
         elif probe:
             if self.reachable is not False or self.last_error != fact.reason:
-                log.warning("nextcloud_trouble", url=self.url, reason=fact.reason)
+                log.warning("trouble with Nextcloud", url=self.url, reason=fact.reason)
             self.reachable, self.last_error = False, fact.reason
             self._noted = self._now()
         else:
