@@ -34,12 +34,15 @@ class Request:
 class Recorder:
     """What arrived. `answers` are used up one by one; then each request gets `answer`.
 
-    An answer that begins `close:` is sent without those letters and the connection is closed behind it.
+    An answer that begins `close:` is sent without those letters and the connection is closed behind it. `early` is
+    sent before the body is read. `silent`: no answer at all.
     """
 
     port: int
     answer: bytes = OK
     answers: list[bytes] = field(default_factory=list)
+    early: bytes = b""
+    silent: bool = False
     requests: list[Request] = field(default_factory=list)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -53,7 +56,11 @@ class Recorder:
                 self.requests.append(request)
                 if request.header("expect"):
                     writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                writer.write(self.early)
                 await self._read_body(reader, request)
+                if self.silent:
+                    await reader.read()
+                    return
                 answer = self.answers.pop(0) if self.answers else self.answer
                 writer.write(answer.removeprefix(b"close:"))
                 await writer.drain()

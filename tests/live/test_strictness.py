@@ -14,7 +14,7 @@ import pytest
 
 from tests.live.processes import free_port
 from tests.live.product import Product, running
-from tests.live.recorder import Recorder, recorder
+from tests.live.recorder import OK, Recorder, recorder
 from tests.live.wire import Client
 
 SMUGGLED = b"GET /exapps/rec/smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -355,15 +355,74 @@ async def test_an_answer_that_is_cut_does_not_look_complete(cut: bytes, product:
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA : b\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA: " + b"a" * 1_000_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000,
         b"",
     ],
-    ids=["garbage", "two lengths", "length and chunks", "blank before a colon", "nothing at all"],
+    ids=[
+        "garbage",
+        "two lengths",
+        "length and chunks",
+        "blank before a colon",
+        "an upgrade nobody asked for",
+        "a head without end",
+        "100 Continue without end",
+        "nothing at all",
+    ],
 )
 async def test_a_bad_answer_of_the_exapp_becomes_502(answer: bytes, product: Product, exapp: Recorder) -> None:
     exapp.answer = b"close:" + answer
     async with await Client.connect(product.http) as client:
         await client.send(b"POST /exapps/rec/x HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
-        assert (await client.answer()).status == 502
+        while (answer_of_ours := await client.answer()).status == 100:
+            pass
+        assert answer_of_ours.status == 502
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+        b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 50\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+        OK + b"evil",
+    ],
+    ids=["two answers", "an answer behind 204", "an answer behind 304", "a body that is too long"],
+)
+async def test_what_an_exapp_sends_unasked_is_nobodys_answer(answer: bytes, product: Product, exapp: Recorder) -> None:
+    exapp.answers = [answer]
+    for _ in range(3):
+        async with await Client.connect(product.http) as client:
+            await client.send(b"GET /exapps/rec/x HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert b"evil" not in (await client.answer()).body
+
+
+async def test_an_upload_that_breaks_off_never_joins_with_the_next_request(product: Product, exapp: Recorder) -> None:
+    for _ in range(5):
+        async with await Client.connect(product.http) as client:
+            await client.send(head(b"Content-Length: 100") + b"abc")
+        async with await Client.connect(product.http) as client:
+            await client.send(b"GET /exapps/rec/whole HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert (await client.answer()).status == 200
+    assert [request.line for request in exapp.requests if b"whole" in request.line] == [b"GET /whole HTTP/1.1"] * 5
+    assert all(request.body == b"" for request in exapp.requests)
+
+
+async def test_an_answer_that_comes_before_the_body_has_ended_is_delivered(product: Product, exapp: Recorder) -> None:
+    exapp.early = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig"
+    async with await Client.connect(product.http) as client:
+        await client.send(head(b"Content-Length: 1000000") + b"abc")
+        answer = await client.answer()
+        assert (answer.status, answer.body) == (413, b"big")
+
+
+async def test_a_connection_that_the_exapp_closed_meanwhile_is_not_used(product: Product, exapp: Recorder) -> None:
+    exapp.answer = b"close:" + OK
+    async with await Client.connect(product.http) as client:
+        for _ in range(20):
+            await client.send(b"GET /exapps/rec/x HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert (await client.answer()).status == 200
 
 
 async def test_100_continue_comes_from_the_exapp_before_the_body_is_sent(product: Product, exapp: Recorder) -> None:
