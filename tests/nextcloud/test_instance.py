@@ -293,7 +293,7 @@ async def test_each_fact_is_logged_once_and_without_secrets(nextcloud: FakeNextc
         "trouble with Nextcloud",
         "Nextcloud answers",
         "record",
-        "route_skipped",
+        "route skipped",
         *["strike"] * 10,
         "banned",
         "strike",

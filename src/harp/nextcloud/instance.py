@@ -183,7 +183,7 @@ class Instance:
             return
         log.info("record", app=record.app_id, version=record.version, host=record.host, port=record.port)
         for problem in record.table.problems:
-            log.warning("route_skipped", app=record.app_id, reason=problem)
+            log.warning("route skipped", app=record.app_id, reason=problem)
 
 
 def _shared(tasks: dict[K, asyncio.Task[T]], key: K, load: Callable[[], Coroutine[None, None, T]]) -> asyncio.Task[T]:
