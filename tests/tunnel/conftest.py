@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
+import uvloop
 
 from harp.net.deadlines import Deadlines
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 class Clock:
@@ -21,6 +24,14 @@ class Clock:
     def move(self, seconds: float) -> None:
         self.now += seconds
         self.deadlines.tick()
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
+    """The server's sockets and TLS are tried on both loops; the rest does not touch them."""
+    loops: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
+    if item.path.name == "test_server.py":
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ class FrpClient:
             raw.transport.pause_reading()
             assert self._tls is not None
             transport = await loop.start_tls(raw.transport, protocol, self._tls, server_hostname="harp.nc")
-            assert isinstance(transport, asyncio.Transport)
+            assert transport is not None
             protocol.connection_made(transport)
             return transport
         name = "harp.nc" if self._tls else None
@@ -206,6 +206,10 @@ class FrpClient:
         first = await self.work()
         await self.work()
         return first
+
+    def freeze(self) -> None:
+        """As a process that was stopped, or a network that was cut: nothing is read any more."""
+        self._clock.transports[-1].pause_reading()
 
     def hang_up(self) -> None:
         """As a killed process."""
