@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from harp.engines.inventory import Engines
 from harp.errors import HarpError
 from harp.frontend.access import AccessLog
 from harp.frontend.connection import ClientConnection
@@ -78,8 +79,9 @@ class Harp:
         self._dialer = Dialer(self.ports, self._resolver, connect=settings.timeouts.connect, hold=settings.tunnel.hold)
         self._dialer.offer_inner(CONTROL.name, self._serve_control)
         self.proxy = Proxy(self._dialer, self.ports, self.deadlines, settings.timeouts)
+        self.engines = Engines(settings, self._dialer, self.ports, loop.time)
         access_log = AccessLog(enabled=settings.logs.level in ("debug", "info"), json=settings.logs.format == "json")
-        self.gate = Gate(settings, self.instance, self.proxy, self.deadlines, access_log)
+        self.gate = Gate(settings, self.instance, self.proxy, self.engines, self.deadlines, access_log)
         self.gate.limit_connections(_connections_allowed(settings.limits.connections))
         try:
             await self._start_tunnel()
@@ -109,6 +111,7 @@ class Harp:
             server.close()
         for runner in self._runners:
             await runner.cleanup()
+        await self.engines.close()
         await self.tunnel.close()
         await self.instance.close()
         self._resolver.close()
@@ -197,7 +200,9 @@ class Harp:
         async with self._control_lock:
             if self._control is None:
                 api = await asyncio.to_thread(importlib.import_module, "harp.control.api")
-                self._control = await self._serve(api.application(self.instance, self.settings, self._authenticate))
+                self._control = await self._serve(
+                    api.application(self.instance, self.settings, self._authenticate, self.engines)
+                )
             return self._control
 
     async def _start_admin(self, sockets: list[socket.socket]) -> None:
@@ -231,6 +236,7 @@ class Harp:
                 report = await asyncio.to_thread(self._ensure_certificates)
                 if report.made:
                     self._reload_tunnel_certificates()
+                    await self.engines.renew_tunnel_files()
             except HarpError as error:
                 log.error("tunnel certificates", problem=str(error))
 

@@ -149,6 +149,8 @@ class Engines:
     """Docker engines and what ExApp containers may mount (A 10)."""
 
     ports: frozenset[int]  # HP_DOCKER_ENGINE_PORTS
+    host: Address  # HP_DOCKER_HOST: the engine of this host, port 24000
+    instance: str  # HP_INSTANCE_ID: the owner in labels of containers; "" = derived from the URL of Nextcloud
     keys: str  # HP_EXAPP_KEYS: "shared" or "derived"
     mounts_disabled: bool
     mounts_allowed: tuple[str, ...] | None  # None = all
@@ -331,6 +333,8 @@ def _engines(r: Reader) -> Engines:
     allowed = v.mounts(suffix=False)
     return Engines(
         ports=r.read("HP_DOCKER_ENGINE_PORTS", "24000-24099", v.ports),
+        host=r.read("HP_DOCKER_HOST", "unix:///var/run/docker.sock", v.engine_host),
+        instance=r.optional("HP_INSTANCE_ID", v.label, "derived from NC_INSTANCE_URL") or "",
         keys=r.read("HP_EXAPP_KEYS", "shared", v.choice("shared", "derived")),
         mounts_disabled=r.read("HP_EXAPP_BIND_MOUNTS_DISABLED", "false", v.boolean),
         mounts_allowed=r.optional("HP_EXAPP_BIND_MOUNTS_ALLOWED", allowed, "all"),

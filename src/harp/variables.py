@@ -394,6 +394,24 @@ def ports(text: str, note: Note) -> frozenset[int]:
     return frozenset(found)
 
 
+def engine_host(text: str, note: Note) -> Address:
+    """Where the engine of this host is: /path, unix:///path or tcp://host:port, as in DOCKER_HOST."""
+    if text.startswith("unix://"):
+        text = text.removeprefix("unix://")
+    elif text.startswith("tcp://"):
+        text = text.removeprefix("tcp://").rstrip("/")
+    elif not text.startswith("/"):
+        raise Fault(f"{shown(text)} is not an engine's address; write unix:///var/run/docker.sock or tcp://host:2375")
+    return address(text, note)
+
+
+def label(text: str, note: Note) -> str:
+    """A short id that can stand in a container's label; empty is none."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{0,64}", text):
+        raise Fault(f"{shown(text)} is not an id; use at most 64 letters, digits, . _ -")
+    return text
+
+
 def mounts(*, suffix: bool) -> Parser[tuple[str, ...]]:
     """Comma separated absolute paths, normalised; with `suffix` each may end in ":rw" (A 10)."""
 

@@ -8,14 +8,16 @@ from io import BytesIO
 import msgspec
 import pytest
 
+from harp.engines.errors import EngineUnreachable
 from harp.errors import Unreachable
 from harp.frontend.access import AccessLog
 from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import CONTROL, Gate
 from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable
-from harp.net.targets import Tcp, TunnelPort
+from harp.net.targets import Target, Tcp, TunnelPort, Unix
 from harp.policy.decide import Call, rules_from
+from harp.policy.engines import ApiRange
 from harp.policy.exapp import ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.verdict import Missing, NeedRecord
 from harp.proxy.forward import Proxy
@@ -75,17 +77,46 @@ class FakeInstance:
         self.failed.append(app_id)
 
 
+class FakeEngines:
+    """One engine that takes API 1.24 to 1.41, known or to be learned."""
+
+    RANGE = ApiRange((1, 24), (1, 41))
+
+    def __init__(self) -> None:
+        self.known = True
+        self.trouble: Exception | None = None
+        self.doubted: list[int] = []
+
+    def target(self, port: int) -> Target:
+        return Unix("/engine.sock")
+
+    def name(self, port: int) -> str:
+        return f"the engine of port {port}"
+
+    def api(self, port: int) -> ApiRange | None:
+        return self.RANGE if self.known else None
+
+    async def learn(self, port: int) -> ApiRange:
+        if self.trouble is not None:
+            raise self.trouble
+        return self.RANGE
+
+    def doubt(self, port: int) -> None:
+        self.doubted.append(port)
+
+
 class World:
     def __init__(self, peer: str = "8.8.4.4", **env: str) -> None:
         environment = {**ENV, **env}
         self.settings = load(environment)
         self.instance = FakeInstance(environment)
         self.dialer = ScriptedDialer()
+        self.engines = FakeEngines()
         self.deadlines = Deadlines()
         self.log = BytesIO()
         proxy = Proxy(self.dialer, PortTable(), self.deadlines, self.settings.timeouts)
         access_log = AccessLog(enabled=True, json=True, stream=self.log)
-        self.gate = Gate(self.settings, self.instance, proxy, self.deadlines, access_log)
+        self.gate = Gate(self.settings, self.instance, proxy, self.engines, self.deadlines, access_log)
         self.peer = peer
         self.wire, self.connection = self.connect()
 
@@ -321,3 +352,48 @@ async def test_a_bug_in_the_decision_is_500_and_not_a_dead_connection() -> None:
     world.instance.known = {"hello": "not a record"}  # type: ignore[dict-item]
     answer = await world.ask()
     assert answer.startswith(b"HTTP/1.1 500 ")
+
+
+PING = f"Harp-Shared-Key: {KEY}\nAuthorization: Basic eDp5\nDocker-Engine-Port: 24000\n"
+
+
+async def test_a_call_to_an_engine_passes_in_a_version_it_takes_and_without_our_credentials() -> None:
+    world = World()
+    lines = PING + "Cookie: a=b\nContent-Type: text/plain\nX-Registry-Auth: e30=\n"
+    await world.ask("/exapps/app_api/v1.44/_ping?x=1", lines)
+    assert world.dialer.targets == [Unix("/engine.sock")]
+    assert world.forwarded() == ["GET /v1.41/_ping?x=1 HTTP/1.1", "host: localhost", "x-registry-auth: e30=", "", ""]
+    assert world.answer().startswith(b"HTTP/1.1 200 OK")
+    assert world.engines.doubted == []
+
+
+async def test_the_api_of_an_unknown_engine_is_learned_before_the_call_passes() -> None:
+    world = World()
+    world.engines.known = False
+    await world.ask("/exapps/app_api/v1.44/_ping", PING)
+    assert world.forwarded()[0] == "GET /v1.41/_ping HTTP/1.1"
+
+
+async def test_an_engine_that_is_away_is_503_in_words() -> None:
+    world = World()
+    world.engines.known = False
+    world.engines.trouble = EngineUnreachable("no tunnel is connected for port 24000")
+    answer = await world.ask("/exapps/app_api/v1.44/_ping", PING)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"no tunnel is connected for port 24000" in answer
+
+
+async def test_a_call_that_is_not_on_the_list_is_403_in_words_and_no_strike() -> None:
+    world = World()
+    answer = await world.ask("/exapps/app_api/v1.44/containers/json", PING)
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"not among those that pass to the engine" in answer
+    assert world.instance.strikes == []
+    assert world.dialer.targets == []
+
+
+async def test_an_engine_that_fails_is_asked_again_what_it_is() -> None:
+    world = World()
+    await world.ask("/exapps/app_api/v1.44/_ping", PING)
+    world.answer(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    assert world.engines.doubted == [24000]

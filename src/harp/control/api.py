@@ -13,6 +13,7 @@ import structlog
 from aiohttp import web
 
 from harp import __version__
+from harp.control import docker
 from harp.control.failures import NotAvailable, failures
 from harp.control.payloads import LARGEST_BODY, LoginCall, decode, pushed_record
 from harp.policy.exapp import ExApp
@@ -40,7 +41,9 @@ class Records(Protocol):
         ...
 
 
-def application(instance: Records, settings: Settings, authenticate: Authenticate) -> web.Application:
+def application(
+    instance: Records, settings: Settings, authenticate: Authenticate, engines: docker.Fleet
+) -> web.Application:
     """The control API of one instance."""
     api = Api(instance, settings, authenticate)
     app = web.Application(middlewares=[failures], client_max_size=LARGEST_BODY)
@@ -49,7 +52,7 @@ def application(instance: Records, settings: Settings, authenticate: Authenticat
     app.router.add_post("/exapp_storage/{app_id}", api.store)
     app.router.add_delete("/exapp_storage/{app_id}", api.forget)
     app.router.add_post("/frp_handler", api.frp_login)
-    app.router.add_route("*", "/docker/{call:.*}", api.docker)
+    docker.register(app, engines, settings)
     app.router.add_route("*", "/k8s/{call:.*}", api.kubernetes)
     return app
 
@@ -103,14 +106,9 @@ class Api:
             return web.Response(status=400, text=reason)
         return web.json_response({"reject": False, "unchange": True})
 
-    async def docker(self, request: web.Request) -> NoReturn:
-        """No Docker engines yet."""
-        raise NotAvailable(NO_DOCKER)
-
     async def kubernetes(self, request: web.Request) -> NoReturn:
         """No Kubernetes yet."""
         raise NotAvailable(NO_KUBERNETES)
 
 
-NO_DOCKER = "This HaRP does not manage Docker engines; install the ExApp with a deploy daemon of type manual-install."
 NO_KUBERNETES = "This HaRP does not manage Kubernetes; install the ExApp with a deploy daemon of type manual-install."

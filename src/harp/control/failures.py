@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
+from harp.engines.errors import EngineConflict, EngineError, EngineMissing, EngineTimeout, ForeignOwner
 from harp.errors import BadRequest, HarpError, Unreachable
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -27,6 +28,11 @@ STATUS: dict[type[BaseException], int] = {
     BadRequest: 400,
     NotAvailable: 501,
     Unreachable: 503,
+    EngineMissing: 404,
+    EngineConflict: 409,
+    ForeignOwner: 409,
+    EngineTimeout: 504,
+    EngineError: 503,
     HarpError: 500,
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Coroutine
 from functools import lru_cache
 from itertools import count
 from time import monotonic
@@ -17,18 +18,20 @@ from typing import Protocol
 
 import structlog
 
+from harp.engines.errors import EngineError
 from harp.frontend.access import AccessLog, Entry
 from harp.frontend.connection import ClientConnection
 from harp.logs import timestamp
 from harp.net.deadlines import Deadlines
 from harp.net.targets import Inner, Target, Tcp, TunnelPort
 from harp.policy.decide import Call, Known, Rules, call_from, decide
+from harp.policy.engines import ApiRange, Passage, passage
 from harp.policy.exapp import ExApp
 from harp.policy.proxies import ClientAddresses
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.proxy.forward import Hop, Proxy
 from harp.settings import Settings
-from harp.wire.forwarding import request_head
+from harp.wire.forwarding import engine_head, request_head
 from harp.wire.http import FORWARDED, RequestHead, RequestReader
 
 log = structlog.get_logger()
@@ -36,6 +39,7 @@ log = structlog.get_logger()
 CONTROL = Inner("control")
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 REMEMBERED = 512  # bytes; longer forwarding headers are built anew each time
+DOUBTFUL = (400, 502, 504)  # answers after which an engine may be another one, with another API
 MOST_FACTS = 4  # facts fetched for one request; two are ever needed, a changing cache may ask again
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
@@ -58,11 +62,36 @@ class Knowledge(Known, Protocol):
         """An ExApp's address did not answer."""
 
 
+class Fleet(Protocol):
+    """What the gate needs of the Docker engines: `engines.inventory.Engines`."""
+
+    def target(self, port: int) -> Target:
+        """Where the engine of a port is."""
+
+    def name(self, port: int) -> str:
+        """The engine in messages."""
+
+    def api(self, port: int) -> ApiRange | None:
+        """The API versions that an engine takes, None when that has to be learned first."""
+
+    async def learn(self, port: int) -> ApiRange:
+        """The same, learned. Raises EngineError, soon."""
+
+    def doubt(self, port: int) -> None:
+        """A request to this engine has failed."""
+
+
 class Gate:
     """Decides about every request of every listener, and keeps the books about connections."""
 
     def __init__(
-        self, settings: Settings, instance: Knowledge, proxy: Proxy, deadlines: Deadlines, access_log: AccessLog
+        self,
+        settings: Settings,
+        instance: Knowledge,
+        proxy: Proxy,
+        engines: Fleet,
+        deadlines: Deadlines,
+        access_log: AccessLog,
     ) -> None:
         self.deadlines = deadlines
         self.limits = settings.limits
@@ -73,6 +102,7 @@ class Gate:
         self._settings = settings
         self._instance = instance
         self._proxy = proxy
+        self._engines = engines
         self._access_log = access_log
         self._rules = instance.rules
         self._addresses = ClientAddresses(settings.proxies)
@@ -134,11 +164,14 @@ class Gate:
         call = call_from(head.path, head.special, client.ban_key)
         answer = decide(call, self._instance, self._rules)
         if isinstance(answer, (NeedRecord, NeedVisitor)):
-            task = self._loop.create_task(self._learn(connection, head, call, answer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._learn(connection, head, call, answer))
         else:
             self._act(connection, head, call, answer)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _learn(self, connection: ClientConnection, head: RequestHead, call: Call, missing: Missing) -> None:
         """Fetch what the decision needs, then decide."""
@@ -175,14 +208,45 @@ class Gate:
             added = b"x-forwarded-for: %b\r\n" % connection.address.encode()
             hop = Hop(CONTROL, "the control API", request_head(head, verdict.target, added, control=True))
         elif isinstance(verdict, Engine):
-            connection.refuse(501, "this HaRP does not manage Docker engines")
+            self._pass_through(connection, head, verdict)
             return
         else:
             self._refuse(connection, call, verdict)
             return
+        self._forward(connection, head, hop)
+
+    def _forward(self, connection: ClientConnection, head: RequestHead, hop: Hop) -> None:
         forwarding = self._proxy.forward(connection, head, hop)
         connection.attach(forwarding)
         forwarding.start()
+
+    def _pass_through(self, connection: ClientConnection, head: RequestHead, verdict: Engine) -> None:
+        """To an engine (A 3), in an API version that it takes; what those are may have to be learned first."""
+        way = passage(head.method, verdict.target, head.query)
+        if isinstance(way, str):
+            connection.refuse(403, way)
+            return
+        api = self._engines.api(verdict.port)
+        if api is None:
+            self._spawn(self._learn_engine(connection, head, verdict.port, way))
+        else:
+            self._to_engine(connection, head, verdict.port, way, api)
+
+    async def _learn_engine(self, connection: ClientConnection, head: RequestHead, port: int, way: Passage) -> None:
+        try:
+            api = await self._engines.learn(port)
+        except EngineError as error:
+            if connection.waits(head):
+                connection.refuse(503, str(error))
+            return
+        if connection.waits(head):
+            self._to_engine(connection, head, port, way, api)
+
+    def _to_engine(
+        self, connection: ClientConnection, head: RequestHead, port: int, way: Passage, api: ApiRange
+    ) -> None:
+        line = engine_head(head, way.target(api))
+        self._forward(connection, head, Hop(self._engines.target(port), self._engines.name(port), line))
 
     def _refuse(self, connection: ClientConnection, call: Call, verdict: Refuse) -> None:
         if verdict.strike:
@@ -200,6 +264,8 @@ class Gate:
                 self._instance.strike(connection.ban_key, f"ExApp {verdict.app_id} answered {connection.status}")
             if connection.unreachable:
                 self._instance.connection_failed(verdict.record.app_id)
+        elif isinstance(verdict, Engine) and (connection.unreachable or connection.status in DOUBTFUL):
+            self._engines.doubt(verdict.port)
         if self._access_log.enabled:
             self._log(connection, note)
 

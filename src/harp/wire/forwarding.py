@@ -36,6 +36,19 @@ def request_head(head: RequestHead, target: bytes, added: bytes, *, control: boo
     return b"".join(lines)
 
 
+def engine_head(head: RequestHead, target: bytes) -> bytes:
+    """The request as a Docker engine gets it: nothing of our credentials, and no Content-Type, because an engine would
+    read parameters from the body of a form.
+    """
+    lines = [b"%b %b%b HTTP/1.1\r\nhost: localhost\r\n" % (head.method, target, head.query)]
+    if head.length < 0:
+        lines.append(b"transfer-encoding: chunked\r\n")
+    lines += [b"%b: %b\r\n" % field for field in head.special if field[0] == b"content-length"]
+    lines += [line for line in _end_to_end(head) if not line.lower().startswith(b"content-type:")]
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
 def response_fields(head: ResponseHead) -> bytes:
     """The header lines of a response for the client: everything but hop-by-hop fields and the body's length."""
     return b"".join(_end_to_end(head))

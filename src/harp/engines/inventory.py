@@ -1,0 +1,167 @@
+"""The engines by their ports: where each is, what it is, when it was last seen.
+
+The hot path asks `api` and gets an answer at once; asking the engine happens in tasks, one per engine at a time. The
+Docker client is loaded when the first engine is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from harp.engines.errors import EngineError, EngineUnreachable
+from harp.engines.facts import EngineFacts, EngineStatus
+from harp.net.dial import Dialer
+from harp.net.ports import PortTable
+from harp.net.targets import Target, Tcp, TunnelPort, Unix
+from harp.policy.containers import owner_from
+from harp.policy.engines import ApiRange
+from harp.settings import Settings
+
+if TYPE_CHECKING:
+    from harp.engines.docker import DockerEngine
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+LOCAL = 24000  # the engine of this host, which needs no tunnel
+REFRESH = 300.0  # seconds between questions to an engine in use
+ASK = 15.0  # seconds for an engine to say what it is
+PATIENCE = 2.5  # seconds that a passing request waits for that: AppAPI's ping gives up after 3 (A 6.2)
+CONNECT = 10.0  # seconds for one connection
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One engine and what is known of it."""
+
+    engine: DockerEngine
+    asked: float = 0.0  # on the loop's clock
+    last_seen: float | None = None
+    trouble: str = ""
+    asking: asyncio.Task[EngineFacts] | None = field(default=None, repr=False)
+
+
+class Engines:
+    """All engines that were ever asked for; a port is checked before it is used here."""
+
+    def __init__(self, settings: Settings, dialer: Dialer, ports: PortTable, now: Callable[[], float]) -> None:
+        self.ports = settings.engines.ports
+        self.owner = owner_from(settings.nextcloud.url, settings.engines.instance)
+        self._host = settings.engines.host
+        self._tunnel_files = settings.certs / "frp" if settings.tunnel.tls else None
+        self._dialer = dialer
+        self._table = ports
+        self._now = now
+        self._entries: dict[int, _Entry] = {}
+
+    def target(self, port: int) -> Target:
+        """Where the engine of `port` is."""
+        if port != LOCAL:
+            return TunnelPort(port)
+        return Unix(self._host.path) if self._host.path else Tcp(self._host.host, self._host.port)
+
+    def name(self, port: int) -> str:
+        """The engine in messages."""
+        return f"the engine of port {port}"
+
+    def api(self, port: int) -> ApiRange | None:
+        """The API versions that an engine takes, None when that has to be learned first."""
+        entry = self._entries.get(port)
+        if entry is None or entry.engine.facts is None:
+            return None
+        if self._now() - entry.asked >= REFRESH:
+            self._ask(port, entry)
+        return entry.engine.facts.api
+
+    async def learn(self, port: int) -> ApiRange:
+        """Ask an engine what it takes, if that is not known. Raises EngineError, after PATIENCE at the latest."""
+        known = self.api(port)
+        return known or (await self._known(port, PATIENCE)).api
+
+    async def engine(self, port: int) -> DockerEngine:
+        """The engine, ready for calls. Raises EngineError when it cannot be reached."""
+        if self.api(port) is None:
+            await self._known(port, ASK)
+        return self._entries[port].engine
+
+    def doubt(self, port: int) -> None:
+        """A request to this engine has failed: it may be another one when it is back."""
+        entry = self._entries.get(port)
+        if entry is not None and entry.asking is None:
+            entry.engine.facts = None
+
+    def statuses(self) -> list[EngineStatus]:
+        """Every engine that was used, by port."""
+        return [
+            EngineStatus(port, self.name(port), entry.engine.facts, entry.last_seen, entry.trouble)
+            for port, entry in sorted(self._entries.items())
+        ]
+
+    async def close(self) -> None:
+        """Stop asking and drop all connections."""
+        for entry in self._entries.values():
+            if entry.asking is not None:
+                entry.asking.cancel()
+                await asyncio.gather(entry.asking, return_exceptions=True)
+            await entry.engine.close()
+        self._entries.clear()
+
+    async def renew_tunnel_files(self) -> None:
+        """Give all our containers the tunnel's certificates as they are now: they were renewed."""
+        for port in {LOCAL, *(port for port, _ in self._table.items())} & self.ports:
+            try:
+                renewed = await (await self.engine(port)).renew_tunnel_files()
+            except EngineError as error:
+                log.warning("tunnel certificates not renewed in ExApps", engine=port, reason=str(error))
+            else:
+                log.info("tunnel certificates renewed in ExApps", engine=port, containers=renewed)
+
+    # Asking
+
+    async def _known(self, port: int, patience: float) -> EngineFacts:
+        entry = self._entries.get(port)
+        if entry is None:
+            module = await asyncio.to_thread(importlib.import_module, "harp.engines.docker")
+            entry = self._entries.get(port)
+            if entry is None:
+                engine = module.DockerEngine(
+                    self.name(port), self.target(port), self._dialer, self.owner, self._tunnel_files, connect=CONNECT
+                )
+                entry = self._entries[port] = _Entry(engine)
+        asking = self._ask(port, entry)
+        await asyncio.wait((asking,), timeout=patience)
+        if not asking.done():
+            raise EngineUnreachable(f"{self.name(port)} {self._silence(port, patience)}")
+        return asking.result()
+
+    def _silence(self, port: int, patience: float) -> str:
+        if port != LOCAL and self._table.get(port) is None:
+            return f"cannot be reached: no tunnel is connected for port {port}"
+        return f"did not answer within {patience:g} s"
+
+    def _ask(self, port: int, entry: _Entry) -> asyncio.Task[EngineFacts]:
+        """The question under way, else a new one."""
+        if entry.asking is None:
+            entry.asking = asyncio.get_running_loop().create_task(self._learn(port, entry))
+            entry.asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return entry.asking
+
+    async def _learn(self, port: int, entry: _Entry) -> EngineFacts:
+        entry.asked = self._now()
+        try:
+            facts = await entry.engine.ask(ASK)
+        except EngineError as error:
+            entry.trouble = str(error)
+            raise
+        finally:
+            entry.asking = None
+        if entry.last_seen is None or entry.trouble:
+            log.info("engine", port=port, version=facts.version, api=str(facts.api), podman=facts.podman)
+        entry.trouble, entry.last_seen = "", time.time()
+        return facts

@@ -1,0 +1,72 @@
+"""What AppAPI wants of whatever runs ExApps: the deploy verbs (A 4.6), so that endpoints need not know which it is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from msgspec import UNSET, Struct, UnsetType
+
+from harp.policy.containers import Names, Plan
+
+
+class Created(Struct, frozen=True):
+    """A container that was made."""
+
+    id: str
+    name: str
+
+
+class Started(Struct, frozen=True):
+    """What became of a start. AppAPI looks at `started` alone and logs the rest (A 4.6.5)."""
+
+    started: bool
+    status: str  # "running", "exited", ..., "not_found"
+    health: str | None = None
+    reason: str | UnsetType = UNSET  # why not, with the last words of the container
+    exit_code: int | UnsetType = UNSET
+    oom_killed: bool | UnsetType = UNSET
+    logs: list[str] | UnsetType = UNSET
+
+
+class Deleted(Struct, frozen=True):
+    """What became of an image."""
+
+    deleted: bool
+    bytes_freed: int | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+
+
+class Deployer(Protocol):
+    """The verbs. All raise EngineError; what belongs to another Nextcloud is ForeignOwner."""
+
+    async def exists(self, names: Names) -> str | None:
+        """The image of the ExApp's container; None when there is no container."""
+        ...
+
+    async def create(self, plan: Plan) -> Created:
+        """Make the container and, where there is none, its volume. Starts nothing."""
+        ...
+
+    async def start(self, names: Names) -> bool:
+        """Start it; False when it ran already."""
+        ...
+
+    async def stop(self, names: Names) -> bool:
+        """Stop it; False when it stood already."""
+        ...
+
+    async def wait_for_start(self, names: Names) -> Started:
+        """Wait until it runs and is healthy, or it is clear that it will not."""
+        ...
+
+    async def remove(self, names: Names, *, data: bool) -> None:
+        """Remove the container, and its volume if `data`; what is gone already is fine."""
+        ...
+
+    async def image_remove(self, reference: str) -> Deleted:
+        """Remove an image that nothing uses."""
+        ...
+
+    async def install_certificates(self, names: Names, bundle: str, *, tunnel: bool) -> None:
+        """Make it trust the CAs of `bundle` (PEM, "" = none), and give it the tunnel's client files if `tunnel`."""
+        ...

@@ -1,0 +1,304 @@
+"""What an ExApp's container is made of: names, owner, mounts, limits, and its JSON (A 4.5, A 4.6.2, A 10)."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from hmac import digest
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from harp.settings import Engines
+
+PREFIX = "nc_app_"
+DEFAULT_NETWORK = "bridge"
+RESTART_POLICIES = frozenset(("", "no", "always", "unless-stopped", "on-failure"))
+NETWORKS_WITHOUT_ALIASES = frozenset(("bridge", "default", "host", "none"))  # the engine knows names on others only
+KEY_VARIABLE = "HP_SHARED_KEY="
+LONGEST_IMAGE = 1024  # characters
+
+LABEL = "com.nextcloud.harp."
+OWNER_LABEL = LABEL + "instance"
+
+# Sources that no ExApp needs (A 10); `:rw` entries and those of _SOFT only warn unless all of it is enforced.
+DENIED = (
+    *("/proc", "/sys", "/boot", "/var/lib/docker", "/var/lib/containerd", "/run/docker.sock", "/var/run/docker.sock"),
+    *("/run/containerd", "/var/run/containerd", "/run/podman", "/var/run/podman", "/run/crio", "/var/run/crio"),
+    *("/etc/shadow", "/etc/gshadow", "/etc/sudoers", "/etc/sudoers.d", "/etc/ssh", "/dev", "/run", "/var/run", "/root"),
+    *("/etc:rw", "/usr:rw", "/bin:rw", "/sbin:rw", "/lib:rw", "/lib64:rw", "/var/spool:rw"),
+)
+_SOFT = frozenset(("/dev", "/run", "/var/run", "/root"))
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
+_PART = re.compile(r"[a-zA-Z0-9_.-]{0,63}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NETWORK = re.compile(r"[^:\s\x00-\x1f\x7f]{1,255}")
+
+
+class Refused(ValueError):
+    """A part of a request that cannot be had; the text is for people and says which."""
+
+
+class Names(Struct, frozen=True):
+    """Which ExApp a call is about. Use `checked`, names go into engine URLs."""
+
+    name: str
+    instance_id: str = ""
+    role_suffix: str = ""
+
+    @property
+    def _base(self) -> str:
+        return f"{PREFIX}{self.instance_id}_{self.name}" if self.instance_id else PREFIX + self.name
+
+    @property
+    def container(self) -> str:
+        """The container's name."""
+        return f"{self._base}_{self.role_suffix}" if self.role_suffix else self._base
+
+    @property
+    def volume(self) -> str:
+        """The data volume's name; it is mounted at "/" and this. All roles share it."""
+        return f"{self._base}_data"
+
+    def checked(self) -> Names:
+        """These names when they are fit for an engine. Raises Refused."""
+        if not _NAME.fullmatch(self.name):
+            raise Refused("name: needs 1 to 63 letters, digits, _ . -, beginning with a letter or digit")
+        for field, value in (("instance_id", self.instance_id), ("role_suffix", self.role_suffix)):
+            if not _PART.fullmatch(value):
+                raise Refused(f"{field}: takes at most 63 letters, digits, _ . -")
+        return self
+
+
+def image_reference(text: str, field: str = "image_ref") -> str:
+    """`text` when it can be the name of an image. Raises Refused."""
+    if not text or len(text) > LONGEST_IMAGE or _CONTROL.search(text):
+        raise Refused(f"{field}: must be the name of an image")
+    return text
+
+
+# Owners
+
+
+class Owner(Struct, frozen=True):
+    """The instance on whose behalf we make containers and volumes."""
+
+    instance: str
+
+    def labels(self, names: Names, version: str) -> dict[str, str]:
+        """What is stamped on everything we make; `version` is ours."""
+        labels = {OWNER_LABEL: self.instance, f"{LABEL}app": names.name, f"{LABEL}version": version}
+        if names.role_suffix:
+            labels[f"{LABEL}role"] = names.role_suffix
+        return labels
+
+    def objection(self, what: str, labels: Mapping[str, str] | None) -> str:
+        """Why `what` is not ours to touch, "" when it is. What has no owner was made before us and is adopted."""
+        owner = (labels or {}).get(OWNER_LABEL, self.instance)
+        if owner == self.instance:
+            return ""
+        return f"{what} belongs to another Nextcloud; if that was this one, set HP_INSTANCE_ID={owner}"
+
+
+def owner_from(url: str, chosen: str) -> Owner:
+    """`chosen`, or what is derived from a Nextcloud's URL: host, port and path, whatever the scheme."""
+    if chosen:
+        return Owner(chosen)
+    parts = urlsplit(url)
+    port = {"http": 80, "https": 443}.get(parts.scheme) if parts.port is None else parts.port
+    place = (parts.hostname or "") + ("" if port in (80, 443) else f":{port}") + parts.path.rstrip("/")
+    return Owner(sha256(place.encode()).hexdigest()[:16])
+
+
+def own_key(shared_key: str, app_id: str) -> str:
+    """An ExApp's own tunnel key: it names the app and proves that we gave it (difference 12)."""
+    app_id = app_id.lower()
+    proof = digest(shared_key.encode("utf-8", "surrogateescape"), b"harp exapp key\0" + app_id.encode(), "sha256")
+    return f"{app_id}.{proof.hex()}"
+
+
+def key_owner(token: str) -> str:
+    """The app that a token of `own_key` claims to be of; "" when it is none of those."""
+    app_id, _, proof = token.rpartition(".")
+    return app_id if len(proof) == 64 else ""
+
+
+# Mounts
+
+
+class Mount(Struct, frozen=True):
+    """A directory of the engine's host, in the container."""
+
+    source: str
+    target: str
+    mode: str = "rw"
+
+    def checked(self, place: str) -> Mount:
+        """The same with normalised paths. Raises Refused; `place` says which mount it is."""
+        if self.mode not in ("ro", "rw"):
+            raise Refused(f"{place}.mode: must be ro or rw")
+        return Mount(_path(self.source, f"{place}.source"), _path(self.target, f"{place}.target"), self.mode)
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.target}:{self.mode}"
+
+
+def _path(path: str, field: str) -> str:
+    if not path.startswith("/") or ":" in path or ".." in path.split("/") or _CONTROL.search(path):
+        raise Refused(f"{field}: must be an absolute path without .. : and control characters")
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
+def mounts_refusal(mounts: Sequence[Mount], engines: Engines) -> tuple[str, list[str]]:
+    """The reason why these bind mounts are not made, "" when they are, and what to warn of all the same.
+
+    The longest entry that matches a source decides, on a tie the denying one; paths are compared as text (A 10).
+    """
+    warnings: list[str] = []
+    for mount in mounts:
+        if engines.mounts_disabled:
+            return f"HP_EXAPP_BIND_MOUNTS_DISABLED refuses all bind mounts, so {mount} too", []
+        refusal, warning = _mount_refusal(mount, engines)
+        if refusal:
+            return refusal, []
+        if warning:
+            warnings.append(warning)
+    return "", warnings
+
+
+def _mount_refusal(mount: Mount, engines: Engines) -> tuple[str, str]:
+    allowed = -1
+    if engines.mounts_allowed is not None:
+        allowed = max((len(entry) for entry in engines.mounts_allowed if _within(mount.source, entry)), default=-1)
+        if allowed < 0:
+            return f"HP_EXAPP_BIND_MOUNTS_ALLOWED has no entry for the bind mount {mount}", ""
+    warning = ""
+    for entry in sorted(DENIED if engines.mounts_denied is None else engines.mounts_denied, key=len, reverse=True):
+        path = entry.removesuffix(":rw")
+        if (path != entry and mount.mode == "ro") or len(path) < allowed:
+            continue
+        if _within(mount.source, path) or _within(path, mount.source):
+            text = f"HP_EXAPP_BIND_MOUNTS_DENIED ({entry}) denies the bind mount {mount}"
+            soft = path != entry or path in _SOFT
+            if engines.mounts_denied is not None or engines.mounts_enforce_all or not soft:
+                return text, ""
+            warning = warning or text
+    return "", warning
+
+
+def _within(path: str, entry: str) -> bool:
+    return path == entry or path.startswith(entry if entry == "/" else entry + "/")
+
+
+# The container
+
+
+class Limits(Struct, frozen=True, rename={"nano_cpus": "nanoCPUs"}):
+    """Resources; None is no limit. AppAPI's page computes nanoCPUs in floating point (A 6.4)."""
+
+    memory: float | None = None  # bytes
+    nano_cpus: float | None = None  # a billionth of a processor each
+
+    def checked(self) -> Limits:
+        """Whole numbers. Raises Refused."""
+        return Limits(_whole(self.memory, "memory", exact=True), _whole(self.nano_cpus, "nanoCPUs", exact=False))
+
+
+def _whole(value: float | None, field: str, *, exact: bool) -> int | None:
+    if value is None:
+        return None
+    if not math.isfinite(value) or not 0 <= value < 1 << 62 or (exact and value != int(value)):
+        raise Refused(f"resource_limits.{field}: must be a whole number, 0 or more")
+    return round(value)
+
+
+class Plan(Struct, frozen=True):
+    """A container to be made. Use `checked`."""
+
+    names: Names
+    image: str
+    network: str = DEFAULT_NETWORK
+    environment: tuple[str, ...] = ()
+    restart_policy: str = "unless-stopped"
+    device: str = "cpu"  # "cpu", "cuda" or "rocm"
+    mounts: tuple[Mount, ...] = ()
+    limits: Limits = Limits()
+
+    def checked(self) -> Plan:
+        """The same with everything normalised. Raises Refused."""
+        image_reference(self.image, "image_id")
+        if not _NETWORK.fullmatch(self.network):
+            raise Refused("network_mode: needs 1 to 255 characters without colon and blanks")
+        if self.restart_policy not in RESTART_POLICIES:
+            raise Refused("restart_policy: must be no, always, unless-stopped or on-failure")
+        if any("\0" in variable for variable in self.environment):
+            raise Refused("environment_variables: must not contain NUL")
+        return Plan(
+            self.names.checked(),
+            self.image,
+            self.network,
+            self.environment,
+            self.restart_policy,
+            self.device,
+            tuple(mount.checked(f"mount_points[{number}]") for number, mount in enumerate(self.mounts)),
+            self.limits.checked(),
+        )
+
+    def with_own_key(self, shared_key: str) -> Plan:
+        """The same with the app's own tunnel key where AppAPI put the shared one."""
+        key = KEY_VARIABLE + own_key(shared_key, self.names.name)
+        environment = tuple(key if text.startswith(KEY_VARIABLE) else text for text in self.environment)
+        return replace(self, environment=environment)
+
+    def __repr__(self) -> str:  # the environment holds secrets
+        return f"Plan({self.names.container!r}, {self.image!r})"
+
+    def body(self, labels: Mapping[str, str], *, podman: bool) -> dict[str, object]:
+        """The body of POST /containers/create."""
+        host: dict[str, object] = {
+            "NetworkMode": self.network,
+            "RestartPolicy": {"Name": self.restart_policy},
+            "Mounts": [_volume_mount(self.names.volume), *map(_bind_mount, self.mounts)],
+        }
+        if self.limits.memory is not None:
+            host["Memory"] = self.limits.memory
+        if self.limits.nano_cpus is not None:
+            host["NanoCPUs"] = self.limits.nano_cpus
+        host |= _devices(self.device, podman=podman)
+        body: dict[str, object] = {
+            "Image": self.image,
+            "Hostname": self.names.name,
+            "Env": list(self.environment),
+            "Labels": dict(labels),
+            "HostConfig": host,
+        }
+        if self.network not in NETWORKS_WITHOUT_ALIASES:
+            body["NetworkingConfig"] = {"EndpointsConfig": {self.network: {"Aliases": [self.names.name]}}}
+        return body
+
+
+def _volume_mount(volume: str) -> dict[str, object]:
+    return {"Type": "volume", "Source": volume, "Target": f"/{volume}", "ReadOnly": False}
+
+
+def _bind_mount(mount: Mount) -> dict[str, object]:
+    return {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.mode == "ro"}
+
+
+def _devices(device: str, *, podman: bool) -> dict[str, object]:
+    if device == "cuda":
+        if podman:  # has no device requests; a CDI name stands where a path would
+            return {"Devices": [_device("nvidia.com/gpu=all")]}
+        return {"DeviceRequests": [{"Driver": "nvidia", "Count": -1, "Capabilities": [["compute", "utility"]]}]}
+    if device == "rocm":
+        return {"Devices": [_device("/dev/kfd"), _device("/dev/dri")]}
+    return {}
+
+
+def _device(path: str) -> dict[str, str]:
+    return {"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"}
