@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pytest
@@ -21,7 +22,7 @@ from harp.net.certificates import throwaway_context
 from harp.net.ports import PortTable
 from harp.settings import Address, Settings, load
 from harp.tunnel.claims import Claim
-from harp.tunnel.server import GUESTS_PER_ADDRESS, TunnelServer
+from harp.tunnel.server import GUESTS_PER_ADDRESS, TunnelServer, address_of
 from harp.tunnel.session import Tunnel
 from harp.wire import frp, yamux
 from harp.wire.frp import CloseProxy, LoginResp, Ping, Pong, ReqWorkConn, StartWorkConn
@@ -713,6 +714,24 @@ async def test_streams_of_a_tunnel_have_a_limit(settings: Settings, start: Start
     assert works[0].end.events == ["made"]
 
 
+async def test_a_stream_without_a_first_message_is_ended_and_the_tunnel_lives(world: World, clock: Clock) -> None:
+    client = world.client()
+    await client.login()
+    silent = await client.stream()
+    await world.until(lambda: world.server.facts()[0].streams == 2)
+    clock.move(10)
+    await silent.until(event="end")
+    client.control.send(Ping())
+    await client.control.next(Pong)
+
+
+async def test_work_connections_without_yamux_are_no_guests(world: World) -> None:
+    client = world.client(mux=False)
+    await client.offer()
+    await world.until(lambda: world.server.facts()[0].streams == 2)
+    assert world.server.guests == 0
+
+
 # The control connection (F 5.7)
 
 
@@ -729,6 +748,18 @@ async def test_garbage_on_the_control_connection_ends_the_tunnel(world: World, g
     client = world.client()
     await client.login()
     client.control.send_raw(garbage)
+    await client.control.end.until(event="lost")
+    assert world.server.facts() == []
+
+
+async def test_a_client_that_does_not_read_its_control_connection_is_dropped(world: World) -> None:
+    client = world.client()
+    await client.login()
+    client.control.end.transport.pause_reading()
+    ping = frp.encode(Ping(), 1)
+    for _ in range(40):
+        client.control.send_raw(ping * 1000)
+        await asyncio.sleep(0)
     await client.control.end.until(event="lost")
     assert world.server.facts() == []
 
@@ -807,6 +838,29 @@ async def test_closing_ends_tunnels_and_guests(world: World) -> None:
     await client.control.end.until(event="lost")
     assert world.server.facts() == []
     assert world.server.guests == 0
+
+
+async def test_a_unix_socket_can_be_listened_on(settings: Settings, start: Start, tmp_path: Path) -> None:
+    path = str(tmp_path / "frp.sock")
+    world = await start(replace(settings, listen=replace(settings.listen, frp=(Address("", 0, path),))))
+    _, end = await asyncio.get_running_loop().create_unix_connection(Recorder, path)
+    world.clock.transports.append(end.transport)
+    end.transport.write(frp.encode(good_login(), 1))
+    assert (await Messages(end, 1).next(LoginResp)).error == ""
+    assert world.asked == [("", "the key")]
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        (("192.0.2.1", 5000), "192.0.2.1"),
+        (("::ffff:192.0.2.1", 5000, 0, 0), "192.0.2.1"),
+        (("2001:db8::1", 5000, 0, 0), "2001:db8::1"),
+        ("", ""),
+    ],
+)
+def test_a_client_is_known_by_its_address_without_port(peer: object, address: str) -> None:
+    assert address_of(peer) == address
 
 
 # HP_TUNNEL_LISTEN

@@ -156,7 +156,7 @@ class TunnelServer:
                 loop.call_later(ACCEPT_PAUSE, self._resume_accepting, listener)
             return
         sock.setblocking(False)
-        self._admit(sock, _bare_address(peer))
+        self._admit(sock, address_of(peer))
 
     def _resume_accepting(self, listener: socket.socket) -> None:
         if listener in self._sockets:
@@ -354,7 +354,7 @@ def _tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _bare_address(peer: Any) -> str:
-    """Without port; an IPv4 client of an IPv6 socket is an IPv4 client."""
+def address_of(peer: Any) -> str:
+    """Of a socket's peer, without port; an IPv4 client of an IPv6 socket is an IPv4 client, one of a unix socket ""."""
     host = str(peer[0]) if peer else ""
     return host.removeprefix("::ffff:") if "." in host else host
