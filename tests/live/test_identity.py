@@ -44,7 +44,7 @@ async def statuses(product: Product, path: str, count: int = 1, **headers: str) 
 
 
 def asked(nextcloud: NextcloudStandIn, call: str, app: str) -> int:
-    """How often a call was made for an app; that for no app, which only asks whether Nextcloud answers, is not meant."""
+    """How often a call was made for an app. (HaRP also asks for none, to see whether Nextcloud answers.)"""
     return sum(request.target.endswith(f"/{call}?appId={app}") for request in nextcloud.requests)
 
 
@@ -90,8 +90,8 @@ async def test_nextcloud_gets_a_clean_get_whatever_the_client_sends(
     cookie = nextcloud.log_in("user")
     head = (
         f"PUT /exapps/hello/echo HTTP/1.1\r\nHost: cloud.example.com\r\nCookie: {cookie}\r\n"
-        "Transfer-Encoding: chunked\r\nExpect: 100-continue\r\nRange: bytes=0-1\r\nIf-None-Match: a\r\nX-Own: secret of the app\r\n"
-        "harp-shared-key: guessed\r\n\r\n"
+        "Transfer-Encoding: chunked\r\nExpect: 100-continue\r\nRange: bytes=0-1\r\nIf-None-Match: a\r\n"
+        "X-Own: secret of the app\r\nharp-shared-key: guessed\r\n\r\n"
     )
     async with await Client.connect(product.http) as client:
         await client.send(head.encode())
