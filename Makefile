@@ -31,9 +31,9 @@ bench: $(READY)
 bench-quick: $(READY)
 	$(BIN)/python -m benchmarks --quick $(ARGS)
 
-# Real frpc and frps, built from source into .cache/frp: they need Go.
+# Real frpc and frps, built from source into .cache/frp.
 frp:
-	frp/build
+	go="$$(scripts/install-go)" && PATH="$$go:$$PATH" frp/build
 
 # Pins the newest versions that pyproject.toml allows.
 lock:
