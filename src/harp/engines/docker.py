@@ -184,7 +184,8 @@ class DockerEngine:
         Raises EngineTimeout after `limit` seconds, EngineUnreachable, or EngineRefused for every status from 400.
         """
         url = URL(f"http://engine{self._prefix if versioned else ''}{path}", encoded=True).with_query(query)
-        headers = {"content-type": "application/json" if data is None else "application/x-tar"}
+        kind = "application/json" if data is None else "application/x-tar"
+        headers = {"content-type": kind, "accept-encoding": "identity"}  # archives are gzipped for whoever takes it
         content = data if body is None else msgspec.json.encode(body)
         where = f"{method} {path} on {self.name}"
         try:
