@@ -17,6 +17,7 @@ class MemoryTransport(asyncio.Transport):
         self.other: MemoryTransport = self
         self._waiting = bytearray()
         self._ended = False  # EOF stands behind `_waiting`
+        self._end_delivered = False
         self._paused_writer = False
         self._reading = True
         self._closing = False
@@ -54,6 +55,13 @@ class MemoryTransport(asyncio.Transport):
     def writelines(self, list_of_data: Iterable[Any]) -> None:
         self.write(b"".join(list_of_data))
 
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self._ended = True
+        self._schedule()
+
     def close(self) -> None:
         if not self._closing:
             self._closing = self._ended = True
@@ -84,9 +92,10 @@ class MemoryTransport(asyncio.Transport):
                 self._protocol.resume_writing()
         if self._waiting:
             self._schedule()
-        elif self._ended:
-            other._protocol.eof_received()
-            other.close()
+        elif self._ended and not self._end_delivered:
+            self._end_delivered = True
+            if not other._protocol.eof_received():
+                other.close()
 
 
 def memory_pair(

@@ -140,6 +140,11 @@ async def test_a_client_logs_in_and_is_asked_for_its_pool(world: World, mux: boo
     assert world.asked == [("127.0.0.1", "the key")]
 
 
+async def test_the_round_trip_of_a_tunnel_is_known_at_once(world: World) -> None:
+    await world.client().login()
+    await world.until(lambda: world.server.facts()[0].round_trip is not None)
+
+
 @pytest.mark.parametrize(("asked", "given"), [(-1, 0), (0, 0), (5, 5), (1_000_000, 5)])
 async def test_the_pool_a_client_asks_for_has_a_limit(world: World, asked: int, given: int) -> None:
     client = world.client()
@@ -762,6 +767,17 @@ async def test_a_client_that_does_not_read_its_control_connection_is_dropped(wor
         await asyncio.sleep(0)
     await client.control.end.until(event="lost")
     assert world.server.facts() == []
+
+
+async def test_a_claim_of_a_tunnel_that_ended_meanwhile_is_never_offered(world: World, clock: Clock) -> None:
+    client = world.client()
+    await client.login()
+    await client.claim()
+    client.hang_up()
+    await world.until(lambda: not world.server.facts())
+    clock.move(2)
+    assert world.ports.get(23001) is None
+    assert not world.ports.seen(23001)
 
 
 async def test_a_client_without_yamux_must_say_something_within_90_seconds(world: World, clock: Clock) -> None:

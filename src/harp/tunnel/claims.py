@@ -128,13 +128,15 @@ class Claims:
 
     def await_confirmation(self, claim: Claim) -> None:
         """The client was told; offer `claim` when it is confirmed, or a little later without that."""
-        claim.deadline = self._deadlines.now + CONFIRMATION
-        self._deadlines.watch(claim)
+        if self._holds(claim):
+            claim.deadline = self._deadlines.now + CONFIRMATION
+            self._deadlines.watch(claim)
 
     def confirm(self, claim: Claim) -> None:
         """The client knows that it has the claim: requests may use it."""
         self._deadlines.drop(claim)
-        self._ports.claim(claim.port, claim)
+        if self._holds(claim):
+            self._ports.claim(claim.port, claim)
 
     def release(self, claim: Claim) -> None:
         """Give name and port back."""
@@ -142,8 +144,11 @@ class Claims:
         self._ports.release(claim.port, claim)
         if claim.loopback is not None:
             claim.loopback.close()
-        if self._by_name.get(claim.name) is claim:
+        if self._holds(claim):
             del self._by_name[claim.name], self._by_port[claim.port]
+
+    def _holds(self, claim: Claim) -> bool:
+        return self._by_name.get(claim.name) is claim
 
 
 def _unsupported(request: NewProxy) -> str:

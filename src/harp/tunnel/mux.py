@@ -318,7 +318,7 @@ class MuxStream(asyncio.Transport):
 
 
 class _Probe:
-    """Somebody waits for the answer to a ping."""
+    """Somebody waits for a sign of life."""
 
     def __init__(self, answer: asyncio.Future[bool], deadline: float) -> None:
         self.answer = answer
@@ -377,7 +377,7 @@ class MuxSession(asyncio.Protocol):
         self._pings = 0
         self._ping: tuple[int, float] | None = None  # value and time of the ping that waits for its answer
         self._heard = False  # anything since that ping
-        self._probes: dict[int, _Probe] = {}
+        self._probes: set[_Probe] = set()
         self._gone = asyncio.Event()
 
     @property
@@ -408,19 +408,24 @@ class MuxSession(asyncio.Protocol):
         stream.opened(protocol)
         return stream, protocol
 
+    def measure(self) -> None:
+        """Send the next ping now, so that `round_trip` is known early."""
+        if self._ping is None:
+            self.expired()
+
     async def probe(self, seconds: float) -> bool:
-        """Is the peer alive? Asks, and waits up to `seconds` for the answer."""
+        """Is the peer alive? Asks, and waits up to `seconds` for anything: the answer may stand behind data."""
         if self.is_closing():
             return False
         probe = _Probe(self.loop.create_future(), self._deadlines.now + seconds)
-        value = self._send_ping()
-        self._probes[value] = probe
+        self._probes.add(probe)
         self._deadlines.watch(probe)
+        self._send_ping()
         try:
             return await probe.answer
         finally:
             self._deadlines.drop(probe)
-            del self._probes[value]
+            self._probes.discard(probe)
 
     def close(self, reason: str) -> None:
         """End the session: streams are lost, but what they have written is sent."""
@@ -453,6 +458,8 @@ class MuxSession(asyncio.Protocol):
         self._heard = True
         if self.is_closing():
             return
+        for probe in self._probes:
+            probe.settle(True)
         try:
             for frame in self._parser.feed(data):
                 if frame.kind <= WINDOW_UPDATE:
@@ -482,7 +489,7 @@ class MuxSession(asyncio.Protocol):
         self._deadlines.drop(self)
         self._lose_streams()
         self._gone.set()
-        for probe in self._probes.values():
+        for probe in self._probes:
             probe.settle(False)
         if self._lost is not None:
             self._lost()
@@ -601,9 +608,6 @@ class MuxSession(asyncio.Protocol):
         if frame.flags & SYN:
             self.send_control(yamux.ping(frame.length, reply=True))
             return
-        probe = self._probes.get(frame.length)
-        if probe is not None:
-            probe.settle(True)
         if self._ping is not None and frame.length == self._ping[0]:
             self.round_trip = self.loop.time() - self._ping[1]
             self._ping = None

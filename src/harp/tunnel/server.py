@@ -311,6 +311,7 @@ class TunnelServer:
         if guest.mux is not None:
             guest.mux.max_streams = self._settings.limits.tunnel_streams
             guest.mux.window = self._settings.tunnel.window
+            guest.mux.measure()
         log.info("tunnel connected", address=guest.address, client=shown(login.version), wire=opening.version)
         tunnel.begin(opening.rest())
 

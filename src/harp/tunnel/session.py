@@ -38,6 +38,7 @@ SILENCE_SUSPECT = 35.0  # seconds after which such a client is overdue: it pings
 PROBE_LIMIT = 3.0  # seconds for a tunnel to prove that it is alive when another one wants its port
 UNREAD_LIMIT = 65536  # bytes of control messages that wait for a client
 SHOWN = 64  # characters of a client's own words in the log
+REASON = 200  # characters of a refusal, which may quote them
 
 log = structlog.get_logger()
 
@@ -271,7 +272,7 @@ class Tunnel(asyncio.Protocol):
             address=self.address,
             name=shown(request.proxy_name),
             port=request.remote_port,
-            reason=shown(str(refused)),
+            reason=shown(str(refused), REASON),
         )
         self._send(NewProxyResp(request.proxy_name, error=str(refused)))
 
@@ -393,7 +394,7 @@ def _granted(claim: Claim) -> NewProxyResp:
     return NewProxyResp(claim.name, remote_addr=f":{claim.port}")
 
 
-def shown(text: str) -> str:
+def shown(text: str, limit: int = SHOWN) -> str:
     """A client's own words, fit for a log line."""
-    text = text[:SHOWN]
+    text = text[:limit]
     return text if text.isprintable() else ascii(text)[1:-1]

@@ -1,0 +1,73 @@
+"""Two transports joined."""
+
+from __future__ import annotations
+
+import asyncio
+
+from harp.tunnel.relay import Relay
+from tests.tunnel.memory import Recorder, memory_pair
+
+
+class Pair:
+    """user - relay - relay - service, over pipes of 100 bytes."""
+
+    def __init__(self, *, join: bool = True) -> None:
+        self.user, self.service = Recorder(half_close=True), Recorder(half_close=True)
+        self.near, self.far = Relay(), Relay()
+        memory_pair(self.user, self.near, capacity=100)
+        memory_pair(self.far, self.service, capacity=100)
+        if join:
+            self.near.join(self.far)
+
+
+async def test_bytes_go_both_ways_in_order() -> None:
+    pair = Pair()
+    pair.user.transport.write(bytes(range(256)) * 10)
+    pair.service.transport.write(b"answer")
+    await pair.service.until(size=2560)
+    await pair.user.until(size=6)
+    assert pair.service.received == bytes(range(256)) * 10
+    assert pair.user.received == b"answer"
+
+
+async def test_nothing_is_read_before_both_ends_are_there() -> None:
+    pair = Pair(join=False)
+    pair.user.transport.write(b"early")
+    for _ in range(5):
+        await asyncio.sleep(0)
+    pair.near.join(pair.far)
+    await pair.service.until(size=5)
+
+
+async def test_a_reader_that_does_not_read_stops_the_writer() -> None:
+    pair = Pair()
+    pair.service.transport.pause_reading()
+    written = 0
+    while "pause" not in pair.user.events:
+        pair.user.transport.write(bytes(50))
+        written += 50
+        await asyncio.sleep(0)
+        assert written < 1000
+    pair.service.transport.resume_reading()
+    await pair.service.until(size=written)
+    await pair.user.until(event="resume")
+
+
+async def test_a_half_close_is_passed_on_and_the_answer_still_comes() -> None:
+    pair = Pair()
+    pair.user.transport.write(b"question")
+    pair.user.transport.write_eof()
+    await pair.service.until(event="end")
+    assert pair.service.received == b"question"
+    pair.service.transport.write(b"answer")
+    pair.service.transport.close()
+    await pair.user.until(event="end")
+    assert pair.user.received == b"answer"
+
+
+async def test_a_lost_end_takes_the_other_with_it() -> None:
+    pair = Pair()
+    pair.near.connection_lost(ConnectionResetError())
+    await pair.service.until(event="end")
+    assert pair.far.transport is not None
+    assert pair.far.transport.is_closing()
