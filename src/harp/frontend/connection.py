@@ -66,6 +66,40 @@ class Gate(Protocol):
 class ClientConnection(asyncio.Protocol):
     """See the module. Facts of the exchange under way are plain attributes, for the gate's log."""
 
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_chunked_answer",
+        "_chunks",
+        "_eof",
+        "_gate",
+        "_handler",
+        "_keep_alive",
+        "_left",
+        "_looping",
+        "_overfull",
+        "_paused",
+        "_phase",
+        "_swallowed",
+        "_unsent",
+        "_until_close",
+        "address",
+        "ban_key",
+        "blocked",
+        "deadline",
+        "head",
+        "peer",
+        "peer_bytes",
+        "request_id",
+        "secure",
+        "sent",
+        "started",
+        "status",
+        "transport",
+        "unreachable",
+        "verdict",
+    )
+
     def __init__(self, gate: Gate, *, secure: bool) -> None:
         self.secure = secure
         self.peer = ""  # address of the other end, as text; "" on unix sockets
