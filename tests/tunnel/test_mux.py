@@ -604,6 +604,24 @@ async def test_a_lost_connection_loses_all_streams_and_says_so_once(clock: Clock
     assert peer.lost == 1
 
 
+async def test_a_slow_reader_gets_the_rest_of_a_complete_answer_after_the_session(clock: Clock) -> None:
+    peer = Peer(clock)
+    stream, slow = await peer.opened(1)
+    other, cut = await peer.opened(3)
+    for paused in (stream, other):
+        paused.pause_reading()
+    peer.say(data(1, b"complete", FIN), data(3, b"not comp"))
+    peer.session.connection_lost(None)
+    stream.write(b"nobody hears this")
+    await peer.heard()
+    assert (slow.events, cut.events) == (["made"], ["made", "lost"])
+    stream.resume_reading()
+    await peer.heard()
+    assert slow.received == b"complete"
+    assert slow.events == ["made", "end", "lost"]
+    assert peer.session.streams == 0
+
+
 async def test_closing_a_session_sends_what_was_written_and_ends_its_streams_at_once(clock: Clock) -> None:
     peer = Peer(clock)
     stream, recorder = await peer.opened()

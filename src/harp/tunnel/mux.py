@@ -211,6 +211,10 @@ class MuxStream(asyncio.Transport):
         if self._reading and not self._kept and not self._closing:
             self._deliver_end()
 
+    def has_rest(self) -> bool:
+        """The peer has sent everything, and a slow reader has not taken all of it: needs no session any more."""
+        return self._fin_received and bool(self._kept)
+
     def take_turn(self) -> bool:
         """Give the session one DATA frame of what waits; False when nothing more can be sent now."""
         budget = min(MAX_FRAME, self._sendable)
@@ -500,7 +504,8 @@ class MuxSession(asyncio.Protocol):
         self._data.clear()
         streams, self._streams = self._streams, {}
         for stream in streams.values():
-            stream.lost(ConnectionResetError(f"the tunnel is closed: {self.reason}"))
+            if not stream.has_rest():
+                stream.lost(ConnectionResetError(f"the tunnel is closed: {self.reason}"))
 
     # Deadlines
 
