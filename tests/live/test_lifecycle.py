@@ -165,8 +165,8 @@ def test_a_restart_under_traffic_is_over_in_moments(
 
 
 def certificate(authority: trustme.CA, product: Product) -> None:
-    """A new cert.pem, key and chain, for localhost."""
-    issued = authority.issue_cert("localhost")
+    """A new cert.pem, key and chain."""
+    issued = authority.issue_cert("localhost", "127.0.0.1")
     issued.private_key_and_cert_chain_pem.write_to_path(product.certs / "cert.pem")
 
 
@@ -189,7 +189,7 @@ def test_https_serves_what_http_serves(fresh: Product) -> None:
     fresh.start()
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    connection = http.client.HTTPSConnection("localhost", fresh.https, timeout=10, context=context)
+    connection = http.client.HTTPSConnection("127.0.0.1", fresh.https, timeout=10, context=context)
     for path, status in (
         ("/exapps/direct/public", 200),
         ("/exapps/direct/user", 403),
