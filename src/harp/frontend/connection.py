@@ -21,7 +21,7 @@ from harp.wire.chunked import ChunkedDecoder, chunk, last_chunk
 from harp.wire.http import HEAD_END, Fields, RequestHead, RequestReader
 
 HIGH_WATER = 256 * 1024  # bytes waiting for the client before the producer is told to pause
-LINGER = 2.0  # seconds to swallow a body that nobody wants, so that its sender sees our answer
+LINGER_TIME = 2.0  # seconds to swallow a body that nobody wants, so that its sender sees our answer
 LINGER_BYTES = 4 * 1024 * 1024
 JOIN = 16 * 1024  # bytes: shorter pieces are joined with their head, longer ones are written beside it
 
@@ -36,6 +36,10 @@ class Phase(Enum):
     RAW = auto()  # bytes of an upgraded stream
     LINGER = auto()  # bytes that go nowhere, until the client closes
     CLOSED = auto()
+
+
+# Plain names: looking a member up in its Enum costs more than all the rest of a step.
+HEAD, DECIDE, BODY, WAIT, RAW, LINGER, CLOSED = Phase
 
 
 class Gate(Protocol):
@@ -116,7 +120,7 @@ class ClientConnection(asyncio.Protocol):
         self.sent = 0  # bytes of response body
         self.unreachable = False  # the refusal says that the target could not be reached
         self._gate = gate
-        self._phase = Phase.HEAD
+        self._phase = HEAD
         self._handler: Handler | None = None
         self._buffer = b""
         self._left = 0
@@ -150,18 +154,18 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         phase = self._phase
-        if phase is Phase.HEAD:
+        if phase is HEAD:
             if self._buffer:
                 data = self._buffer + data
                 self._buffer = b""
             self._read_heads(data)
-        elif phase is Phase.BODY and not self._paused:
+        elif phase is BODY and not self._paused:
             self._read_body(data)
-        elif phase is Phase.RAW and not self._paused:
+        elif phase is RAW and not self._paused:
             self._to_handler(data)
-        elif phase is Phase.LINGER:
+        elif phase is LINGER:
             self._swallow(len(data))
-        elif phase is not Phase.CLOSED:
+        elif phase is not CLOSED:
             self._buffer += data
             if len(self._buffer) > self._gate.limits.head_size:
                 self._overfull = True
@@ -170,21 +174,21 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._eof = True
         phase = self._phase
-        if phase is Phase.WAIT or (phase is Phase.DECIDE and not self._left):
+        if phase is WAIT or (phase is DECIDE and not self._left):
             # The answer may still be wanted: nobody can tell a half-closed client from one that left, until we write.
             self._keep_alive = self._keep_alive and bool(self._buffer)
             self.deadline = self._gate.deadlines.now + self._gate.timeouts.half_closed
             return not self.secure
-        if phase is Phase.RAW:
+        if phase is RAW:
             self._handler_eof()
             return not self.secure
-        if phase in (Phase.BODY, Phase.DECIDE):
+        if phase in (BODY, DECIDE):
             self._lose("the client closed the connection in the middle of its request")
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lose("the client went away")
-        self._phase = Phase.CLOSED
+        self._phase = CLOSED
         self._gate.deadlines.drop(self)
         self._gate.closed(self)
 
@@ -192,16 +196,16 @@ class ClientConnection(asyncio.Protocol):
         self.blocked = True
         self._unsent = self.transport.get_write_buffer_size()
         timeouts = self._gate.timeouts
-        limit = timeouts.tunnel if self._phase is Phase.RAW else timeouts.client
+        limit = timeouts.tunnel if self._phase is RAW else timeouts.client
         self.deadline = self._gate.deadlines.now + limit
         if self._handler is not None:
             self._handler.blocked()
 
     def resume_writing(self) -> None:
         self.blocked = False
-        if self._phase is Phase.BODY and not self._paused:
+        if self._phase is BODY and not self._paused:
             self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
-        elif self._phase is not Phase.CLOSED:
+        elif self._phase is not CLOSED:
             self.deadline = self._gate.deadlines.now + self._gate.timeouts.half_closed if self._eof else NEVER
         if self._handler is not None:
             self._handler.drained()
@@ -211,16 +215,16 @@ class ClientConnection(asyncio.Protocol):
         phase = self._phase
         if self.blocked:
             self._expired_blocked()
-        elif phase is Phase.HEAD and self._buffer:
+        elif phase is HEAD and self._buffer:
             self.head = None
             self._answer_error(408, "the request head did not arrive in time")
-        elif phase is Phase.BODY:
+        elif phase is BODY:
             self._to_handler_gone("the client stopped sending its request body")
             if self.status:
                 self._abort()
             else:
                 self.refuse(408, "the request body stopped arriving")
-        elif phase is Phase.HEAD:
+        elif phase is HEAD:
             self._close()
         else:
             self._abort()
@@ -231,7 +235,7 @@ class ClientConnection(asyncio.Protocol):
         """Take requests off `data`, as long as each is answered at once."""
         self._looping = True
         try:
-            while data and self._phase is Phase.HEAD:
+            while data and self._phase is HEAD:
                 end = data.find(HEAD_END)
                 if end < 1 or data[0] == 0x0D:
                     stripped = data.lstrip(b"\r\n")  # RFC 9112 section 2.2
@@ -246,7 +250,7 @@ class ClientConnection(asyncio.Protocol):
                 head = self._gate.reader.read(data[:end])
                 self._buffer = data[end:]
                 self._begin(head)
-                if self._phase is not Phase.HEAD:
+                if self._phase is not HEAD:
                     return
                 data = self._buffer
                 self._buffer = b""
@@ -273,7 +277,7 @@ class ClientConnection(asyncio.Protocol):
         self.head = head
         self._left = head.length
         self._keep_alive = head.keep_alive
-        self._phase = Phase.DECIDE
+        self._phase = DECIDE
         self.deadline = NEVER
         self.status = 0
         self.sent = 0
@@ -286,11 +290,11 @@ class ClientConnection(asyncio.Protocol):
         """Let `handler` answer the request. Its body, if any, flows after `resume_body`."""
         self._handler = handler
         if self._left:
-            self._phase = Phase.BODY
+            self._phase = BODY
             self._paused = True
             self._chunks = ChunkedDecoder() if self._left < 0 else None
         else:
-            self._phase = Phase.WAIT
+            self._phase = WAIT
 
     def _read_body(self, data: bytes) -> None:
         if self._chunks is not None:
@@ -327,8 +331,8 @@ class ClientConnection(asyncio.Protocol):
     def _body_complete(self, trailers: Fields) -> None:
         self._left = 0
         self._chunks = None
-        if self._phase is Phase.BODY:
-            self._phase = Phase.WAIT
+        if self._phase is BODY:
+            self._phase = WAIT
             self.deadline = NEVER
             if self._paused:  # nothing more will come for this handler; the next request may
                 self._paused = False
@@ -340,12 +344,12 @@ class ClientConnection(asyncio.Protocol):
 
     def resume_body(self) -> None:
         self._paused = False
-        if self._phase is Phase.BODY:
+        if self._phase is BODY:
             self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
-        elif self._phase is not Phase.RAW:
+        elif self._phase is not RAW:
             return
         data, self._buffer = self._buffer, b""
-        if data and self._phase is Phase.BODY:
+        if data and self._phase is BODY:
             self._read_body(data)
         elif data:
             self._to_handler(data)
@@ -354,10 +358,10 @@ class ClientConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def pause_body(self) -> None:
-        if self._phase in (Phase.BODY, Phase.RAW):
+        if self._phase in (BODY, RAW):
             self._paused = True
             self.transport.pause_reading()
-            if self._phase is Phase.BODY:
+            if self._phase is BODY:
                 self.deadline = NEVER  # now it is the other side that takes its time
 
     # Downstream: the response
@@ -432,11 +436,11 @@ class ClientConnection(asyncio.Protocol):
 
     def waits(self, head: RequestHead) -> bool:
         """Is this request still to be decided? The client may have left while facts were fetched."""
-        return self._phase is Phase.DECIDE and self.head is head
+        return self._phase is DECIDE and self.head is head
 
     def upgrade(self, reason: bytes, fields: bytes, data: bytes) -> None:
         self.status = 101
-        self._phase = Phase.RAW
+        self._phase = RAW
         self._keep_alive = False
         self.deadline = NEVER
         self.transport.write(b"HTTP/1.1 101 %b\r\n%b\r\n%b" % (reason, fields, data))
@@ -463,14 +467,14 @@ class ClientConnection(asyncio.Protocol):
     def _end(self, note: str = "") -> None:
         """The exchange is over, and the connection with it."""
         self._handler = None
-        self._phase = Phase.CLOSED
+        self._phase = CLOSED
         self._gate.finished(self, note)
 
     def _complete(self) -> None:
         """The response has been written."""
         self._handler = None
         self._gate.finished(self)
-        if self._left and self._phase in (Phase.BODY, Phase.DECIDE):
+        if self._left and self._phase in (BODY, DECIDE):
             self._linger()
         elif self._keep_alive and not self._gate.draining:
             self._next()
@@ -482,7 +486,7 @@ class ClientConnection(asyncio.Protocol):
             self._close()
 
     def _next(self) -> None:
-        self._phase = Phase.HEAD
+        self._phase = HEAD
         self.head = self.verdict = None
         self.deadline = self._gate.deadlines.now + self._gate.timeouts.keepalive
         if self._overfull:
@@ -491,7 +495,7 @@ class ClientConnection(asyncio.Protocol):
         if self._buffer and not self._looping:
             data, self._buffer = self._buffer, b""
             self._read_heads(data)
-        if self._eof and self._phase is Phase.HEAD:
+        if self._eof and self._phase is HEAD:
             self._close()
 
     def _answer_error(self, status: int, reason: str, retry_after: int | None = None) -> None:
@@ -512,9 +516,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _linger(self) -> None:
         """Close, but let the client finish speaking: a reset would take our answer away from it (RFC 9112 9.6)."""
-        self._phase = Phase.LINGER
+        self._phase = LINGER
         self._buffer = b""
-        self.deadline = self._gate.deadlines.now + LINGER
+        self.deadline = self._gate.deadlines.now + LINGER_TIME
         self._gate.deadlines.watch(self)
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -529,13 +533,13 @@ class ClientConnection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close as soon as everything is sent."""
-        self._phase = Phase.CLOSED
+        self._phase = CLOSED
         self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
         self.transport.close()
 
     def _abort(self) -> None:
         self._lose("the connection was given up")
-        self._phase = Phase.CLOSED
+        self._phase = CLOSED
         self.deadline = NEVER
         self.transport.abort()
 
@@ -549,10 +553,10 @@ class ClientConnection(asyncio.Protocol):
 
     def _lose(self, reason: str) -> None:
         """The exchange under way, if any, cannot be completed."""
-        waiting = self._phase in (Phase.DECIDE, Phase.BODY, Phase.WAIT, Phase.RAW)
+        waiting = self._phase in (DECIDE, BODY, WAIT, RAW)
         self._to_handler_gone(reason)
         if waiting:
-            self._phase = Phase.CLOSED
+            self._phase = CLOSED
             self._gate.finished(self, reason)
 
     # The handler, guarded: it may let go of us at any call
@@ -574,9 +578,9 @@ class ClientConnection(asyncio.Protocol):
 
     def drain(self) -> None:
         """HaRP is stopping: an idle connection closes, a running exchange goes on as the last."""
-        if self._phase is Phase.HEAD and not self._buffer:
+        if self._phase is HEAD and not self._buffer:
             self._close()
-        elif self._phase is Phase.RAW and self._handler is not None:
+        elif self._phase is RAW and self._handler is not None:
             self._handler.drain()
 
     def give_up(self) -> None:
@@ -586,4 +590,4 @@ class ClientConnection(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """Is an exchange under way?"""
-        return self._phase in (Phase.DECIDE, Phase.BODY, Phase.WAIT, Phase.RAW)
+        return self._phase in (DECIDE, BODY, WAIT, RAW)

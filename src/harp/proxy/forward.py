@@ -18,7 +18,7 @@ from harp.net.dial import Connected
 from harp.net.ports import Offer, PortTable, ProtocolFactory
 from harp.net.targets import Target, TunnelPort
 from harp.proxy.exchange import Downstream
-from harp.proxy.upstream import State, Upstream
+from harp.proxy.upstream import BODY, CLOSED, HEAD, IDLE, RAW, Upstream
 from harp.settings import Timeouts
 from harp.wire.chunked import chunk, last_chunk
 from harp.wire.forwarding import response_fields, trailers_to_pass
@@ -86,7 +86,7 @@ class Proxy:
         idle = self._idle.get(target)
         while idle:
             connection = idle.pop()
-            if connection.state is State.IDLE and not connection.transport.is_closing():
+            if connection.state is IDLE and not connection.transport.is_closing():
                 if self.deadlines.now - connection.idle_since <= max_idle:
                     return connection
                 idle.append(connection)
@@ -239,13 +239,13 @@ class Forwarding:
         connection = self._connection
         if connection is None or self._ended:
             return  # the answer came before the body: what is left of it goes nowhere
-        if connection.state is State.RAW:
+        if connection.state is RAW:
             connection.transport.write(data)
             self._touch(connection)
             return
         self._sent_body = True
         limit = self._proxy.timeouts.response
-        if connection.state is State.HEAD:
+        if connection.state is HEAD:
             connection.send_body(chunk(data) if self._chunked else data, limit)
         else:  # the answer has begun already; it is governed by its own limit
             connection.transport.write(chunk(data) if self._chunked else data)
@@ -254,7 +254,7 @@ class Forwarding:
         connection = self._connection
         if connection is None or self._ended:
             return
-        if connection.state is State.RAW:
+        if connection.state is RAW:
             self._client_done = True
             self._half_closed(connection)
             return
@@ -264,13 +264,13 @@ class Forwarding:
 
     def blocked(self) -> None:
         connection = self._connection
-        if connection is not None and connection.state in (State.BODY, State.RAW):
+        if connection is not None and connection.state in (BODY, RAW):
             connection.transport.pause_reading()
             connection.deadline = NEVER  # the client's limit counts now
 
     def drained(self) -> None:
         connection = self._connection
-        if connection is not None and connection.state in (State.BODY, State.RAW):
+        if connection is not None and connection.state in (BODY, RAW):
             self._touch(connection)
             connection.transport.resume_reading()
 
@@ -319,7 +319,7 @@ class Forwarding:
         if self._tracker is not None:
             self._tracker.feed(data)
         connection = self._connection
-        if connection is not None and connection.state is not State.CLOSED:
+        if connection is not None and connection.state is not CLOSED:
             self._touch(connection)
         self._downstream.send_body(data)
 
@@ -406,7 +406,7 @@ class Forwarding:
             connection.deadline = NEVER
             return
         timeouts = self._proxy.timeouts
-        limit = timeouts.tunnel if connection.state is State.RAW else timeouts.server
+        limit = timeouts.tunnel if connection.state is RAW else timeouts.server
         if self._client_done or self._server_done:
             limit = min(limit, timeouts.half_closed)
         connection.deadline = self._proxy.deadlines.now + limit

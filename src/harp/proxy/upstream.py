@@ -26,6 +26,10 @@ class State(Enum):
     CLOSED = auto()
 
 
+# Plain names: looking a member up in its Enum costs more than all the rest of a step.
+IDLE, HEAD, BODY, RAW, CLOSED = State
+
+
 class User(Protocol):
     """Who has borrowed the connection for one exchange."""
 
@@ -91,7 +95,7 @@ class Upstream(asyncio.Protocol):
     def __init__(self, pool: Pool, target: Target) -> None:
         self._pool = pool
         self.target = target
-        self.state = State.IDLE
+        self.state = IDLE
         self.deadline = NEVER
         self.idle_since = 0.0
         self.reused = False
@@ -108,7 +112,7 @@ class Upstream(asyncio.Protocol):
     def send(self, user: User, head: bytes, *, bodyless: bool, complete: bool, limit: float) -> None:
         """Send a request head. `bodyless`: the method is HEAD. `complete`: no body follows."""
         self.user = user
-        self.state = State.HEAD
+        self.state = HEAD
         self._bodyless = bodyless
         self._request_done = complete
         self.deadline = self._pool.deadlines.now + limit
@@ -138,25 +142,25 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         state = self.state
         try:
-            if state is State.HEAD:
+            if state is HEAD:
                 self._read_head(data)
-            elif state is State.BODY:
+            elif state is BODY:
                 self._read_body(data)
-            elif state is State.RAW:
+            elif state is RAW:
                 self.user.on_data(data)
-            elif state is State.IDLE:  # nobody asked: whatever it is, it cannot be an answer
+            elif state is IDLE:  # nobody asked: whatever it is, it cannot be an answer
                 self.abandon()
         except PeerError as error:
             self._fail(f"answered what is not HTTP: {error}", 502)
 
     def eof_received(self) -> bool:
         state = self.state
-        if state is State.RAW:
+        if state is RAW:
             self.user.on_eof()
             return True
-        if state is State.BODY and self._left == UNTIL_CLOSE:
+        if state is BODY and self._left == UNTIL_CLOSE:
             self._finish([], reusable=False)
-        elif state in (State.HEAD, State.BODY):
+        elif state in (HEAD, BODY):
             self._fail("closed the connection before its answer was complete", 502)
         return False
 
@@ -164,26 +168,26 @@ class Upstream(asyncio.Protocol):
         self._pool.deadlines.drop(self)
         self._pool.lost(self)
         state = self.state
-        if state in (State.HEAD, State.BODY, State.RAW):
+        if state in (HEAD, BODY, RAW):
             self._fail(f"broke the connection{f': {exc}' if exc else ''}", 502)
-        self.state = State.CLOSED
+        self.state = CLOSED
 
     def pause_writing(self) -> None:
         self.blocked = True
-        if self.state not in (State.IDLE, State.CLOSED):
+        if self.state not in (IDLE, CLOSED):
             self.user.on_blocked()
 
     def resume_writing(self) -> None:
         self.blocked = False
-        if self.state not in (State.IDLE, State.CLOSED):
+        if self.state not in (IDLE, CLOSED):
             self.user.on_drained()
 
     def expired(self) -> None:
         """Timed: the limit of whatever is under way."""
         state = self.state
-        if state is State.IDLE:
+        if state is IDLE:
             self.abandon()
-        elif state is State.HEAD:
+        elif state is HEAD:
             more = self.user.on_silence()
             if more is not None:
                 self.deadline = self._pool.deadlines.now + more
@@ -217,7 +221,7 @@ class Upstream(asyncio.Protocol):
 
     def _switch(self, head: ResponseHead, data: bytes) -> None:
         self._buffer = b""
-        self.state = State.RAW
+        self.state = RAW
         self.deadline = NEVER
         self.user.on_upgrade(head, data)
 
@@ -248,9 +252,9 @@ class Upstream(asyncio.Protocol):
             self._release(reusable=not decoder.rest)
             user.on_head(head, CHUNKED, payload, True)
             return
-        self.state = State.BODY
+        self.state = BODY
         user.on_head(head, CHUNKED, payload, False)
-        if decoder.done and self.state is State.BODY:
+        if decoder.done and self.state is BODY:
             self._finish(decoder.trailers, reusable=not decoder.rest)
 
     def _respond(self, head: ResponseHead, length: int | None, data: bytes, *, whole: bool) -> None:
@@ -261,7 +265,7 @@ class Upstream(asyncio.Protocol):
             self._release(reusable=not excess)
             user.on_head(head, length, data[:length] if excess else data, True)
         else:
-            self.state = State.BODY
+            self.state = BODY
             user.on_head(head, length, data, False)
 
     def _read_body(self, data: bytes) -> None:
@@ -284,7 +288,7 @@ class Upstream(asyncio.Protocol):
         pieces = decoder.feed(data)
         if pieces:
             self.user.on_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if decoder.done and self.state is State.BODY:
+        if decoder.done and self.state is BODY:
             self._finish(decoder.trailers, reusable=not decoder.rest)
 
     # Ends
@@ -298,7 +302,7 @@ class Upstream(asyncio.Protocol):
         """The answer is complete: keep the connection for the next exchange, if it can be."""
         self._chunks = None
         if reusable and self._reusable and self._request_done and not self.blocked:
-            self.state = State.IDLE
+            self.state = IDLE
             self.reused = True
             self._pool.give_back(self)
         else:
@@ -306,12 +310,12 @@ class Upstream(asyncio.Protocol):
             self.transport.close()
 
     def _fail(self, reason: str, status: int) -> None:
-        silent = self.state is State.HEAD and not self._buffer
+        silent = self.state is HEAD and not self._buffer
         user = self.user
         self._close()
         self.transport.abort()
         user.on_lost(reason, status=status, silent=silent)
 
     def _close(self) -> None:
-        self.state = State.CLOSED
+        self.state = CLOSED
         self.deadline = NEVER
