@@ -471,6 +471,21 @@ async def test_an_upgraded_stream_ends_when_both_sides_have_finished() -> None:
     assert client.closed
 
 
+async def test_behind_a_tunnel_the_clients_end_is_not_passed_on() -> None:
+    """frpc closes both directions at the first end (F 5.6): what the ExApp still sends would be lost."""
+    world = World()
+    client, forwarding = await world.send(
+        b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n", target=BEHIND_TUNNEL
+    )
+    world.answer(SWITCH)
+    forwarding.body_end([])
+    assert not world.wire().eof_sent
+    world.answer(b"last words")
+    assert client.received == b"last words"
+    world.wait(TIMEOUTS.half_closed + 1)
+    assert client.closed
+
+
 async def test_an_upgrade_that_nobody_asked_for_is_502() -> None:
     world = World()
     client, _ = await world.send()

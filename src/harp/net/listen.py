@@ -56,8 +56,8 @@ def _bound_unix(path: str) -> socket.socket:
 
 def _bound_tcp(address: Address) -> socket.socket:
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, _, _, where = found[0]
-    sock = socket.socket(family, kind)
+    family, kind, protocol, _, where = found[0]
+    sock = socket.socket(family, kind, protocol)  # asyncio sets TCP_NODELAY only where it reads IPPROTO_TCP
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

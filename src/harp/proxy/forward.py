@@ -420,14 +420,9 @@ class Forwarding:
             self._downstream.close()
             return
         self._touch(connection)
-        if self._client_done:
-            if connection.transport.can_write_eof():
-                connection.transport.write_eof()
-            else:
-                self._ended = True
-                self._connection = None
-                connection.transport.close()
-                self._downstream.close()
+        if self._client_done and not isinstance(self._hop.target, TunnelPort):
+            connection.transport.write_eof()
+        # Behind a tunnel the end is not passed on: frpc would cut the other direction as well (F 5.6).
 
 
 class Probe:
