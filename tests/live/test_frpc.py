@@ -7,6 +7,7 @@ import gc
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from itertools import product as combinations
 from pathlib import Path
 
@@ -251,6 +252,25 @@ async def test_a_killed_client_leaves_its_port_to_its_successor(
         with ended(start_frpc(version, file, directory)):
             await works(plain, app)
         await frp.until(lambda: plain.ports.items() == [], "release of the port", 2)
+
+
+@pytest.mark.parametrize("version", [EXAPP_VERSION, NEWEST])
+@pytest.mark.parametrize("mux", [True, False])
+async def test_transfers_end_at_once_when_their_client_is_killed(
+    directory: Path, app: Service, plain: Gateway, version: str, mux: bool
+) -> None:
+    with ended(start_frpc(version, exapp(plain, app, {"transport.tcpMux": mux}), directory)) as frpc:
+        connections = [await plain.connect(PORT) for _ in range(5)]
+        for reader, writer in connections:
+            writer.write(b"down 1000000000\n")
+            await reader.readexactly(100_000)
+        frpc.kill()
+        for reader, writer in connections:
+            with suppress(ConnectionError):
+                async with asyncio.timeout(2):
+                    assert len(await reader.read(-1)) < 100_000_000
+            writer.close()
+        await frp.until(lambda: plain.ports.items() == [] and app.open == 0, "end of everything", 2)
 
 
 @pytest.mark.parametrize("version", [EXAPP_VERSION, NEWEST])

@@ -15,8 +15,10 @@ from harp.tunnel import frpc_config
 from harp.tunnel.client import TunnelClient
 from tests.live import frp
 from tests.live.frp import NEWEST, VERSIONS, Service
+from tests.live.peers import require
 from tests.live.processes import PATIENCE, Process, free_port, listening
 from tests.live.product import KEY
+from tests.net.openssl_recipe import make_with_openssl
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -144,6 +146,15 @@ async def test_our_server_serves_our_client(
         await frp.exchange(*await gateway.connect(23001))
         assert await frp.ask(*await gateway.connect(23001), b"down 100000\n") == bytes(100_000)
         assert await frp.ask(*await gateway.connect(23001), b"up 500000\n" + bytes(500_000)) == b"500000\n"
+
+
+async def test_certificates_of_the_openssl_recipe_serve_our_client(directory: Path, app: Service) -> None:
+    """Their names make the server's certificate look as if it had signed itself (F 1.2)."""
+    require("openssl", "openssl")
+    made = directory / "certs"
+    make_with_openssl(made)
+    async with frp.gateway(made) as gateway, connected(client(app, gateway.port, 23001, frp.tls_of(made))):
+        await frp.exchange(*await gateway.connect(23001))
 
 
 @pytest.mark.parametrize("wire", [("0.61.1", "v1"), (NEWEST, "v1"), (NEWEST, "v2")])
