@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from hmac import compare_digest
@@ -292,7 +293,11 @@ def run(settings: Settings) -> int:
     """Serve until told to stop; the exit code. TERM, INT and USR1 drain, a second one stops at once; HUP reloads."""
     configure(settings.logs, [settings.shared_key, settings.kubernetes.token])
     with asyncio.Runner(loop_factory=event_loop()) as runner:
-        return runner.run(_serve_until_told(Harp(settings)))
+        status = runner.run(_serve_until_told(Harp(settings)))
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        # Not by returning: that waits for every thread, and a name server that hangs keeps one for many seconds.
+        os._exit(status)
 
 
 async def _serve_until_told(harp: Harp) -> int:
