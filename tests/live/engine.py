@@ -86,15 +86,16 @@ class Engine:
         content: bytes | io.BufferedReader | None = None,
         timeout: float = 120,
         query: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """One request: `body` as JSON, or `content` as a tar."""
         target = path if query is None else f"{path}?{urlencode(query, doseq=True)}"
-        headers = {"Content-Type": "application/json" if content is None else "application/x-tar"}
+        kind = "application/json" if content is None else "application/x-tar"
         data = (None if body is None else json.dumps(body)) if content is None else content
         began = time.monotonic()
         connection = UnixConnection(self.socket, timeout)
         try:
-            connection.request(method, target, data, headers, encode_chunked=False)
+            connection.request(method, target, data, {"Content-Type": kind, **(headers or {})}, encode_chunked=False)
             answer = connection.getresponse()
             return Answer(answer.status, answer.read(), time.monotonic() - began)
         finally:
@@ -123,6 +124,11 @@ class Engine:
         errors = [line["error"] for line in lines if "error" in line]
         assert not errors, f"{path}: {errors}\n{text}"
         return text
+
+    def push(self, name: str, tag: str, auth: str = "e30=") -> None:
+        """Push an image to the registry in its name; `auth` is base64 of JSON, by default of "{}"."""
+        lines = self.call("POST", f"/images/{name}/push", query={"tag": tag}, headers={"X-Registry-Auth": auth}).ok(200)
+        assert b'"error"' not in lines.body, lines.body
 
     # Containers
 
