@@ -23,7 +23,7 @@ from harp.net.ports import PortTable
 from harp.settings import Settings
 from harp.tunnel.claims import Claims
 from harp.tunnel.connection import LOGIN_LIMIT, Guest, Opening
-from harp.tunnel.session import Channel, Tunnel, TunnelFacts, shown
+from harp.tunnel.session import Channel, Tunnel, TunnelFacts, Vet, shown
 from harp.wire.frp import RANDOM_SIZE, FrameType, Login, LoginResp, NewWorkConn, StartWorkConn, frame, server_hello
 from harp.wire.frp_crypto import (
     IV_SIZE,
@@ -62,7 +62,7 @@ class TunnelServer:
 
     `authenticate(address, token)` gets the client's address without port and its `metas["token"]`, "" when it has
     none, and gives None, or the text that the client reads when it is refused. With `tls_required` every connection
-    must use `tls`; without it TLS is an offer, for clients that use it by default.
+    must use `tls`; without it TLS is an offer, for clients that use it by default. `vet` is asked about every claim.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class TunnelServer:
         tls: ssl.SSLContext,
         *,
         tls_required: bool,
+        vet: Vet | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.deadlines = deadlines
@@ -81,6 +82,7 @@ class TunnelServer:
         self._authenticate = authenticate
         self._tls = tls
         self._tls_required = tls_required
+        self._vet = vet
         self._wall = wall
         self._claims = Claims(ports, deadlines, listen=settings.tunnel.listen)
         self._tunnels: dict[str, Tunnel] = {}  # by run id
@@ -304,6 +306,7 @@ class TunnelServer:
             run_id=run_id,
             address=guest.address,
             since=self._wall(),
+            vet=self._vet,
         )
         self._tunnels[run_id] = guest.tunnel = tunnel
         transport.set_protocol(tunnel)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
@@ -41,6 +41,10 @@ SHOWN = 64  # characters of a client's own words in the log
 REASON = 200  # characters of a refusal, which may quote them
 
 log = structlog.get_logger()
+
+
+Vet = Callable[[str, str, int], Awaitable[str]]
+"""(token of the login, claimed name, claimed port) -> why the client cannot have it, "" when it can."""
 
 
 class TunnelFacts(Struct, frozen=True):
@@ -111,6 +115,7 @@ class Tunnel(asyncio.Protocol):
         run_id: str,
         address: str,
         since: float,
+        vet: Vet | None = None,
     ) -> None:
         self.run_id = run_id
         self.mux = mux
@@ -123,6 +128,7 @@ class Tunnel(asyncio.Protocol):
         self._channel = channel
         self._login = login
         self._since = since
+        self._vet = vet
         self._reader = MessageReader(channel.version)
         self._pool_count = min(max(login.pool_count, 0), MAX_POOL)
         self._pool: deque[Work] = deque()
@@ -247,6 +253,21 @@ class Tunnel(asyncio.Protocol):
         if known is not None and known.port == request.remote_port:
             self._send(_granted(known))  # the client has missed our answer
             return
+        if self._vet is not None and not self._deciding:
+            self._deciding = request.proxy_name
+            self._decision = asyncio.get_running_loop().create_task(self._vet_and_settle(self._vet, request))
+        else:
+            self._settle(request)
+
+    async def _vet_and_settle(self, vet: Vet, request: NewProxy) -> None:
+        refusal = await vet(self._login.metas.get("token", ""), request.proxy_name, request.remote_port)
+        self._deciding = ""
+        if refusal:
+            self._refuse(request, ClaimRefused(refusal))
+        else:
+            self._settle(request)
+
+    def _settle(self, request: NewProxy) -> None:
         try:
             self._grant(request)
         except ClaimTaken as taken:
@@ -285,7 +306,7 @@ class Tunnel(asyncio.Protocol):
             return
         holder.close("it does not answer, and its port is wanted by another client", abort=True)
         self._deciding = ""
-        self._new_proxy(request)
+        self._settle(request)
 
     def _close_proxy(self, name: str) -> None:
         if self._decision is not None and name == self._deciding:
