@@ -36,6 +36,7 @@ from harp.proxy.forward import Proxy
 from harp.settings import Settings, load
 from harp.status.conditions import Condition
 from harp.tunnel.server import TunnelServer
+from harp.tunnel.vetting import Vetting
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -76,6 +77,7 @@ class Harp:
             log.warning("configuration", note=warning)
         self.deadlines = Deadlines()
         self.instance = Instance(settings, loop.time)
+        self.vetting = Vetting(settings, self.instance)
         self._resolver = Resolver(loop.time)
         self._dialer = Dialer(self.ports, self._resolver, connect=settings.timeouts.connect, hold=settings.tunnel.hold)
         self._dialer.offer_inner(CONTROL.name, self._serve_control)
@@ -114,6 +116,7 @@ class Harp:
             await runner.cleanup()
         await self.engines.close()
         await self.tunnel.close()
+        await self.vetting.close()
         await self.instance.close()
         self._resolver.close()
         self.deadlines.close()
@@ -150,9 +153,10 @@ class Harp:
             settings,
             self.ports,
             self.deadlines,
-            authenticate=self._authenticate,
+            authenticate=self._authenticate_tunnel,
             tls=context,
             tls_required=settings.tunnel.tls,
+            vet=self.vetting.objection,
         )
         await self.tunnel.start()
 
@@ -185,6 +189,10 @@ class Harp:
             servers = await listen(self.settings.listen.https, lambda: ClientConnection(gate, secure=True), self._https)
             self._servers += servers
             self.https_ports = ports_of(servers)
+
+    def _authenticate_tunnel(self, address: str, token: str) -> str | None:
+        """As `_authenticate`, for the FRP server of our own: it asks about claims, so ExApps' own keys will do."""
+        return None if self.vetting.knows(token) else self._authenticate(address, token)
 
     def _authenticate(self, address: str, token: str) -> str | None:
         """May a tunnel client log in? None, or the text that frpc shows (F 3.1). A right token is never banned."""

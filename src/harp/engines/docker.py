@@ -297,8 +297,8 @@ class DockerEngine:
         log.info("container stopped", engine=self.name, container=names.container, already=answer.status == 304)
         return answer.status != 304
 
-    async def wait_for_start(self, names: Names) -> Started:
-        return await StartWatch(self, names).run()
+    async def wait_for_start(self, names: Names, patience: float = PATIENCE) -> Started:
+        return await StartWatch(self, names, patience).run()
 
     async def remove(self, names: Names, *, data: bool) -> None:
         async with self._within(30, f"remove {names.container}"):
@@ -444,16 +444,17 @@ class DockerEngine:
 class StartWatch:
     """Looks at a container until it has started, or cannot any more (A 4.6.5)."""
 
-    def __init__(self, engine: DockerEngine, names: Names) -> None:
+    def __init__(self, engine: DockerEngine, names: Names, patience: float) -> None:
         self._engine = engine
         self._names = names
+        self._patience = patience  # seconds
         self._now = asyncio.get_running_loop().time
-        self._until = self._now() + PATIENCE
+        self._until = self._now() + patience
         self._steady: tuple[str, float] = ("", 0.0)  # what a crashed container was started at, and since when we know
         self._checked = self._now()
 
     async def run(self) -> Started:
-        """The outcome, within PATIENCE and a last look."""
+        """The outcome, after our patience and a last look at the latest."""
         delays = _delays()
         while True:
             container = await self._look()
@@ -463,7 +464,7 @@ class StartWatch:
             if outcome is not None:
                 return outcome
             if self._now() >= self._until:
-                return await self._failed(container, f"not started within {PATIENCE:g} s")
+                return await self._failed(container, f"not started within {self._patience:g} s")
             await self._nudge(container.state)
             await asyncio.sleep(next(delays))
 

@@ -1,0 +1,410 @@
+"""The deploy verbs on a Docker engine: every row of A 4.6, and what happens when the engine says no."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from harp.engines.docker import DockerEngine, log_lines, message_of
+from harp.engines.errors import (
+    EngineConflict,
+    EngineError,
+    EngineMissing,
+    EngineRefused,
+    EngineTimeout,
+    EngineUnreachable,
+    ForeignOwner,
+)
+from harp.engines.verbs import Created, Deleted, Started
+from harp.errors import TunnelAway
+from harp.net.targets import Unix
+from harp.policy.containers import Mount, Names, Plan
+from harp.policy.engines import ApiRange
+from tests.engines.conftest import OWNER
+from tests.fakes.engine import EngineDialer, FakeEngine, serving
+
+APP = Names("app")
+CONTAINER = "nc_app_app"
+VOLUME = "nc_app_app_data"
+PLAN = Plan(APP, "image:1").checked()
+RUNNING = {"Status": "running", "Running": True}
+
+
+# What the engine is
+
+
+async def test_every_call_is_made_in_a_version_that_the_engine_takes(engine: DockerEngine, fake: FakeEngine) -> None:
+    assert engine.facts is not None
+    assert engine.facts.api == ApiRange((1, 24), (1, 41))
+    await engine.exists(APP)
+    assert {call.version for call in fake.calls} == {"1.41"}
+
+
+@pytest.mark.parametrize(("low", "high", "version"), [("1.44", "1.52", "1.44"), ("1.24", "1.45", "1.44")])
+async def test_newer_engines_are_spoken_to_in_what_we_are_written_for(low: str, high: str, version: str) -> None:
+    fake = FakeEngine(low, high)
+    async with serving(fake) as dialer:
+        engine = DockerEngine("it", Unix("/x"), dialer, OWNER, None, connect=2.0)
+        await engine.ask(2.0)
+        await engine.exists(APP)
+        await engine.close()
+    assert fake.calls[-1].version == version
+
+
+async def test_podman_is_known_by_its_components() -> None:
+    fake = FakeEngine(podman=True)
+    async with serving(fake) as dialer:
+        engine = DockerEngine("it", Unix("/x"), dialer, OWNER, None, connect=2.0)
+        facts = await engine.ask(2.0)
+        await engine.create(Plan(APP, "image:1", device="cuda"))
+        await engine.close()
+    assert facts.podman
+    host = json.loads(fake.called("POST", "/containers/create")[0].body)["HostConfig"]
+    assert host["Devices"][0]["PathOnHost"] == "nvidia.com/gpu=all"
+
+
+# Failures
+
+
+async def test_the_engines_own_words_come_first(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.errors["GET", f"/containers/{CONTAINER}/json"] = (500, "the disk is\nfull")
+    with pytest.raises(EngineRefused, match=r"^the disk is full \(GET /containers/nc_app_app/json on the engine"):
+        await engine.exists(APP)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, EngineRefused), (404, EngineMissing), (409, EngineConflict), (500, EngineRefused)]
+)
+async def test_a_status_decides_the_kind_of_error(
+    engine: DockerEngine, fake: FakeEngine, status: int, kind: type[EngineError]
+) -> None:
+    fake.errors["GET", "/info"] = (status, "no")
+    with pytest.raises(EngineRefused) as caught:
+        await engine.call("GET", "/info")
+    assert type(caught.value) is kind
+    assert caught.value.status == status
+
+
+async def test_an_engine_that_is_away_says_so(dialer: EngineDialer) -> None:
+    engine = DockerEngine("the engine of port 24001", Unix("/x"), dialer, OWNER, None, connect=2.0)
+    dialer.away = TunnelAway("no tunnel is connected for port 24001")
+    with pytest.raises(EngineUnreachable, match=r"^the engine of port 24001 cannot be reached: no tunnel is connected"):
+        await engine.exists(APP)
+    await engine.close()
+
+
+async def test_an_engine_that_is_silent_is_a_time_out(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.silent.add(("GET", "/info"))
+    with pytest.raises(EngineTimeout, match=r"GET /info on the engine of port 24000: no answer within 0\.05 s"):
+        await engine.call("GET", "/info", limit=0.05)
+
+
+async def test_an_answer_that_is_no_json_is_an_error_of_the_engine(engine: DockerEngine, fake: FakeEngine) -> None:
+    container = fake.add(CONTAINER, "one")
+    container.states = [{"Status": 5}]
+    with pytest.raises(EngineError, match="not what its API promises"):
+        await engine.exists(APP)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"message":"no such thing"}', "no such thing"),
+        (b'{"cause":"a","message":"podman says","response":500}', "podman says"),
+        (b"page not found\n", "page not found"),
+        (b"", "no reason given"),
+        (b'{"message":5}', '{"message":5}'),
+    ],
+)
+def test_the_words_of_docker_and_podman_are_understood(body: bytes, text: str) -> None:
+    assert message_of(body) == text
+
+
+# exists
+
+
+async def test_exists_tells_the_image_or_that_there_is_no_container(engine: DockerEngine, fake: FakeEngine) -> None:
+    assert await engine.exists(APP) is None
+    fake.add(CONTAINER, "one")
+    assert await engine.exists(APP) == "image:1"
+
+
+async def test_exists_of_an_image_without_a_name_tells_its_id(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.add(CONTAINER, None).body["Image"] = ""
+    assert await engine.exists(APP) == "sha256:0"
+
+
+# create
+
+
+async def test_create_makes_volume_and_container_with_our_labels_and_starts_nothing(
+    engine: DockerEngine, fake: FakeEngine
+) -> None:
+    plan = Plan(APP, "image:1", "net", ("A=1",), mounts=(Mount("/srv", "/data", "ro"),))
+    assert await engine.create(plan) == Created(f"id-of-{CONTAINER}", CONTAINER)
+    assert [(call.method, call.path) for call in fake.calls] == [
+        ("GET", f"/volumes/{VOLUME}"),
+        ("POST", "/volumes/create"),
+        ("POST", "/containers/create"),
+    ]
+    body = json.loads(fake.calls[-1].body)
+    assert fake.calls[-1].query == {"name": CONTAINER}
+    assert body == plan.body(body["Labels"], podman=False)
+    assert body["Labels"]["com.nextcloud.harp.instance"] == "one"
+    assert fake.volumes[VOLUME] == body["Labels"]
+
+
+async def test_a_volume_that_is_there_is_used(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.volumes[VOLUME] = None  # made before owners were written down
+    await engine.create(PLAN)
+    assert not fake.called("POST", "/volumes/create")
+    assert CONTAINER in fake.containers
+
+
+async def test_a_volume_made_for_a_container_that_does_not_come_to_be_is_removed(
+    engine: DockerEngine, fake: FakeEngine
+) -> None:
+    with pytest.raises(EngineRefused, match=r"^No such image: other:1") as caught:
+        await engine.create(Plan(APP, "other:1"))
+    assert not isinstance(caught.value, EngineMissing)
+    assert fake.volumes == {}
+
+
+async def test_a_volume_that_was_there_survives_a_failed_create(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.volumes[VOLUME] = {"com.nextcloud.harp.instance": "one"}
+    with pytest.raises(EngineRefused):
+        await engine.create(Plan(APP, "other:1"))
+    assert VOLUME in fake.volumes
+
+
+async def test_a_taken_name_is_a_conflict_in_the_engines_words(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.add(CONTAINER, "one")
+    with pytest.raises(EngineConflict, match=r"^Conflict. The container name"):
+        await engine.create(PLAN)
+    assert fake.volumes == {}
+
+
+# start, stop
+
+
+async def test_start_and_stop_tell_whether_anything_changed(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.add(CONTAINER, "one")
+    assert await engine.start(APP) is True
+    assert await engine.start(APP) is False
+    assert await engine.stop(APP) is True
+    assert await engine.stop(APP) is False
+
+
+async def test_start_and_stop_of_nothing_are_missing(engine: DockerEngine, fake: FakeEngine) -> None:
+    for verb in (engine.start, engine.stop):
+        with pytest.raises(EngineMissing, match=r"^No such container: nc_app_app"):
+            await verb(APP)
+
+
+# wait_for_start
+
+
+async def waited(engine: DockerEngine, fake: FakeEngine, *states: dict[str, object], log: bytes = b"") -> Started:
+    container = fake.add(CONTAINER, "one")
+    container.states = list(states)
+    container.log = log
+    return await engine.wait_for_start(APP)
+
+
+@pytest.mark.parametrize("health", [None, {"Status": ""}, {"Status": "none"}, {}])
+async def test_a_container_that_runs_without_a_health_check_has_started(
+    engine: DockerEngine, fake: FakeEngine, health: dict[str, str] | None
+) -> None:
+    assert await waited(engine, fake, {**RUNNING, "Health": health}) == Started(True, "running", None)
+
+
+async def test_created_restarting_and_starting_are_waited_for(engine: DockerEngine, fake: FakeEngine) -> None:
+    states: list[dict[str, object]] = [
+        {"Status": "created"},
+        {"Status": "restarting", "Running": True},
+        {**RUNNING, "Health": {"Status": "starting"}},
+        {**RUNNING, "Health": {"Status": "healthy"}},
+    ]
+    assert await waited(engine, fake, *states) == Started(True, "running", "healthy")
+
+
+async def test_an_unhealthy_container_has_not_started_and_its_check_says_why(
+    engine: DockerEngine, fake: FakeEngine
+) -> None:
+    health = {"Status": "unhealthy", "Log": [{"Output": "first"}, {"Output": "connection refused\n"}]}
+    outcome = await waited(engine, fake, {**RUNNING, "Health": health})
+    assert (outcome.started, outcome.status, outcome.health) == (False, "running", "unhealthy")
+    assert str(outcome.reason).startswith("unhealthy: connection refused")
+
+
+@pytest.mark.parametrize("status", ["exited", "dead", "paused"])
+async def test_a_container_that_died_tells_exit_code_memory_and_last_lines(
+    engine: DockerEngine, fake: FakeEngine, status: str
+) -> None:
+    log = b"\x01\0\0\0\0\0\0\x06line 1\x02\0\0\0\0\0\0\x0a\nlast line"
+    outcome = await waited(engine, fake, {"Status": status, "ExitCode": 137, "OOMKilled": True}, log=log)
+    assert outcome == Started(
+        False,
+        status,
+        None,
+        f"non-recoverable state: {status}, exit code 137, out of memory: last line",
+        137,
+        True,
+        ["line 1", "last line"],
+    )
+
+
+async def test_a_container_that_could_not_be_started_says_what_the_engine_said(
+    engine: DockerEngine, fake: FakeEngine
+) -> None:
+    outcome = await waited(engine, fake, {"Status": "exited", "ExitCode": 127, "Error": "no such file: /start.sh"})
+    assert outcome.reason == "non-recoverable state: exited, exit code 127: no such file: /start.sh"
+
+
+async def test_a_container_that_is_gone_is_not_found(engine: DockerEngine) -> None:
+    assert await engine.wait_for_start(APP) == Started(False, "not_found", reason="container not found")
+
+
+async def test_waiting_ends_at_a_limit_of_its_own(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.add(CONTAINER, "one", **RUNNING, Health={"Status": "starting"})
+    outcome = await engine.wait_for_start(APP, patience=0.1)
+    assert (outcome.started, outcome.status, outcome.health) == (False, "running", "starting")
+    assert outcome.reason == "not started within 0.1 s"
+
+
+async def test_a_container_that_has_crashed_must_run_for_a_moment(engine: DockerEngine, fake: FakeEngine) -> None:
+    container = fake.add(CONTAINER, "one", **RUNNING, StartedAt="now")
+    container.restarts = 3
+    outcome = await engine.wait_for_start(APP, patience=0.1)
+    assert outcome.started is False
+
+
+async def test_an_engine_that_breaks_while_we_wait_is_an_error(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.errors["GET", f"/containers/{CONTAINER}/json"] = (500, "broken")
+    with pytest.raises(EngineRefused, match=r"^broken"):
+        await engine.wait_for_start(APP)
+
+
+@pytest.mark.parametrize(
+    ("raw", "lines"),
+    [
+        (b"", []),
+        (b"plain\r\nfrom a terminal\n", ["plain", "from a terminal"]),
+        (b"\x01\0\0\0\0\0\0\x03ab\n\x02\0\0\0\0\0\0\x02\xff\n", ["ab", "\N{REPLACEMENT CHARACTER}"]),
+        (b"\x01\0\0\0\0\0\0\x09cut", ["cut"]),
+        (b"\x01\0\0", ["\x01\x00\x00"]),
+    ],
+)
+def test_logs_are_read_with_and_without_frames(raw: bytes, lines: list[str]) -> None:
+    assert log_lines(raw) == lines
+
+
+# remove
+
+
+async def test_remove_takes_the_container_and_leaves_the_data(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.add(CONTAINER, "one", **RUNNING)
+    fake.volumes[VOLUME] = {"com.nextcloud.harp.instance": "one"}
+    await engine.remove(APP, data=False)
+    assert fake.containers == {}
+    assert VOLUME in fake.volumes
+    assert fake.called("POST", f"/containers/{CONTAINER}/stop")[0].query == {"t": "5"}
+    assert fake.called("DELETE", f"/containers/{CONTAINER}")[0].query == {"force": "true"}
+
+
+async def test_remove_with_data_takes_the_volume_too_container_or_not(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.volumes[VOLUME] = None
+    await engine.remove(APP, data=True)
+    assert fake.volumes == {}
+
+
+async def test_removing_nothing_is_fine(engine: DockerEngine) -> None:
+    await engine.remove(APP, data=True)
+
+
+async def test_a_volume_in_use_is_a_conflict(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.volumes[VOLUME] = None
+    fake.in_use.add(VOLUME)
+    with pytest.raises(EngineConflict, match="volume is in use"):
+        await engine.remove(APP, data=True)
+
+
+async def test_a_removal_that_is_under_way_is_waited_for(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.add(CONTAINER, "one")
+    fake.errors["DELETE", f"/containers/{CONTAINER}"] = (409, "removal of container is already in progress")
+    removing = asyncio.ensure_future(engine.remove(APP, data=False))
+    while not fake.called("DELETE", f"/containers/{CONTAINER}"):
+        await asyncio.sleep(0)
+    del fake.containers[CONTAINER]
+    await removing
+
+
+# image_remove
+
+
+async def test_an_image_is_removed_and_its_size_told(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.images["ghcr.io/a/b:1"] = 77
+    assert await engine.image_remove("ghcr.io/a/b:1") == Deleted(True, 77)
+    assert fake.called("DELETE", "/images/ghcr.io%2Fa%2Fb%3A1")
+
+
+async def test_an_image_that_is_gone_counts_as_removed(engine: DockerEngine) -> None:
+    assert await engine.image_remove("x") == Deleted(True, 0, "not_found")
+
+
+async def test_an_image_in_use_stays(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.image_in_use = True
+    assert await engine.image_remove("image:1") == Deleted(False, reason="in_use")
+    assert "image:1" in fake.images
+
+
+async def test_other_trouble_with_an_image_is_the_engines_error(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.errors["DELETE", "/images/image%3A1"] = (500, "broken")
+    with pytest.raises(EngineRefused, match=r"^broken"):
+        await engine.image_remove("image:1")
+
+
+# Owners
+
+
+async def test_anothers_container_is_not_touched_by_any_verb(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.add(CONTAINER, "two", **RUNNING)
+    fake.volumes[VOLUME] = None
+    for work in (
+        engine.create(PLAN),
+        engine.start(APP),
+        engine.stop(APP),
+        engine.wait_for_start(APP),
+        engine.remove(APP, data=False),
+        engine.remove(APP, data=True),
+        engine.install_certificates(APP, "", tunnel=True),
+    ):
+        with pytest.raises(
+            ForeignOwner, match=r"container nc_app_app belongs to another Nextcloud.*HP_INSTANCE_ID=two"
+        ):
+            await work
+    assert fake.containers[CONTAINER].running
+    assert VOLUME in fake.volumes
+    changes = {(call.method, call.path) for call in fake.calls} - {("POST", "/containers/create")}
+    assert {method for method, _ in changes} == {"GET"}
+
+
+async def test_anothers_volume_is_neither_mounted_nor_removed(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.volumes[VOLUME] = {"com.nextcloud.harp.instance": "two"}
+    with pytest.raises(ForeignOwner, match="volume nc_app_app_data"):
+        await engine.create(PLAN)
+    fake.add(CONTAINER, "one")
+    with pytest.raises(ForeignOwner, match="volume nc_app_app_data"):
+        await engine.remove(APP, data=True)
+    assert VOLUME in fake.volumes
+    assert CONTAINER in fake.containers  # nothing happens by halves
+
+
+async def test_what_was_made_before_owners_is_adopted(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.add(CONTAINER, None)
+    fake.volumes[VOLUME] = None
+    assert await engine.start(APP)
+    await engine.remove(APP, data=True)
+    assert (fake.containers, fake.volumes) == ({}, {})
