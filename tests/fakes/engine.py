@@ -88,7 +88,7 @@ class FakeEngine:
         self.calls.append(call)
         if (call.method, path) in self.silent:
             await asyncio.sleep(3600)
-        if version and not _number(self.low) <= _number(version) <= _number(self.high):
+        if version and not _number(self.low or "0.0") <= _number(version) <= _number(self.high):
             return _error(400, f"client version {version} is not in {self.low} to {self.high}")
         if (call.method, path) in self.errors:
             return _error(*self.errors[call.method, path])

@@ -17,7 +17,6 @@ import structlog
 
 from harp.engines.errors import EngineError, EngineUnreachable
 from harp.engines.facts import EngineFacts, EngineStatus
-from harp.net.dial import Dialer
 from harp.net.ports import PortTable
 from harp.net.targets import Target, Tcp, TunnelPort, Unix
 from harp.policy.containers import owner_from
@@ -25,6 +24,7 @@ from harp.policy.engines import ApiRange
 from harp.settings import Settings
 
 if TYPE_CHECKING:
+    from harp.engines.connector import Dial
     from harp.engines.docker import DockerEngine
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -50,7 +50,7 @@ class _Entry:
 class Engines:
     """All engines that were ever asked for; a port is checked before it is used here."""
 
-    def __init__(self, settings: Settings, dialer: Dialer, ports: PortTable, now: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, dialer: Dial, ports: PortTable, now: Callable[[], float]) -> None:
         self.ports = settings.engines.ports
         self.owner = owner_from(settings.nextcloud.url, settings.engines.instance)
         self._host = settings.engines.host
