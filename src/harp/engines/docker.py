@@ -7,6 +7,7 @@ fifth of a second.
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -187,11 +188,12 @@ class DockerEngine:
         kind = "application/json" if data is None else "application/x-tar"
         headers = {"content-type": kind, "accept-encoding": "identity"}  # archives are gzipped for whoever takes it
         content = data if body is None else msgspec.json.encode(body)
+        payload = None if content is None else io.BytesIO(content)  # sent piece by piece
         where = f"{method} {path} on {self.name}"
         try:
             async with (
                 asyncio.timeout(limit),
-                self._session.request(method, url, data=content, headers=headers, allow_redirects=False) as response,
+                self._session.request(method, url, data=payload, headers=headers, allow_redirects=False) as response,
             ):
                 answer = Answer(response.status, response.headers, await _content(response, where))
         except TimeoutError as error:
