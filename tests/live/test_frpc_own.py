@@ -57,9 +57,9 @@ class Frps:
         await frp.until(lambda: listening(self.port), "frps")
 
     def kill(self) -> None:
-        """End it without a farewell."""
-        assert self._process is not None
-        self._process.kill()
+        """End it without a farewell; harmless when there is none to start."""
+        if self._process is not None:
+            self._process.kill()
 
     async def connect(self) -> Connection:
         """To the port that frps offers for the client."""
