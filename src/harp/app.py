@@ -148,7 +148,6 @@ class Harp:
     async def _start_tunnel(self) -> None:
         settings = self.settings
         context = await asyncio.to_thread(self._tunnel_context)
-        self._tunnel_tls = context
         self.tunnel = TunnelServer(
             settings,
             self.ports,
@@ -259,7 +258,7 @@ class Harp:
 
     def _reload_tunnel_certificates(self) -> None:
         if self.settings.tunnel.tls:
-            certificates.reload_server_context(self._tunnel_tls, self._frp_directory)
+            self.tunnel.set_tls(certificates.server_context(self._frp_directory))
 
     async def _drain(self, seconds: float) -> None:
         """Let running exchanges end; WebSockets are closed as soon as a frame has ended."""

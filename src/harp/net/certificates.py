@@ -109,17 +109,12 @@ def server_context(directory: Path) -> ssl.SSLContext:
         context.load_verify_locations(directory / "ca.crt")
     except OSError as error:  # ssl.SSLError is one
         raise SettingsError([f"{directory / 'ca.crt'}: {_words(error)}"]) from error
-    reload_server_context(context, directory)
-    return context
-
-
-def reload_server_context(context: ssl.SSLContext, directory: Path) -> None:
-    """Read the server's certificate and key again, for the handshakes to come. Raises SettingsError naming the file."""
     certificate = directory / "server.crt"
     try:
         context.load_cert_chain(certificate, directory / "server.key")
     except OSError as error:
         raise SettingsError([f"{certificate} and server.key: {_words(error)}"]) from error
+    return context
 
 
 def throwaway_context(now: datetime) -> ssl.SSLContext:
