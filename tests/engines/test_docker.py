@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from harp.engines.docker import DockerEngine, log_lines, message_of
+from harp.engines.docker import DockerEngine, Pace, log_lines, message_of
 from harp.engines.errors import (
     EngineConflict,
     EngineError,
@@ -210,7 +210,7 @@ async def waited(engine: DockerEngine, fake: FakeEngine, *states: dict[str, obje
     container = fake.add(CONTAINER, "one")
     container.states = list(states)
     container.log = log
-    return await engine.wait_for_start(APP)
+    return await engine.wait_for_start(APP, Pace(settle=0.0))
 
 
 @pytest.mark.parametrize("health", [None, {"Status": ""}, {"Status": "none"}, {}])
@@ -269,7 +269,7 @@ async def test_a_container_that_is_gone_is_not_found(engine: DockerEngine) -> No
 
 async def test_waiting_ends_at_a_limit_of_its_own(engine: DockerEngine, fake: FakeEngine) -> None:
     fake.add(CONTAINER, "one", **RUNNING, Health={"Status": "starting"})
-    outcome = await engine.wait_for_start(APP, patience=0.1)
+    outcome = await engine.wait_for_start(APP, Pace(patience=0.1, settle=0.0))
     assert (outcome.started, outcome.status, outcome.health) == (False, "running", "starting")
     assert outcome.reason == "not started within 0.1 s"
 
@@ -277,8 +277,15 @@ async def test_waiting_ends_at_a_limit_of_its_own(engine: DockerEngine, fake: Fa
 async def test_a_container_that_has_crashed_must_run_for_a_moment(engine: DockerEngine, fake: FakeEngine) -> None:
     container = fake.add(CONTAINER, "one", **RUNNING, StartedAt="now")
     container.restarts = 3
-    outcome = await engine.wait_for_start(APP, patience=0.1)
+    outcome = await engine.wait_for_start(APP, Pace(patience=0.1, settle=0.0))
     assert outcome.started is False
+
+
+async def test_a_container_that_dies_at_once_has_not_started(engine: DockerEngine, fake: FakeEngine) -> None:
+    container = fake.add(CONTAINER, "one")
+    container.states = [RUNNING, {"Status": "exited", "ExitCode": 1}]
+    outcome = await engine.wait_for_start(APP)
+    assert (outcome.started, outcome.status, outcome.exit_code) == (False, "exited", 1)
 
 
 async def test_an_engine_that_breaks_while_we_wait_is_an_error(engine: DockerEngine, fake: FakeEngine) -> None:

@@ -52,14 +52,23 @@ LONGEST_MESSAGE = 1000  # characters of the engine's own words
 STOP_GRACE = 5  # seconds a container has to end before it is removed
 STOP_MARGIN = 20.0  # seconds on top of a container's own grace
 LONGEST_GRACE = 90.0  # seconds
-PATIENCE = 90.0  # seconds until a container must run and be healthy (A 4.6.5)
-POLL = (0.05, 0.1, 0.2, 0.4)  # seconds between looks, the last one for good
-STEADY = 2.0  # seconds that a container must run after it has crashed, before it counts as started
+POLL = (0.05, 0.1, 0.15, 0.2, 0.4)  # seconds between looks, the last one for good
 CLEAN_UP = 10.0  # seconds for undoing what a failed create has done
 LAST_LINES = 20
 PODMAN_HEALTH = 2.0  # seconds between health checks that we start ourselves
 
 FALLBACK = ApiRange((1, 24), (1, 41))  # of an engine that does not say
+
+
+class Pace(Struct, frozen=True):
+    """How a start is waited for, in seconds."""
+
+    patience: float = 90.0  # until a container must run and be healthy (A 4.6.5)
+    settle: float = 0.4  # that one without a health check must run before we believe it: many die at once
+    steady: float = 2.0  # the same after a crash
+
+
+USUAL = Pace()
 
 
 class Answer(Struct, frozen=True):
@@ -299,8 +308,8 @@ class DockerEngine:
         log.info("container stopped", engine=self.name, container=names.container, already=answer.status == 304)
         return answer.status != 304
 
-    async def wait_for_start(self, names: Names, patience: float = PATIENCE) -> Started:
-        return await StartWatch(self, names, patience).run()
+    async def wait_for_start(self, names: Names, pace: Pace = USUAL) -> Started:
+        return await StartWatch(self, names, pace).run()
 
     async def remove(self, names: Names, *, data: bool) -> None:
         async with self._within(30, f"remove {names.container}"):
@@ -446,13 +455,13 @@ class DockerEngine:
 class StartWatch:
     """Looks at a container until it has started, or cannot any more (A 4.6.5)."""
 
-    def __init__(self, engine: DockerEngine, names: Names, patience: float) -> None:
+    def __init__(self, engine: DockerEngine, names: Names, pace: Pace) -> None:
         self._engine = engine
         self._names = names
-        self._patience = patience  # seconds
+        self._pace = pace
         self._now = asyncio.get_running_loop().time
-        self._until = self._now() + patience
-        self._steady: tuple[str, float] = ("", 0.0)  # what a crashed container was started at, and since when we know
+        self._until = self._now() + pace.patience
+        self._seen: tuple[str | None, float] = (None, 0.0)  # when the container was started, and since when we know
         self._checked = self._now()
 
     async def run(self) -> Started:
@@ -466,7 +475,7 @@ class StartWatch:
             if outcome is not None:
                 return outcome
             if self._now() >= self._until:
-                return await self._failed(container, f"not started within {self._patience:g} s")
+                return await self._failed(container, f"not started within {self._pace.patience:g} s")
             await self._nudge(container.state)
             await asyncio.sleep(next(delays))
 
@@ -476,8 +485,10 @@ class StartWatch:
     async def _outcome(self, container: Container) -> Started | None:
         state = container.state
         health = _health(state)
-        if state.status == "running" and health in (None, "healthy"):
-            return Started(True, "running", health) if self._is_steady(container) else None
+        if state.status == "running" and health == "healthy":
+            return Started(True, "running", health)
+        if state.status == "running" and health is None:
+            return Started(True, "running", None) if self._has_settled(container) else None
         if state.status == "running" and health == "unhealthy":
             checks = state.health.log if state.health else None
             said = checks[-1].output.strip() if checks else ""
@@ -486,15 +497,13 @@ class StartWatch:
             return await self._failed(container, f"non-recoverable state: {state.status}")
         return None
 
-    def _is_steady(self, container: Container) -> bool:
-        """A container that has crashed and was started again must run for a moment."""
-        if not container.restart_count:
-            return True
-        started, since = self._steady
+    def _has_settled(self, container: Container) -> bool:
+        """Has it run for long enough since its latest start?"""
+        started, since = self._seen
         if started != container.state.started_at:
-            self._steady = (container.state.started_at, self._now())
+            self._seen = (container.state.started_at, self._now())
             return False
-        return self._now() - since >= STEADY
+        return self._now() - since >= (self._pace.steady if container.restart_count else self._pace.settle)
 
     async def _nudge(self, state: State) -> None:
         if _health(state) == "starting" and self._now() - self._checked >= PODMAN_HEALTH:
