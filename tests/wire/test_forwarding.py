@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harp.wire.forwarding import request_head, response_fields, trailers_to_pass
+from harp.wire.forwarding import control_head, request_head, response_fields, trailers_to_pass
 from harp.wire.http import RequestReader, ResponseReader
 
 ADDED = b"ex-app-id: hello\r\n"
@@ -12,7 +12,8 @@ ADDED = b"ex-app-id: hello\r\n"
 
 def forwarded(lines: bytes, target: bytes = b"/x", *, control: bool = False) -> list[bytes]:
     data = b"GET /exapps/hello/x?q=1 HTTP/1.1\r\nHost: cloud\r\n" + lines + b"\r\n"
-    return request_head(RequestReader(50).read(data), target, ADDED, control=control).split(b"\r\n")
+    build = control_head if control else request_head
+    return build(RequestReader(50).read(data), target, ADDED).split(b"\r\n")
 
 
 def test_method_target_and_query_go_on_and_names_are_lower_case() -> None:

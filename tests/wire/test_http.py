@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from harp.errors import BadRequest, PeerError
@@ -9,8 +11,23 @@ from harp.wire.http import CHUNKED, UNTIL_CLOSE, RequestHead, RequestReader, Res
 
 
 def request(text: str | bytes, max_headers: int = 20) -> RequestHead:
+    """Read a request twice: by a reader that is new, and by one that has seen the same header lines before."""
     data = text if isinstance(text, bytes) else text.replace("\n", "\r\n").encode("latin-1")
-    return RequestReader(max_headers).read(data)
+    used = RequestReader(max_headers)
+    with suppress(BadRequest):
+        used.read(b"GET /before HTTP/1.1\r\n" + data.partition(b"\r\n")[2])
+    try:
+        again = used.read(data)
+    except BadRequest as error:
+        with pytest.raises(BadRequest) as refused:
+            RequestReader(max_headers).read(data)
+        assert refused.value.status == error.status
+        raise
+    head = RequestReader(max_headers).read(data)
+    for name in ("method", "path", "query", "minor", "length", "keep_alive", "upgrade"):
+        assert getattr(again, name) == getattr(head, name)
+    assert (again.fields.special, again.fields.plain) == (head.fields.special, head.fields.plain)
+    return head
 
 
 def response(text: str) -> ResponseHead:
@@ -20,9 +37,9 @@ def response(text: str) -> ResponseHead:
 def test_a_request_is_read_into_values() -> None:
     head = request("GET /exapps/a/b?x=1&y HTTP/1.1\nHost: cloud\nAccept:  text/html \n\n")
     assert (head.method, head.path, head.query, head.minor) == (b"GET", b"/exapps/a/b", b"?x=1&y", 1)
-    assert head.special == [(b"host", b"cloud")]
-    assert head.plain == [b"accept: text/html\r\n"]
-    assert (head.length, head.keep_alive, head.upgrade, head.expects) == (0, True, None, False)
+    assert head.fields.special == [(b"host", b"cloud")]
+    assert head.fields.plain == [b"accept: text/html\r\n"]
+    assert (head.length, head.keep_alive, head.upgrade, head.fields.expects) == (0, True, None, False)
 
 
 def test_one_parser_reads_request_after_request() -> None:
@@ -31,6 +48,30 @@ def test_one_parser_reads_request_after_request() -> None:
         head = parser.read(b"POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: " + length + b"\r\n\r\n")
         assert head.length == int(length)
     assert parser.read(b"GET /b HTTP/1.1\r\nhost: a\r\n\r\n").path == b"/b"
+
+
+def test_header_lines_that_repeat_are_read_once() -> None:
+    reader = RequestReader(20)
+    first = reader.read(b"GET /a HTTP/1.1\r\nhost: a\r\naccept: b\r\n\r\n")
+    second = reader.read(b"GET /c?d HTTP/1.1\r\nhost: a\r\naccept: b\r\n\r\n")
+    assert second.fields is first.fields
+    assert (second.path, second.query) == (b"/c", b"?d")
+    assert reader.read(b"GET /a HTTP/1.0\r\nhost: a\r\naccept: b\r\n\r\n").keep_alive is False
+    assert reader.read(b"GET /a HTTP/1.1\r\nhost: a\r\naccept: B\r\n\r\n").fields is not first.fields
+
+
+def test_a_flood_of_different_requests_is_not_remembered() -> None:
+    reader = RequestReader(20)
+    for number in range(5000):
+        reader.read(b"GET / HTTP/1.1\r\nhost: a\r\nx: %d\r\n\r\n" % number)
+    assert len(reader._fields) <= 256
+    assert len(reader._lines) <= 2048
+
+
+def test_no_credential_is_kept_by_the_line() -> None:
+    reader = RequestReader(20)
+    reader.read(b"GET / HTTP/1.0\r\nCookie: secret\r\nAuthorization: secret\r\nHarp-Shared-Key: secret\r\n\r\n")
+    assert len(reader._lines) == 0
 
 
 def test_the_last_value_of_a_repeated_header_is_got() -> None:
@@ -194,7 +235,7 @@ def test_the_body_of_a_request_that_offers_h2c_is_not_lost() -> None:
 
 
 def test_expect_continue_is_seen() -> None:
-    assert request("POST / HTTP/1.1\nHost: a\nContent-Length: 1\nExpect: 100-Continue\n\n").expects
+    assert request("POST / HTTP/1.1\nHost: a\nContent-Length: 1\nExpect: 100-Continue\n\n").fields.expects
 
 
 @pytest.mark.parametrize(

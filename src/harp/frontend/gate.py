@@ -31,7 +31,7 @@ from harp.policy.proxies import ClientAddresses
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.proxy.forward import Hop, Proxy
 from harp.settings import Settings
-from harp.wire.forwarding import engine_head, request_head
+from harp.wire.forwarding import control_head, engine_head, request_head
 from harp.wire.http import FORWARDED, RequestHead, RequestReader
 
 log = structlog.get_logger()
@@ -158,10 +158,10 @@ class Gate:
     def _handle(self, connection: ClientConnection, head: RequestHead) -> None:
         if self._access_log.enabled:
             connection.started = monotonic()
-        client = self._addresses.find(connection.peer, head.special)
+        client = self._addresses.find(connection.peer, head.fields.special)
         connection.address = client.address
         connection.ban_key = client.ban_key
-        call = call_from(head.path, head.special, client.ban_key)
+        call = call_from(head.path, head.fields.special, client.ban_key)
         answer = decide(call, self._instance, self._rules)
         if isinstance(answer, (NeedRecord, NeedVisitor)):
             self._spawn(self._learn(connection, head, call, answer))
@@ -206,7 +206,7 @@ class Gate:
             )
         elif isinstance(verdict, Control):
             added = b"x-forwarded-for: %b\r\n" % connection.address.encode()
-            hop = Hop(CONTROL, "the control API", request_head(head, verdict.target, added, control=True))
+            hop = Hop(CONTROL, "the control API", control_head(head, verdict.target, added))
         elif isinstance(verdict, Engine):
             self._pass_through(connection, head, verdict)
             return
@@ -309,7 +309,7 @@ class Gate:
         neighbour = self._addresses.is_neighbour(connection.peer)
         proto = b"https" if connection.secure else b"http"
         host = chain = request_id = b""
-        for name, value in head.special:
+        for name, value in head.fields.special:
             if name == b"host":
                 host = host or value
             elif neighbour and name in _TOLD:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harp.wire.http import FORWARDED, HOP_BY_HOP, RESERVED, Fields, RequestHead, ResponseHead
+from harp.wire.http import FORWARDED, HOP_BY_HOP, RESERVED, Fields, RequestFields, RequestHead, ResponseHead
 
 _TO_EXAPP = HOP_BY_HOP | RESERVED | FORWARDED
 # The control API is ourselves: it needs to know the engine; the decision has used up all the rest.
@@ -12,28 +12,22 @@ _TO_CONTROL = HOP_BY_HOP | FORWARDED | (RESERVED - {b"docker-engine-port"}) | {b
 _NOT_TRAILERS = _TO_EXAPP | {b"content-length", b"host", b"authorization", b"cookie", b"set-cookie", b"trailer"}
 
 
-def request_head(head: RequestHead, target: bytes, added: bytes, *, control: bool = False) -> bytes:
-    """The request as the next hop gets it, always HTTP/1.1.
+def request_head(head: RequestHead, target: bytes, added: bytes) -> bytes:
+    """The request as an ExApp gets it, always HTTP/1.1.
 
     `target` is the path to send, without query. `added` are complete lines that go last: identity and forwarding.
     """
-    dropped = _TO_CONTROL if control else _TO_EXAPP
-    lines = [b"%b %b%b HTTP/1.1\r\n" % (head.method, target, head.query)]
-    host = False
-    for name, value in head.special:
-        if name not in dropped and b"_" not in name:
-            lines.append(b"%b: %b\r\n" % (name, value))
-            host = host or name == b"host"
-    if not host:  # HTTP/1.0 may leave it out, HTTP/1.1 may not
-        lines.append(b"host: localhost\r\n")
-    lines += _end_to_end(head)
-    if head.length < 0:
-        lines.append(b"transfer-encoding: chunked\r\n")
-    if head.upgrade is not None:
-        lines.append(b"connection: upgrade\r\nupgrade: %b\r\n" % head.upgrade)
-    lines.append(added)
-    lines.append(b"\r\n")
-    return b"".join(lines)
+    fields = head.fields
+    passing = fields.passing
+    if passing is None:
+        passing = fields.passing = _passing(fields, _TO_EXAPP)
+    return b"%b %b%b HTTP/1.1\r\n%b%b\r\n" % (head.method, target, head.query, passing, added)
+
+
+def control_head(head: RequestHead, target: bytes, added: bytes) -> bytes:
+    """The request as the control API gets it, which is ourselves."""
+    passing = _passing(head.fields, _TO_CONTROL)
+    return b"%b %b%b HTTP/1.1\r\n%b%b\r\n" % (head.method, target, head.query, passing, added)
 
 
 def engine_head(head: RequestHead, target: bytes) -> bytes:
@@ -43,15 +37,31 @@ def engine_head(head: RequestHead, target: bytes) -> bytes:
     lines = [b"%b %b%b HTTP/1.1\r\nhost: localhost\r\n" % (head.method, target, head.query)]
     if head.length < 0:
         lines.append(b"transfer-encoding: chunked\r\n")
-    lines += [b"%b: %b\r\n" % field for field in head.special if field[0] == b"content-length"]
-    lines += [line for line in _end_to_end(head) if not line.lower().startswith(b"content-type:")]
+    lines += [b"%b: %b\r\n" % field for field in head.fields.special if field[0] == b"content-length"]
+    lines += [line for line in _end_to_end(head.fields) if not line.lower().startswith(b"content-type:")]
     lines.append(b"\r\n")
     return b"".join(lines)
 
 
 def response_fields(head: ResponseHead) -> bytes:
     """The header lines of a response for the client: everything but hop-by-hop fields and the body's length."""
-    return b"".join(_end_to_end(head))
+    passing = head.passing
+    if passing is None:
+        passing = head.passing = b"".join(_end_to_end(head))
+    return passing
+
+
+def _passing(fields: RequestFields, dropped: frozenset[bytes]) -> bytes:
+    """What of a request's header lines goes on, with the framing of the next hop."""
+    lines = [b"%b: %b\r\n" % field for field in fields.special if field[0] not in dropped and b"_" not in field[0]]
+    if not any(name == b"host" for name, _ in fields.special):  # HTTP/1.0 may leave it out, HTTP/1.1 may not
+        lines.append(b"host: localhost\r\n")
+    lines += _end_to_end(fields)
+    if fields.length < 0:
+        lines.append(b"transfer-encoding: chunked\r\n")
+    if fields.upgrade is not None:
+        lines.append(b"connection: upgrade\r\nupgrade: %b\r\n" % fields.upgrade)
+    return b"".join(lines)
 
 
 def trailers_to_pass(trailers: Fields) -> Fields:
@@ -59,7 +69,7 @@ def trailers_to_pass(trailers: Fields) -> Fields:
     return [field for field in trailers if field[0] not in _NOT_TRAILERS]
 
 
-def _end_to_end(head: RequestHead | ResponseHead) -> list[bytes]:
+def _end_to_end(head: RequestFields | ResponseHead) -> list[bytes]:
     """The plain lines without those that the sender's Connection header declares hop-by-hop."""
     for name, value in head.special:
         if name == b"connection" and value.lower() not in _USUAL:
@@ -67,7 +77,7 @@ def _end_to_end(head: RequestHead | ResponseHead) -> list[bytes]:
     return head.plain
 
 
-def _without_named(head: RequestHead | ResponseHead) -> list[bytes]:
+def _without_named(head: RequestFields | ResponseHead) -> list[bytes]:
     options = b",".join([value for name, value in head.special if name == b"connection"]).lower().split(b",")
     named = tuple(option.strip() + b": " for option in options if option.strip() not in _END_TO_END)
     return [line for line in head.plain if not line.startswith(named)]

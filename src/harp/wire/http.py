@@ -25,6 +25,9 @@ MAX_LENGTH = 1 << 62
 
 LINE_REMEMBERED = 200  # bytes; longer header lines are read anew each time
 LINES_REMEMBERED = 2048
+FIELDS_REMEMBERED = 2048  # bytes; longer heads are read anew each time
+REQUESTS_REMEMBERED = 256
+RESPONSES_REMEMBERED = 256
 
 # Between neighbours only. Their effect is applied by each side's own framing (RFC 9110 section 7.6.1).
 HOP_BY_HOP = frozenset(
@@ -72,34 +75,48 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.vV]+\])(?::\
 _ABSOLUTE = re.compile(rb"(?i)https?://").match
 
 
-class RequestHead:
-    """The head of one request.
+class RequestFields:
+    """The header lines of one request, read. Requests of one client repeat them, so one object serves many requests.
 
-    `length` is the body's: bytes, or CHUNKED. `query` is b"" or begins with "?". `upgrade` is the protocol the client
-    offers to switch to, None when there is no offer that may be relayed. Header lines come in two lots: `special` are
-    those that anybody here looks at, in order; `plain` are complete lines, rendered for the next hop, that nobody does.
+    `special` are the lines that anybody here looks at, in order; `plain` are complete lines, rendered for the next hop,
+    that nobody does. `length` is the body's: bytes, or CHUNKED. `upgrade` is the protocol the client offers to switch
+    to, None when there is no offer that may be relayed. Nothing of it changes, but that two places remember here what
+    they made of it: `passing` is the forwarding of these lines, `derived` what the reader's owner likes.
     """
 
-    __slots__ = ("expects", "keep_alive", "length", "method", "minor", "path", "plain", "query", "special", "upgrade")
+    __slots__ = ("derived", "expects", "keep_alive", "length", "passing", "plain", "special", "upgrade")
 
-    method: bytes
-    path: bytes
-    query: bytes
-    minor: int
     special: Fields
     plain: list[bytes]
     length: int
     keep_alive: bool
     upgrade: bytes | None
     expects: bool  # Expect: 100-continue
+    passing: bytes | None
+    derived: object | None
+
+
+class RequestHead:
+    """The head of one request. `query` is b"" or begins with "?"; the rest is as in RequestFields."""
+
+    __slots__ = ("fields", "keep_alive", "length", "method", "minor", "path", "query", "upgrade")
+
+    method: bytes
+    path: bytes
+    query: bytes
+    minor: int
+    fields: RequestFields
+    length: int
+    keep_alive: bool
+    upgrade: bytes | None
 
     def get(self, name: bytes) -> bytes | None:
         """The last value of a header, by its lower-case name."""
-        for key, value in reversed(self.special):
+        for key, value in reversed(self.fields.special):
             if key == name:
                 return value
         start = name + b": "
-        for line in reversed(self.plain):
+        for line in reversed(self.fields.plain):
             if line.startswith(start):
                 return line[len(start) : -2]
         return None
@@ -108,10 +125,10 @@ class RequestHead:
 class ResponseHead:
     """The head of one response. `length` is bytes, CHUNKED or UNTIL_CLOSE; it tells nothing for HEAD, 1xx, 204, 304.
 
-    `special` and `plain` are as in RequestHead, the other way round.
+    `special` and `plain` are as in RequestFields, the other way round; `passing` likewise.
     """
 
-    __slots__ = ("keep_alive", "length", "plain", "reason", "special", "status", "upgrade")
+    __slots__ = ("keep_alive", "length", "passing", "plain", "reason", "special", "status", "upgrade")
 
     status: int
     reason: bytes
@@ -120,6 +137,7 @@ class ResponseHead:
     length: int
     keep_alive: bool
     upgrade: bytes | None
+    passing: bytes | None
 
 
 class _Lines(dict[bytes, "bytes | tuple[bytes, bytes]"]):
@@ -147,55 +165,82 @@ class _Lines(dict[bytes, "bytes | tuple[bytes, bytes]"]):
             self[line] = read
         return read
 
+    def read(self, lines: list[bytes]) -> tuple[Fields, list[bytes]]:
+        """Special and plain of the lines of a head, whose last two are empty."""
+        special: Fields = []
+        plain: list[bytes] = []
+        for line in lines[:-2]:
+            read = self[line]
+            if isinstance(read, bytes):
+                plain.append(read)
+            else:
+                special.append(read)
+        return special, plain
+
 
 class RequestReader:
     """Reads request heads, of any number of connections in turn.
 
     `watched` are more header names to be special. `read` takes exactly one head including its empty line and raises
-    BadRequest. Only heads are fed to llhttp, which checks every byte of them; bodies pass it by.
+    BadRequest. Only heads are fed to llhttp, which checks every byte of them; bodies pass it by. Header lines that were
+    checked are not checked again while they repeat: then only the request line is read.
     """
 
-    __slots__ = ("_lines", "_max_headers")
+    __slots__ = ("_fields", "_lines", "_max_headers", "_methods")
 
     def __init__(self, max_headers: int, watched: frozenset[bytes] = frozenset()) -> None:
         self._max_headers = max_headers
         self._lines = _Lines(REQUEST_SPECIAL | watched)
+        self._fields: dict[bytes, RequestFields] = {}  # of HTTP/1.1 requests, by their bytes
+        self._methods: set[bytes] = set()  # those that llhttp has taken
 
     def read(self, data: bytes) -> RequestHead:
-        parser = httptools.HttpRequestParser(_IGNORE)  # a fresh one: nothing of one message can reach the next
+        line, _, rest = data.partition(b"\r\n")
+        fields = self._fields.get(rest)
+        if fields is None or line[-4:] != b"/1.1" or line.partition(b" ")[0] not in self._methods:
+            return self._read(data, line, rest)
+        return _head_of(line, fields)
+
+    def _read(self, data: bytes, line: bytes, rest: bytes) -> RequestHead:
+        """Read a head all of whose bytes have to be checked."""
         try:
-            parser.feed_data(data)
+            httptools.HttpRequestParser(_IGNORE).feed_data(data)  # a fresh one: nothing reaches the next message
         except httptools.HttpParserUpgrade:
             pass
         except httptools.HttpParserError as error:
             raise BadRequest(f"malformed request: {error}") from None
-        lines = data.split(b"\r\n")
-        if len(lines) > self._max_headers + 3:
-            raise BadRequest(f"{len(lines) - 3} header lines, limit {self._max_headers}", 431)
-        head = RequestHead()
-        special = head.special = []
-        plain = head.plain = []
-        known = self._lines
-        for line in lines[1:-2]:
-            read = known[line]
-            if isinstance(read, bytes):
-                plain.append(read)
-            else:
-                special.append(read)
-        _read_request_line(head, lines[0])
-        _read_request_headers(head)
+        lines = rest.split(b"\r\n")
+        if len(lines) > self._max_headers + 2:
+            raise BadRequest(f"{len(lines) - 2} header lines, limit {self._max_headers}", 431)
+        fields = RequestFields()
+        fields.special, fields.plain = self._lines.read(lines)
+        fields.passing = fields.derived = None
+        _read_request_headers(fields, _minor_of(line))
+        head = _head_of(line, fields)
+        if head.minor and len(rest) <= FIELDS_REMEMBERED:
+            if len(self._fields) >= REQUESTS_REMEMBERED:
+                self._fields.clear()
+            self._fields[rest] = fields
+            self._methods.add(head.method)
         return head
 
 
 class ResponseReader:
-    """Reads response heads, of any number of connections in turn. `read` is as RequestReader's, raising PeerError."""
+    """Reads response heads, of any number of connections in turn. `read` is as RequestReader's, raising PeerError.
 
-    __slots__ = ("_lines",)
+    A head that repeats (they do, when they come fast) is the same object again.
+    """
+
+    __slots__ = ("_heads", "_lines")
 
     def __init__(self) -> None:
         self._lines = _Lines(RESPONSE_SPECIAL)
+        self._heads: dict[bytes, ResponseHead] = {}
 
     def read(self, data: bytes) -> ResponseHead:
+        return self._heads.get(data) or self._read(data)
+
+    def _read(self, data: bytes) -> ResponseHead:
         parser = httptools.HttpResponseParser(_IGNORE)
         try:
             parser.feed_data(data)
@@ -210,16 +255,13 @@ class ResponseReader:
         head = ResponseHead()
         head.status = parser.get_status_code()
         head.reason = rest[4:]
-        special = head.special = []
-        plain = head.plain = []
-        known = self._lines
-        for line in lines[1:-2]:
-            read = known[line]
-            if isinstance(read, bytes):
-                plain.append(read)
-            else:
-                special.append(read)
+        head.special, head.plain = self._lines.read(lines[1:])
+        head.passing = None
         _read_response_headers(head, minor=_VERSIONS[version])
+        if len(data) <= FIELDS_REMEMBERED and b"\r\nset-cookie:" not in data.lower():
+            if len(self._heads) >= RESPONSES_REMEMBERED:
+                self._heads.clear()
+            self._heads[data] = head
         return head
 
 
@@ -229,33 +271,45 @@ class _Ignore:
 
 _IGNORE = _Ignore()
 _VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
+_MINORS = {b" HTTP/1.1": 1, b" HTTP/1.0": 0}
 
 
-def _read_request_line(head: RequestHead, line: bytes) -> None:
+def _head_of(line: bytes, fields: RequestFields) -> RequestHead:
+    """A head from its request line and what its header lines say."""
     parts = line.split(b" ")
     if len(parts) != 3:
         raise BadRequest("malformed request: the request line is not method, target and version, one space between")
-    method, target, version = parts
-    minor = _VERSIONS.get(version)
-    if minor is None:
-        raise BadRequest(f"{version.decode('latin-1')} is not spoken here", 505)
-    if method == b"CONNECT":
+    head = RequestHead()
+    head.method, target, _ = parts
+    if head.method == b"CONNECT":
         raise BadRequest("CONNECT is not served here", 501)
     if _TARGET(target) is None:
         raise BadRequest("the request target holds a character that must be percent-encoded")
     if target[0] != 0x2F:
-        target = _origin_form(head, target)
-    head.method = method
-    head.minor = minor
-    path, mark, query = target.partition(b"?")
-    head.path = path
+        target = _origin_form(fields, target)
+    head.path, mark, query = target.partition(b"?")
     head.query = mark + query
+    head.minor = _minor_of(line)
+    head.fields = fields
+    head.length = fields.length
+    head.keep_alive = fields.keep_alive
+    head.upgrade = fields.upgrade
+    return head
 
 
-def _read_request_headers(head: RequestHead) -> None:
+def _minor_of(line: bytes) -> int:
+    """1 for HTTP/1.1, 0 for HTTP/1.0."""
+    minor = _MINORS.get(line[-9:])
+    if minor is None:
+        version = line.rpartition(b" ")[2][:16].decode("latin-1")
+        raise BadRequest(f"{version} is not spoken here", 505)
+    return minor
+
+
+def _read_request_headers(fields: RequestFields, minor: int) -> None:
     host = length = coding = connection = upgrade = None
-    head.expects = False
-    for name, value in head.special:
+    fields.expects = False
+    for name, value in fields.special:
         if name == b"host":
             if host is not None:
                 raise BadRequest("more than one Host header")
@@ -273,30 +327,30 @@ def _read_request_headers(head: RequestHead) -> None:
         elif name == b"upgrade":
             upgrade = value
         else:  # expect
-            head.expects = value.lower() == b"100-continue"
+            fields.expects = value.lower() == b"100-continue"
     if host is None:
-        if head.minor:
+        if minor:
             raise BadRequest("no Host header")
     elif not _is_host(host):
         raise BadRequest("the Host header is not a host name or address with an optional port")
     if coding is not None:
-        head.length = _chunked(head, coding, length)
+        fields.length = _chunked(minor, coding, length)
     else:
-        head.length = length or 0
-    head.upgrade = None
+        fields.length = length or 0
+    fields.upgrade = None
     if connection is None:
-        head.keep_alive = head.minor == 1
+        fields.keep_alive = minor == 1
         return
     options = [option.strip() for option in connection.split(b",")]
-    head.keep_alive = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
-    if upgrade is not None and head.minor and b"upgrade" in options and _relayable(upgrade):
-        head.upgrade = upgrade
+    fields.keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
+    if upgrade is not None and minor and b"upgrade" in options and _relayable(upgrade):
+        fields.upgrade = upgrade
 
 
-def _chunked(head: RequestHead, coding: bytes, length: int | None) -> int:
+def _chunked(minor: int, coding: bytes, length: int | None) -> int:
     if length is not None:
         raise BadRequest("both Content-Length and Transfer-Encoding")
-    if not head.minor:
+    if not minor:
         raise BadRequest("Transfer-Encoding in HTTP/1.0")
     if coding.lower() != b"chunked":
         raise BadRequest("a transfer coding other than chunked", 501)
@@ -353,7 +407,7 @@ def _relayable(protocol: bytes) -> bool:
     return not name.startswith((b"h2c", b"http/", b"tls/"))
 
 
-def _origin_form(head: RequestHead, target: bytes) -> bytes:
+def _origin_form(fields: RequestFields, target: bytes) -> bytes:
     """The path of an absolute-form target, whose authority must be the Host (RFC 9112 section 3.2.2)."""
     if not _ABSOLUTE(target):
         raise BadRequest("the request target is not a path")
@@ -361,7 +415,7 @@ def _origin_form(head: RequestHead, target: bytes) -> bytes:
         parts = urlsplit(target)
     except ValueError:
         raise BadRequest("the request target is not a URL") from None
-    hosts = [value for name, value in head.special if name == b"host"]
+    hosts = [value for name, value in fields.special if name == b"host"]
     if hosts and hosts[0].lower() != parts.netloc.lower():
         raise BadRequest("the host of the request target is not that of the Host header")
     rest = target.partition(b"//")[2]
