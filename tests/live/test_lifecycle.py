@@ -12,9 +12,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-import aiohttp
 import pytest
 import trustme
 
@@ -25,6 +25,10 @@ from tests.live.wire import Client
 from tests.live.world import TUNNEL_PORT, World
 
 CONTROL = {"harp_shared_key": KEY}
+WEBSOCKET = (
+    b"GET /exapps/direct/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 @pytest.fixture
@@ -87,17 +91,18 @@ async def test_term_stops_new_connections_and_ends_idle_ones(fresh: Product) -> 
 
 async def test_term_closes_websockets_with_1001(fresh: Product) -> None:
     await asyncio.to_thread(fresh.start)
-    async with aiohttp.ClientSession() as session:
-        url = f"ws://127.0.0.1:{fresh.http}/exapps/direct/ws"
-        sockets = [await session.ws_connect(url) for _ in range(10)]
-        for web_socket in sockets:
-            await web_socket.send_str("hello")
-            assert await web_socket.receive_str() == "hello"
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await Client.connect(fresh.http)) for _ in range(10)]
+        for client in clients:
+            await client.send(WEBSOCKET)
+            assert (await client.answer()).status == 101
         fresh.process.signal(signal.SIGTERM)
-        for web_socket in sockets:
-            message = await web_socket.receive(timeout=10)
-            assert (message.type, web_socket.close_code) == (aiohttp.WSMsgType.CLOSE, 1001)
-            await web_socket.close()
+        for client in clients:
+            async with asyncio.timeout(10):
+                assert await client.reader.readexactly(4) == b"\x88\x02\x03\xe9"  # a close frame with status 1001
+            with suppress(ConnectionError):
+                await client.send(b"\x88\x82\0\0\0\0\x03\xe9")  # its echo, masked
+            assert await client.rest() == b""
     assert await asyncio.to_thread(fresh.process.wait) == 0
 
 
