@@ -186,6 +186,13 @@ async def test_a_taken_name_is_a_conflict_in_the_engines_words(engine: DockerEng
     assert fake.volumes == {}
 
 
+async def test_a_taken_name_is_a_conflict_on_podman_as_well(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.add(CONTAINER, "one")
+    fake.errors["POST", "/containers/create"] = (500, "the container name is already in use")
+    with pytest.raises(EngineConflict, match=r"^the container name is already in use"):
+        await engine.create(PLAN)
+
+
 # start, stop
 
 

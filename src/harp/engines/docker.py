@@ -51,7 +51,8 @@ LARGEST_ANSWER = 32 << 20  # bytes
 LONGEST_MESSAGE = 1000  # characters of the engine's own words
 STOP_GRACE = 5  # seconds a container has to end before it is removed
 STOP_MARGIN = 20.0  # seconds on top of a container's own grace
-LONGEST_GRACE = 90.0  # seconds
+USUAL_GRACE = 10  # seconds, Docker's
+LONGEST_GRACE = 90  # seconds
 POLL = (0.05, 0.1, 0.15, 0.2, 0.4)  # seconds between looks, the last one for good
 CLEAN_UP = 10.0  # seconds for undoing what a failed create has done
 LAST_LINES = 20
@@ -221,6 +222,10 @@ class DockerEngine:
         major, minor = self.facts.api.nearest(WANTED)
         return f"/v{major}.{minor}"
 
+    @property
+    def _podman(self) -> bool:
+        return self.facts is not None and self.facts.podman
+
     async def ask(self, limit: float) -> EngineFacts:
         """Learn what the engine is; every further call is made in a version that it takes."""
         said = _read((await self.call("GET", "/version", versioned=False, limit=limit)).body, _Version)
@@ -273,15 +278,15 @@ class DockerEngine:
 
     async def _create(self, plan: Plan) -> Created:
         name = plan.names.container
-        podman = self.facts is not None and self.facts.podman
-        body = plan.body(self._owner.labels(plan.names, __version__), podman=podman)
+        body = plan.body(self._owner.labels(plan.names, __version__), podman=self._podman)
         try:
             answer = await self.call("POST", "/containers/create", query={"name": name}, body=body)
         except EngineMissing as error:  # the image, not the container: no 404 of ours
             raise EngineRefused(error.status, error.message, f"create on {self.name}") from error
-        except EngineConflict:
-            await self._own(plan.names)
-            raise
+        except EngineRefused as error:
+            if await self.inspect(plan.names) is None:
+                raise
+            raise EngineConflict(409, error.message, f"create on {self.name}") from error  # podman says 500
         made = _read(answer.body, _Made)
         log.info("container made", engine=self.name, container=name, image=plan.image)
         return Created(made.id, name)
@@ -303,8 +308,10 @@ class DockerEngine:
     async def stop(self, names: Names) -> bool:
         async with self._within(LONGEST_GRACE + STOP_MARGIN, f"stop {names.container}"):
             container = await self._own(names)
-            grace = min(max(container.config.stop_timeout or 10, 10), LONGEST_GRACE)
-            answer = await self.call("POST", f"/containers/{names.container}/stop", limit=grace + STOP_MARGIN)
+            grace = min(container.config.stop_timeout or USUAL_GRACE, LONGEST_GRACE)
+            query = {"t": str(grace)} if self._podman else None  # it kills at once what was made through its API
+            path = f"/containers/{names.container}/stop"
+            answer = await self.call("POST", path, query=query, limit=grace + STOP_MARGIN)
         log.info("container stopped", engine=self.name, container=names.container, already=answer.status == 304)
         return answer.status != 304
 
@@ -424,7 +431,7 @@ class DockerEngine:
 
     async def check_health(self, container: str) -> None:
         """Have podman run a container's health check: it needs systemd to do so by itself, which may not be there."""
-        if self.facts is not None and self.facts.podman:
+        if self._podman:
             with suppress(EngineError):
                 await self.call("GET", f"/libpod/containers/{container}/healthcheck", limit=10)
 
