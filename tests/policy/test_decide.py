@@ -7,7 +7,7 @@ from base64 import b64decode
 import pytest
 
 from harp.policy.bans import lowest_counted
-from harp.policy.decide import Call, Rules, call_from, decide
+from harp.policy.decide import Call, Rules, credentials_of, decide
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 
@@ -77,7 +77,7 @@ def rules(strikes: str = "auth", key: bytes = b"the key") -> Rules:
 def ask(
     path: bytes, *headers: tuple[bytes, bytes], facts: Facts | None = None, strikes: str = "auth"
 ) -> Verdict | Missing:
-    call = call_from(path, list(headers), ADDRESS)
+    call = Call(path, ADDRESS, credentials_of(list(headers)))
     return decide(call, facts or Facts(), rules(strikes))
 
 
@@ -251,7 +251,7 @@ def test_the_reserved_id_is_reserved_in_one_spelling_only() -> None:
 
 
 def test_an_empty_shared_key_is_never_right() -> None:
-    call = call_from(b"/exapps/app_api/info", [(b"harp-shared-key", b"")], ADDRESS)
+    call = Call(b"/exapps/app_api/info", ADDRESS, credentials_of([(b"harp-shared-key", b"")]))
     verdict = decide(call, Facts(), rules(key=b""))
     assert isinstance(verdict, Refuse)
     assert verdict.status == 401
@@ -362,7 +362,7 @@ def test_a_missing_record_is_asked_for_by_its_lower_cased_id() -> None:
 
 
 def test_a_record_fetched_for_this_request_is_used() -> None:
-    call = call_from(b"/exapps/hello/public", [], ADDRESS)
+    call = Call(b"/exapps/hello/public", ADDRESS, credentials_of([]))
     call.record = HELLO
     assert isinstance(decide(call, Facts({}), rules()), Forward)
 
@@ -423,8 +423,8 @@ def test_an_empty_first_passphrase_is_no_session(cookie: bytes) -> None:
 
 
 def test_several_cookie_lines_are_one() -> None:
-    call = call_from(b"/", [(b"cookie", b"a=1"), (b"cookie", b"oc_sessionPassphrase=x")], ADDRESS)
-    assert (call.cookie, call.passphrase) == (b"a=1; oc_sessionPassphrase=x", True)
+    call = Call(b"/", ADDRESS, credentials_of([(b"cookie", b"a=1"), (b"cookie", b"oc_sessionPassphrase=x")]))
+    assert (call.credentials.cookie, call.credentials.passphrase) == (b"a=1; oc_sessionPassphrase=x", True)
 
 
 def test_no_route_means_no_question_about_the_visitor() -> None:
@@ -460,7 +460,7 @@ def test_an_expired_cookie_is_never_a_strike() -> None:
 
 
 def test_a_visitor_fetched_for_this_request_is_used() -> None:
-    call = call_from(b"/exapps/hello/user", [SESSION], ADDRESS)
+    call = Call(b"/exapps/hello/user", ADDRESS, credentials_of([SESSION]))
     call.visitor = BOB
     assert isinstance(decide(call, Facts(), rules()), Forward)
 
@@ -533,8 +533,8 @@ def test_bytes_outside_ascii_pass_anywhere() -> None:
 
 
 def test_nothing_shows_a_secret() -> None:
-    call = call_from(b"/exapps/hello/public", [*SIGNED, SESSION, BASIC], ADDRESS)
+    call = Call(b"/exapps/hello/public", ADDRESS, credentials_of([*SIGNED, SESSION, BASIC]))
     verdict = decide(call, Facts(), rules())
-    shown = f"{call!r} {call.signature!r} {verdict!r} {rules()!r} {HELLO!r}"
+    shown = f"{call!r} {call.credentials!r} {call.credentials.signature!r} {verdict!r} {rules()!r} {HELLO!r}"
     for secret in ("the key", "abc", "Ym9iOnN", "secret"):
         assert secret not in shown

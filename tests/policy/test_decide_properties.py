@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harp.policy.bans import lowest_counted
-from harp.policy.decide import Call, Rules, call_from, decide
+from harp.policy.decide import Call, Rules, credentials_of, decide
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.verdict import Control, Engine, Forward, NeedRecord, NeedVisitor, Refuse
 
@@ -74,7 +74,7 @@ visitors = st.sampled_from([ANONYMOUS, Visitor("bob", Level.USER), Trouble("down
 def test_every_request_has_an_answer(
     path: bytes, lines: list[tuple[bytes, bytes]], record: RecordFact | None, visitor: VisitorFact | None
 ) -> None:
-    verdict = decide(call_from(path, lines, "203.0.113.7"), Facts(record, visitor), RULES)
+    verdict = decide(Call(path, "203.0.113.7", credentials_of(lines)), Facts(record, visitor), RULES)
     assert isinstance(verdict, Forward | Control | Engine | Refuse | NeedRecord | NeedVisitor)
     if isinstance(verdict, Forward | Control | Engine):
         assert verdict.target.startswith(b"/")
@@ -106,7 +106,7 @@ def internal_paths(draw: st.DrawFn) -> bytes:
 @given(admin_paths())
 @settings(max_examples=200)
 def test_no_spelling_of_a_strict_route_escapes_it(path: bytes) -> None:
-    verdict = decide(call_from(path, [], "203.0.113.7"), Facts(APP, ANONYMOUS), RULES)
+    verdict = decide(Call(path, "203.0.113.7", credentials_of([])), Facts(APP, ANONYMOUS), RULES)
     assert isinstance(verdict, Refuse)
     assert verdict.status == 403
 
@@ -114,7 +114,7 @@ def test_no_spelling_of_a_strict_route_escapes_it(path: bytes) -> None:
 @given(internal_paths())
 @settings(max_examples=200)
 def test_no_spelling_of_an_internal_endpoint_passes_unsigned(path: bytes) -> None:
-    verdict = decide(call_from(path, [], "203.0.113.7"), Facts(APP, ANONYMOUS), RULES)
+    verdict = decide(Call(path, "203.0.113.7", credentials_of([])), Facts(APP, ANONYMOUS), RULES)
     assert isinstance(verdict, Refuse)
     assert (verdict.status, verdict.strike) == (403, True)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Coroutine
 from functools import lru_cache
 from itertools import count
@@ -21,10 +20,11 @@ import structlog
 from harp.engines.errors import EngineError
 from harp.frontend.access import AccessLog, Entry
 from harp.frontend.connection import ClientConnection
+from harp.frontend.told import Told, told_by
 from harp.logs import timestamp
 from harp.net.deadlines import Deadlines
 from harp.net.targets import Inner, Target, Tcp, TunnelPort
-from harp.policy.decide import Call, Known, Rules, call_from, decide
+from harp.policy.decide import Call, Known, Rules, decide
 from harp.policy.engines import ApiRange, Passage, passage
 from harp.policy.exapp import ExApp
 from harp.policy.proxies import ClientAddresses
@@ -32,7 +32,7 @@ from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, N
 from harp.proxy.forward import Hop, Proxy
 from harp.settings import Settings
 from harp.wire.forwarding import control_head, engine_head, request_head
-from harp.wire.http import FORWARDED, RequestHead, RequestReader
+from harp.wire.http import RequestFields, RequestHead, RequestReader
 
 log = structlog.get_logger()
 
@@ -41,10 +41,6 @@ LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 REMEMBERED = 512  # bytes; longer forwarding headers are built anew each time
 DOUBTFUL = (400, 502, 504)  # answers after which an engine may be another one, with another API
 MOST_FACTS = 4  # facts fetched for one request; two are ever needed, a changing cache may ask again
-
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
-_TOLD = FORWARDED | {b"aa-request-id"}
-_PREFIX = re.compile(rb"(?:/[A-Za-z0-9._~-]+)+").fullmatch
 
 
 class Knowledge(Known, Protocol):
@@ -158,15 +154,22 @@ class Gate:
     def _handle(self, connection: ClientConnection, head: RequestHead) -> None:
         if self._access_log.enabled:
             connection.started = monotonic()
-        client = self._addresses.find(connection.peer, head.fields.special)
+        told = self._told(head.fields)
+        client = self._addresses.of(connection.peer, told.addresses)
         connection.address = client.address
         connection.ban_key = client.ban_key
-        call = call_from(head.path, head.fields.special, client.ban_key)
+        call = Call(head.path, client.ban_key, told.credentials)
         answer = decide(call, self._instance, self._rules)
         if isinstance(answer, (NeedRecord, NeedVisitor)):
             self._spawn(self._learn(connection, head, call, answer))
         else:
             self._act(connection, head, call, answer)
+
+    def _told(self, fields: RequestFields) -> Told:
+        told = fields.derived
+        if not isinstance(told, Told):
+            told = fields.derived = told_by(fields.special, self._addresses.told(fields.special))
+        return told
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)
@@ -306,30 +309,19 @@ class Gate:
         What a neighbour (a trusted proxy; without configuration, a private peer) says is kept and added to; what
         anybody else says about it is dropped.
         """
-        neighbour = self._addresses.is_neighbour(connection.peer)
+        told = self._told(head.fields)
+        chain, host = connection.peer_bytes, told.host
         proto = b"https" if connection.secure else b"http"
-        host = chain = request_id = b""
-        for name, value in head.fields.special:
-            if name == b"host":
-                host = host or value
-            elif neighbour and name in _TOLD:
-                if name == b"x-forwarded-for":
-                    chain += value + b", "
-                elif name == b"x-forwarded-proto":
-                    proto = value if value in (b"http", b"https") else proto
-                elif name == b"x-forwarded-host":
-                    host = value
-                elif name == b"x-forwarded-prefix":
-                    prefix = value + prefix if _PREFIX(value) else prefix
-                elif _REQUEST_ID(value):
-                    request_id = value
-        connection.request_id = request_id or self._new_id()
-        lines = (
-            _forwarding_lines if len(chain) + len(host) + len(prefix) <= REMEMBERED else _forwarding_lines.__wrapped__
-        )
-        return (
-            lines(chain + connection.peer_bytes, proto, host, prefix) + b"x-request-id: %b\r\n" % connection.request_id
-        )
+        request_id = b""
+        if self._addresses.is_neighbour(connection.peer):
+            chain = told.chain + chain
+            host = told.first_host or host
+            proto = told.proto or proto
+            prefix = told.prefix + prefix
+            request_id = told.request_id
+        request_id = connection.request_id = request_id or self._new_id()
+        lines = _forwarding_lines if len(chain) + len(prefix) <= REMEMBERED else _forwarding_lines.__wrapped__
+        return lines(chain, proto, host, prefix) + b"x-request-id: %b\r\n" % request_id
 
     def _tell_stripped(self, verdict: Forward) -> None:
         """Once per ExApp: the reverse proxy in front should be put right."""

@@ -81,14 +81,14 @@ class NextcloudClient:
     async def visitor(self, app_id: str, call: Call) -> Seen:
         """Who the credentials of `call` belong to."""
         headers = {"x-forwarded-for": call.address} if call.address else {}
-        if call.cookie:
-            headers["cookie"] = call.cookie.decode("utf-8", "replace")
-        if call.authorization:
-            headers["authorization"] = call.authorization.decode("utf-8", "replace")
+        if call.credentials.cookie:
+            headers["cookie"] = call.credentials.cookie.decode("utf-8", "replace")
+        if call.credentials.authorization:
+            headers["authorization"] = call.credentials.authorization.decode("utf-8", "replace")
         answer = await self._get(f"user-info?appId={quote(app_id, safe='')}", headers, VISITOR_SIZE)
         if isinstance(answer, Trouble):
             return Seen(answer)
-        nobody = Visitor("", Level.PUBLIC, refused=True) if call.authorization else ANONYMOUS
+        nobody = Visitor("", Level.PUBLIC, refused=True) if call.credentials.authorization else ANONYMOUS
         match answer.status:
             case 200:
                 try:

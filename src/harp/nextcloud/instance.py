@@ -125,9 +125,9 @@ class Instance:
     # Calls
 
     def _digest(self, call: Call) -> bytes:
-        if not call.digest:
-            call.digest = self.sessions.digest(call.cookie, call.authorization)
-        return call.digest
+        if not call.credentials.digest:
+            call.credentials.digest = self.sessions.digest(call.credentials.cookie, call.credentials.authorization)
+        return call.credentials.digest
 
     def _ask_record(self, app_id: str) -> asyncio.Task[RecordFact]:
         return _shared(self._records_asked, app_id, lambda: self._load_record(app_id))

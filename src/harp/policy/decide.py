@@ -44,65 +44,65 @@ class Signature(Struct, frozen=True):
         return f"Signature({self.host!r}, {self.port!r})"
 
 
-class Call(Struct):
-    """What the decision needs of one request.
+class Credentials(Struct):
+    """What the header lines of a request claim: who is calling, and with which right.
 
-    Credentials are the values as received; of a repeated header the last occurrence counts, only Cookie lines are
-    joined. `record` and `visitor` are facts fetched for this request, set by the caller after a `Missing`.
+    Values are as received; of a repeated header the last occurrence counts, only Cookie lines are joined.
     """
 
-    path: bytes  # raw, without query
-    address: str  # the true client, as it is banned
     cookie: bytes = b""  # all Cookie lines, joined by "; "
     authorization: bytes | None = None
     passphrase: bool = False  # the first oc_sessionPassphrase cookie has a value: a Nextcloud session may exist
     shared_key: bytes | None = None
     engine_port: bytes = b""
     signature: Signature | None = None  # all six headers are present
-    record: RecordFact | None = None
-    visitor: VisitorFact | None = None
     digest: bytes = b""  # set by the session cache: keyed hash of all credentials
 
-    @property
-    def credentials(self) -> bool:
-        """Is there anything that Nextcloud could know a user by?"""
-        return self.passphrase or bool(self.authorization)
+    def __repr__(self) -> str:
+        return "Credentials(...)"
+
+
+class Call(Struct):
+    """What the decision needs of one request.
+
+    `record` and `visitor` are facts fetched for this request, set by the caller after a `Missing`.
+    """
+
+    path: bytes  # raw, without query
+    address: str  # the true client, as it is banned
+    credentials: Credentials
+    record: RecordFact | None = None
+    visitor: VisitorFact | None = None
 
     def __repr__(self) -> str:
         return f"Call({self.path!r}, {self.address!r})"
 
 
-def call_from(path: bytes, headers: list[tuple[bytes, bytes]], address: str) -> Call:
-    """Take from a request what the decision needs.
-
-    `path` is raw and has no query. Header names are lower-cased, values trimmed, in the order received. `address` is
-    the true client's, the key of bans.
-    """
+def credentials_of(headers: list[tuple[bytes, bytes]]) -> Credentials:
+    """Take from header lines what the decision needs; names are lower-cased, values trimmed, in the order received."""
     found: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in _WANTED:
             if name == b"cookie" and name in found:  # a browser may send several lines (RFC 9113 section 8.2.3)
                 value = found[name] + b"; " + value
             found[name] = value
-    if not found:
-        return Call(path, address)
     cookie = found.get(b"cookie", b"")
-    call = Call(path, address, cookie, found.get(b"authorization"))
+    credentials = Credentials(cookie, found.get(b"authorization"))
     if b"oc_sessionPassphrase=" in cookie:
         first = _PASSPHRASE.search(cookie)
-        call.passphrase = first is not None and first[1] != b""
+        credentials.passphrase = first is not None and first[1] != b""
     if b"harp-shared-key" in found:
-        call.shared_key = found[b"harp-shared-key"]
-        call.engine_port = found.get(b"docker-engine-port", b"")
+        credentials.shared_key = found[b"harp-shared-key"]
+        credentials.engine_port = found.get(b"docker-engine-port", b"")
         if found.keys() >= _SIGNED:
-            call.signature = Signature(
+            credentials.signature = Signature(
                 found[b"ex-app-version"],
                 found[b"ex-app-host"],
                 found[b"ex-app-port"],
                 found[b"authorization-app-api"],
                 found.get(b"aa-version") or OLD_AA_VERSION,
             )
-    return call
+    return credentials
 
 
 class Known(Protocol):
@@ -145,7 +145,7 @@ def rules_from(settings: Settings) -> Rules:
 
 def decide(call: Call, known: Known, rules: Rules) -> Verdict | Missing:
     """Say what becomes of a request, or which fact is missing."""
-    trusted = call.shared_key is not None and rules.accept(call.shared_key)
+    trusted = call.credentials.shared_key is not None and rules.accept(call.credentials.shared_key)
     if not trusted:
         seconds = known.banned(call.address)
         if seconds > 0.0:
@@ -168,15 +168,15 @@ def _decide(call: Call, spot: Spot, known: Known, rules: Rules, trusted: bool) -
         if not trusted:
             return Denial(401, "a control call without the right harp-shared-key", Offence.ATTACK)
         return _control(call, spot, rules)
-    if call.signature is not None and not trusted:
+    if call.credentials.signature is not None and not trusted:
         return Denial(401, "a signed request without the right harp-shared-key", Offence.ATTACK)
     record = call.record or known.record(spot.app_id)
     if spot.stripped and not trusted and not isinstance(record, ExApp):
         return Denial(404, NO_APP, Offence.REFUSAL)  # random paths must not cost a Nextcloud call each
     if record is None:
         return NeedRecord(spot.app_id)
-    if call.signature is not None:
-        return _signed(call, call.signature, spot, record, known)
+    if call.credentials.signature is not None:
+        return _signed(call, call.credentials.signature, spot, record, known)
     if not isinstance(record, ExApp):
         return _no_record(record)
     if spot.internal:
@@ -185,11 +185,11 @@ def _decide(call: Call, spot: Spot, known: Known, rules: Rules, trusted: bool) -
 
 
 def _control(call: Call, spot: Spot, rules: Rules) -> Control | Engine | Denial:
-    if not call.engine_port or spot.target.startswith(b"/docker/"):
+    if not call.credentials.engine_port or spot.target.startswith(b"/docker/"):
         return Control(spot.target, "control call")
-    if not call.engine_port.isdigit() or len(call.engine_port) > 5:
+    if not call.credentials.engine_port.isdigit() or len(call.credentials.engine_port) > 5:
         return Denial(400, "docker-engine-port is not a port number")
-    port = int(call.engine_port)
+    port = int(call.credentials.engine_port)
     if port not in rules.engine_ports:
         return Denial(403, f"docker-engine-port {port} is not in HP_DOCKER_ENGINE_PORTS")
     return Engine(port, spot.target, f"call to the engine of port {port}")
@@ -241,7 +241,7 @@ def _by_route(call: Call, spot: Spot, record: ExApp, known: Known) -> Forward | 
     if isinstance(hit, Denial):
         return hit
     level, reason, visitor = hit.route.access_level, hit.reason, ANONYMOUS
-    if call.authorization or call.passphrase:
+    if call.credentials.authorization or call.credentials.passphrase:
         fact = call.visitor or known.visitor(call)
         if fact is None:
             return NeedVisitor(spot.app_id)
@@ -262,12 +262,12 @@ def _by_route(call: Call, spot: Spot, record: ExApp, known: Known) -> Forward | 
         spot.prefix,
         record,
         record.authorization(visitor.user_id),
-        call.signature.aa_version if call.signature is not None else OLD_AA_VERSION,
+        call.credentials.signature.aa_version if call.credentials.signature is not None else OLD_AA_VERSION,
         visitor.user_id,
         hit.route,
         False,
         _with_fix(reason, spot),
-        visitor.refused and _is_password(call.authorization),
+        visitor.refused and _is_password(call.credentials.authorization),
         spot.stripped,
     )
 

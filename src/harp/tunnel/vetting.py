@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from harp.policy.claims import key_objection, own_key_of, record_objection
-from harp.policy.decide import Call
+from harp.policy.decide import Call, Credentials
 from harp.policy.exapp import RecordFact, Trouble
 from harp.policy.verdict import Missing, NeedRecord
 from harp.settings import Settings
@@ -82,6 +82,6 @@ class Vetting:
         known = self._records.record(name.lower())
         if known is not None and not record_objection(known, name, port):
             return ""
-        call = Call(b"/", "")
+        call = Call(b"/", "", Credentials())
         await self._records.fetch(NeedRecord(name.lower()), call)
         return record_objection(call.record or Trouble("no answer"), name, port)
