@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from harp.nextcloud.client import RECORD_SIZE, RETRY, VISITOR_SIZE, NextcloudClient, Seen
-from harp.policy.decide import Call, call_from
+from harp.policy.decide import Call, credentials_of
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, Trouble, UnknownApp, Visitor
 from harp.settings import Nextcloud
 from tests.fakes.clock import Clock
@@ -43,7 +43,7 @@ async def client(nextcloud: FakeNextcloud) -> AsyncIterator[NextcloudClient]:
 
 
 def call(*headers: tuple[bytes, bytes]) -> Call:
-    return call_from(b"/exapps/hello/x", list(headers), "203.0.113.7")
+    return Call(b"/exapps/hello/x", "203.0.113.7", credentials_of(list(headers)))
 
 
 async def trouble(client: NextcloudClient) -> Trouble:

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from harp.nextcloud.instance import Instance
-from harp.policy.decide import Call, call_from, decide
+from harp.policy.decide import Call, credentials_of, decide
 from harp.policy.exapp import ExApp, Level, Route, Trouble, UnknownApp, Visitor
 from harp.policy.verdict import Forward, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.settings import load
@@ -40,7 +40,7 @@ async def instance(nextcloud: FakeNextcloud, clock: Clock) -> AsyncIterator[Inst
 
 
 def call(path: bytes = b"/exapps/hello/public", *headers: tuple[bytes, bytes], address: str = ADDRESS) -> Call:
-    return call_from(path, list(headers), address)
+    return Call(path, address, credentials_of(list(headers)))
 
 
 async def served(instance: Instance, request: Call) -> Verdict:
