@@ -61,8 +61,9 @@ async def test_podman_is_known_by_its_components() -> None:
         await engine.create(Plan(APP, "image:1", device="cuda"))
         await engine.close()
     assert facts.podman
-    host = json.loads(fake.called("POST", "/containers/create")[0].body)["HostConfig"]
-    assert host["Devices"][0]["PathOnHost"] == "nvidia.com/gpu=all"
+    call = fake.called("POST", "/libpod/containers/create")[0]
+    assert call.version == ""
+    assert json.loads(call.body)["devices"] == [{"path": "nvidia.com/gpu=all"}]
 
 
 # Failures
@@ -151,7 +152,7 @@ async def test_create_makes_volume_and_container_with_our_labels_and_starts_noth
     ]
     body = json.loads(fake.calls[-1].body)
     assert fake.calls[-1].query == {"name": CONTAINER}
-    assert body == plan.body(body["Labels"], podman=False)
+    assert body == plan.body(body["Labels"])
     assert body["Labels"]["com.nextcloud.harp.instance"] == "one"
     assert fake.volumes[VOLUME] == body["Labels"]
 

@@ -112,7 +112,7 @@ class FakeEngine:
             named = [name for name, one in self.containers.items() if (one.body["Labels"] or {}).get(key) == owner]
             return web.json_response([{"Id": name} for name in named])
         if parts[0] == "libpod":
-            return web.json_response({})
+            return web.json_response({"Id": "made"}, status=201)
         container = self.containers.get(parts[1])
         if container is None:
             return _error(404, f"No such container: {parts[1]}")

@@ -274,7 +274,7 @@ def test_the_body_of_a_container_on_a_network_of_its_own() -> None:
         mounts=(Mount("/srv", "/data", "ro"),),
         limits=Limits(1 << 30, 2_000_000_000),
     ).checked()
-    assert plan.body({"l": "1"}, podman=False) == {
+    assert plan.body({"l": "1"}) == {
         "Image": "img:1",
         "Hostname": "hello",
         "Env": ["A=1"],
@@ -295,22 +295,48 @@ def test_the_body_of_a_container_on_a_network_of_its_own() -> None:
 
 @pytest.mark.parametrize("network", ["bridge", "host", "none", "default"])
 def test_networks_of_the_engine_itself_know_no_aliases(network: str) -> None:
-    assert "NetworkingConfig" not in Plan(HELLO, "i", network).body({}, podman=False)
+    assert "NetworkingConfig" not in Plan(HELLO, "i", network).body({})
 
 
-def host_config(device: str, *, podman: bool = False) -> Any:
-    return Plan(HELLO, "i", device=device).body({}, podman=podman)["HostConfig"]
+def host_config(device: str) -> Any:
+    return Plan(HELLO, "i", device=device).body({})["HostConfig"]
 
 
 def test_gpus_are_asked_for_in_the_engines_own_way() -> None:
     assert host_config("cuda")["DeviceRequests"] == [
         {"Driver": "nvidia", "Count": -1, "Capabilities": [["compute", "utility"]]}
     ]
-    podman = host_config("cuda", podman=True)
-    assert [device["PathOnHost"] for device in podman["Devices"]] == ["nvidia.com/gpu=all"]
-    assert "DeviceRequests" not in podman
     assert [device["PathOnHost"] for device in host_config("rocm")["Devices"]] == ["/dev/kfd", "/dev/dri"]
     assert "Devices" not in host_config("cpu")
+
+
+def test_podman_gets_the_same_container_in_its_own_words_with_a_cdi_name_for_the_gpu() -> None:
+    plan = Plan(
+        HELLO,
+        "img:1",
+        "net",
+        ("A=1=2", "B"),
+        device="cuda",
+        mounts=(Mount("/srv", "/data", "ro"),),
+        limits=Limits(1 << 30, 1_500_000_000),
+    ).checked()
+    assert plan.podman_body({"l": "1"}) == {
+        "name": "nc_app_hello",
+        "image": "img:1",
+        "hostname": "hello",
+        "env": {"A": "1=2", "B": ""},
+        "labels": {"l": "1"},
+        "restart_policy": "unless-stopped",
+        "netns": {"nsmode": "bridge"},
+        "networks": {"net": {"aliases": ["hello"]}},
+        "volumes": [{"Name": "nc_app_hello_data", "Dest": "/nc_app_hello_data"}],
+        "mounts": [{"type": "bind", "source": "/srv", "destination": "/data", "options": ["rbind", "ro"]}],
+        "devices": [{"path": "nvidia.com/gpu=all"}],
+        "resource_limits": {"memory": {"limit": 1 << 30}, "cpu": {"period": 100000, "quota": 150000}},
+    }
+    host = Plan(HELLO, "i", "host", device="cuda").podman_body({})
+    assert host["netns"] == {"nsmode": "host"}
+    assert not {"networks", "resource_limits"} & host.keys()
 
 
 def test_an_own_key_takes_the_place_of_the_shared_one_and_nothing_else_changes() -> None:

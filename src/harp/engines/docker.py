@@ -278,9 +278,14 @@ class DockerEngine:
 
     async def _create(self, plan: Plan) -> Created:
         name = plan.names.container
-        body = plan.body(self._owner.labels(plan.names, __version__), podman=self._podman)
+        labels = self._owner.labels(plan.names, __version__)
         try:
-            answer = await self.call("POST", "/containers/create", query={"name": name}, body=body)
+            if self._podman and plan.device == "cuda":
+                body = plan.podman_body(labels)
+                answer = await self.call("POST", "/libpod/containers/create", body=body, versioned=False)
+            else:
+                body = plan.body(labels)
+                answer = await self.call("POST", "/containers/create", query={"name": name}, body=body)
         except EngineMissing as error:  # the image, not the container: no 404 of ours
             raise EngineRefused(error.status, error.message, f"create on {self.name}") from error
         except EngineRefused as error:
@@ -433,7 +438,7 @@ class DockerEngine:
         """Have podman run a container's health check: it needs systemd to do so by itself, which may not be there."""
         if self._podman:
             with suppress(EngineError):
-                await self.call("GET", f"/libpod/containers/{container}/healthcheck", limit=10)
+                await self.call("GET", f"/libpod/containers/{container}/healthcheck", versioned=False, limit=10)
 
     # Files of containers
 

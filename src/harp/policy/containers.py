@@ -21,6 +21,7 @@ RESTART_POLICIES = frozenset(("", "no", "always", "unless-stopped", "on-failure"
 NETWORKS_WITHOUT_ALIASES = frozenset(("bridge", "default", "host", "none"))  # the engine knows names on others only
 KEY_VARIABLE = "HP_SHARED_KEY="
 LONGEST_IMAGE = 1024  # characters
+CPU_PERIOD = 100_000  # microseconds, in which a quota of processor time is counted
 
 LABEL = "com.nextcloud.harp."
 OWNER_LABEL = LABEL + "instance"
@@ -258,7 +259,7 @@ class Plan(Struct, frozen=True):
     def __repr__(self) -> str:  # the environment holds secrets
         return f"Plan({self.names.container!r}, {self.image!r})"
 
-    def body(self, labels: Mapping[str, str], *, podman: bool) -> dict[str, object]:
+    def body(self, labels: Mapping[str, str]) -> dict[str, object]:
         """The body of POST /containers/create."""
         host: dict[str, object] = {
             "NetworkMode": self.network,
@@ -269,7 +270,7 @@ class Plan(Struct, frozen=True):
             host["Memory"] = self.limits.memory
         if self.limits.nano_cpus is not None:
             host["NanoCPUs"] = self.limits.nano_cpus
-        host |= _devices(self.device, podman=podman)
+        host |= _devices(self.device)
         body: dict[str, object] = {
             "Image": self.image,
             "Hostname": self.names.name,
@@ -281,6 +282,37 @@ class Plan(Struct, frozen=True):
             body["NetworkingConfig"] = {"EndpointsConfig": {self.network: {"Aliases": [self.names.name]}}}
         return body
 
+    def podman_body(self, labels: Mapping[str, str]) -> dict[str, object]:
+        """The body of podman's own POST /libpod/containers/create, for devices by CDI name.
+
+        Its Docker-like endpoint takes such a name for a path, or drops device requests without a word.
+        """
+        own_network = self.network not in NETWORKS_WITHOUT_ALIASES
+        body: dict[str, object] = {
+            "name": self.names.container,
+            "image": self.image,
+            "hostname": self.names.name,
+            "env": dict(text.split("=", 1) if "=" in text else (text, "") for text in self.environment),
+            "labels": dict(labels),
+            "restart_policy": self.restart_policy,
+            "netns": {"nsmode": "bridge" if own_network or self.network == "default" else self.network},
+            "volumes": [{"Name": self.names.volume, "Dest": f"/{self.names.volume}"}],
+            "mounts": [
+                {"type": "bind", "source": mount.source, "destination": mount.target, "options": ["rbind", mount.mode]}
+                for mount in self.mounts
+            ],
+        }
+        if own_network:
+            body["networks"] = {self.network: {"aliases": [self.names.name]}}
+        if self.device == "cuda":
+            body["devices"] = [{"path": "nvidia.com/gpu=all"}]
+        limits: dict[str, object] = {}
+        if self.limits.memory:
+            limits["memory"] = {"limit": self.limits.memory}
+        if self.limits.nano_cpus:
+            limits["cpu"] = {"period": CPU_PERIOD, "quota": round(self.limits.nano_cpus * CPU_PERIOD / 1e9)}
+        return body | {"resource_limits": limits} if limits else body
+
 
 def _volume_mount(volume: str) -> dict[str, object]:
     return {"Type": "volume", "Source": volume, "Target": f"/{volume}", "ReadOnly": False}
@@ -290,10 +322,8 @@ def _bind_mount(mount: Mount) -> dict[str, object]:
     return {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.mode == "ro"}
 
 
-def _devices(device: str, *, podman: bool) -> dict[str, object]:
+def _devices(device: str) -> dict[str, object]:
     if device == "cuda":
-        if podman:  # has no device requests; a CDI name stands where a path would
-            return {"Devices": [_device("nvidia.com/gpu=all")]}
         return {"DeviceRequests": [{"Driver": "nvidia", "Count": -1, "Capabilities": [["compute", "utility"]]}]}
     if device == "rocm":
         return {"Devices": [_device("/dev/kfd"), _device("/dev/dri")]}
