@@ -61,7 +61,7 @@ async def test_podman_is_known_by_its_components() -> None:
         await engine.create(Plan(APP, "image:1", device="cuda"))
         await engine.close()
     assert facts.podman
-    call = fake.called("POST", "/libpod/containers/create")[0]
+    call = fake.called("POST", "/v4.0.0/libpod/containers/create")[0]
     assert call.version == ""
     assert json.loads(call.body)["devices"] == [{"path": "nvidia.com/gpu=all"}]
 

@@ -111,7 +111,7 @@ class FakeEngine:
             key, _, owner = label.partition("=")
             named = [name for name, one in self.containers.items() if (one.body["Labels"] or {}).get(key) == owner]
             return web.json_response([{"Id": name} for name in named])
-        if parts[0] == "libpod":
+        if parts[:2] == ["v4.0.0", "libpod"]:
             return web.json_response({"Id": "made"}, status=201)
         container = self.containers.get(parts[1])
         if container is None:

@@ -58,6 +58,7 @@ CLEAN_UP = 10.0  # seconds for undoing what a failed create has done
 LAST_LINES = 20
 PODMAN_HEALTH = 2.0  # seconds between health checks that we start ourselves
 
+LIBPOD = "/v4.0.0/libpod"  # podman's own API
 FALLBACK = ApiRange((1, 24), (1, 41))  # of an engine that does not say
 
 
@@ -282,7 +283,7 @@ class DockerEngine:
         try:
             if self._podman and plan.device == "cuda":
                 body = plan.podman_body(labels)
-                answer = await self.call("POST", "/libpod/containers/create", body=body, versioned=False)
+                answer = await self.call("POST", f"{LIBPOD}/containers/create", body=body, versioned=False)
             else:
                 body = plan.body(labels)
                 answer = await self.call("POST", "/containers/create", query={"name": name}, body=body)
@@ -438,7 +439,7 @@ class DockerEngine:
         """Have podman run a container's health check: it needs systemd to do so by itself, which may not be there."""
         if self._podman:
             with suppress(EngineError):
-                await self.call("GET", f"/libpod/containers/{container}/healthcheck", versioned=False, limit=10)
+                await self.call("GET", f"{LIBPOD}/containers/{container}/healthcheck", versioned=False, limit=10)
 
     # Files of containers
 
