@@ -30,7 +30,7 @@ quoted() { # text -> a TOML basic string
 
 # Everything frpc needs to know, on standard output.
 configuration() {
-    echo "serverAddr = $(quoted "$HP_FRP_ADDRESS")"
+    printf 'serverAddr = %s\n' "$(quoted "$HP_FRP_ADDRESS")"
     echo "serverPort = $HP_FRP_PORT"
     echo "loginFailExit = false"
     if [ -d "$certificates" ]; then
@@ -42,15 +42,15 @@ configuration() {
     else
         echo "transport.tls.enable = false"
     fi
-    echo "metadatas.token = $(quoted "$HP_SHARED_KEY")"
+    printf 'metadatas.token = %s\n' "$(quoted "$HP_SHARED_KEY")"
     echo
     echo "[[proxies]]"
     echo "remotePort = $APP_PORT"
     echo "type = \"tcp\""
-    echo "name = $(quoted "$APP_ID")"
+    printf 'name = %s\n' "$(quoted "$APP_ID")"
     echo "[proxies.plugin]"
     echo "type = \"unix_domain_socket\""
-    echo "unixPath = $(quoted "${HP_EXAPP_SOCK:-/tmp/exapp.sock}")"
+    printf 'unixPath = %s\n' "$(quoted "${HP_EXAPP_SOCK:-/tmp/exapp.sock}")"
 }
 
 # The first of these places that can be written: / cannot in a read-only container, nor by a plain user.
@@ -74,28 +74,36 @@ fi
 
 # The tunnel client, again and again. TERM ends it.
 tunnel() {
-    trap 'kill "$client" 2>/dev/null; exit 0' TERM
+    trap 'kill "${!:-}" 2>/dev/null; exit 0' TERM # $! is what was started last: frpc, or the pause
     trap '' INT HUP QUIT USR1 USR2
     while :; do
         frpc -c "$config" &
-        client=$!
-        wait "$client"
+        wait $!
         echo "start.sh: the tunnel client has ended ($?), next try in $pause s" >&2
         sleep $pause &
-        client=$!
-        wait "$client"
+        wait $!
     done
 }
 
+# The app gets every signal, also one that comes before it is there.
+app=
+early=
+pass() {
+    passed=1
+    if [ -n "$app" ]; then kill -s "$1" "$app" 2>/dev/null; else early=$1; fi
+}
+for signal in TERM HUP QUIT USR1 USR2; do
+    trap "pass $signal" $signal
+done
+trap 'pass TERM' INT # a shell's background commands ignore INT: Ctrl-C would do nothing
+
 tunnel </dev/null &
 tunnel=$!
-"$@" <&0 &
+exec 3<&0 # a shell gives background commands /dev/null to read
+"$@" <&3 3<&- &
 app=$!
-
-for signal in TERM HUP QUIT USR1 USR2; do
-    trap "passed=1; kill -$signal $app 2>/dev/null" $signal
-done
-trap "passed=1; kill -TERM $app 2>/dev/null" INT # a shell's background commands ignore INT: Ctrl-C would do nothing
+exec 3<&-
+[ -z "$early" ] || kill -s "$early" "$app" 2>/dev/null
 
 # A signal interrupts `wait`; then the app goes on, or has ended meanwhile.
 status=127

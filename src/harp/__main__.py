@@ -50,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--admin-port", type=_port, default=8200, help="admin port on 127.0.0.1 (default 8200)")
     tunnel = command("tunnel", _tunnel, "connect a local service to a HaRP, as frpc does")
     tunnel.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="frpc's TOML configuration")
+    exapp = command("exapp", _exapp, "run an ExApp in its container, with a tunnel as its environment says")
+    exapp.usage = "harp exapp -- COMMAND [ARGUMENT...]"
+    exapp.add_argument("app", nargs="+", metavar="COMMAND", help="the app and its arguments")
     command("version", _version, "print the version")
     return parser
 
@@ -167,6 +170,12 @@ def _tunnel(options: argparse.Namespace) -> int:
     except HarpError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _exapp(options: argparse.Namespace) -> int:
+    from harp.exapp import run  # noqa: PLC0415
+
+    return run(options.app, os.environ)
 
 
 def _version(options: argparse.Namespace) -> int:

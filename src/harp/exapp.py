@@ -98,26 +98,27 @@ def _replace_ourselves(command: Sequence[str]) -> int:
 async def _run(command: Sequence[str], config: ClientConfig) -> int:
     """The app and its tunnel, side by side until the app ends."""
     loop = asyncio.get_running_loop()
-    try:
-        app = subprocess.Popen(command)  # noqa: ASYNC220, S603 - asyncio would wait for it, and we wait for all
-    except OSError as error:
-        return _cannot_run(command[0], error)
     ended: asyncio.Future[int] = loop.create_future()
+
+    def pass_on(number: signal.Signals) -> None:
+        if not ended.done():  # afterwards its number may be somebody else's
+            os.kill(app.pid, number)
 
     def collect() -> None:
         """In a thread, because uvloop keeps SIGCHLD to itself: take leave of the app, and of orphans until then."""
         while True:
-            try:
-                pid, status = os.waitpid(-1, 0)
-            except ChildProcessError:
-                return
+            pid, status = os.waitpid(-1, 0)
             if pid == app.pid:
                 loop.call_soon_threadsafe(ended.set_result, status)
                 return
 
+    for number in PASSED_ON:  # from now on none is lost: the loop looks at them when the app is there
+        loop.add_signal_handler(number, pass_on, number)
+    try:
+        app = subprocess.Popen(command)  # noqa: ASYNC220, S603 - asyncio would wait for it, and we wait for all
+    except OSError as error:
+        return _cannot_run(command[0], error)
     threading.Thread(target=collect, daemon=True).start()
-    for number in PASSED_ON:
-        loop.add_signal_handler(number, _pass_on, app, ended, number)
     log.info("tunnel", server=f"{config.server.host}:{config.server.port}", tls=config.tls is not None)
     tunnel = asyncio.create_task(TunnelClient(config).run())
     try:
@@ -127,11 +128,6 @@ async def _run(command: Sequence[str], config: ClientConfig) -> int:
         await asyncio.wait((tunnel,))
     app.returncode = os.waitstatus_to_exitcode(status)  # it is gone; subprocess need not look for it
     return app.returncode if app.returncode >= 0 else 128 - app.returncode
-
-
-def _pass_on(app: subprocess.Popen[bytes], ended: asyncio.Future[int], number: signal.Signals) -> None:
-    if not ended.done():  # afterwards its number may be somebody else's
-        os.kill(app.pid, number)
 
 
 def _cannot_run(name: str, error: OSError) -> int:
