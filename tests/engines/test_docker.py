@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from harp.engines.docker import DockerEngine, Pace, log_lines, message_of
+from harp.engines.docker import DockerEngine
 from harp.engines.errors import (
     EngineConflict,
     EngineError,
@@ -17,6 +17,8 @@ from harp.engines.errors import (
     EngineUnreachable,
     ForeignOwner,
 )
+from harp.engines.replies import log_lines, message_of
+from harp.engines.start import Pace
 from harp.engines.verbs import Created, Deleted, Started
 from harp.errors import TunnelAway
 from harp.net.targets import Unix

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-import re
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -36,6 +34,8 @@ from harp.engines.errors import (
 )
 from harp.engines.facts import EngineFacts
 from harp.engines.provision import TUNNEL_DIRECTORY, provide, tunnel_files
+from harp.engines.replies import Container, Image, Listed, Made, Version, Volume, log_lines, message_of, parse
+from harp.engines.start import USUAL, Pace, StartWatch, delays
 from harp.engines.verbs import Created, Deleted, Started
 from harp.net.targets import Target
 from harp.policy.containers import OWNER_LABEL, Names, Owner, Plan
@@ -44,33 +44,17 @@ from harp.policy.trust import File
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-T = TypeVar("T")
-
 CALL = 60.0  # seconds for one call, unless it says otherwise
 LARGEST_ANSWER = 32 << 20  # bytes
-LONGEST_MESSAGE = 1000  # characters of the engine's own words
 STOP_GRACE = 5  # seconds a container has to end before it is removed
 STOP_MARGIN = 20.0  # seconds on top of a container's own grace
 USUAL_GRACE = 10  # seconds, Docker's
 LONGEST_GRACE = 90  # seconds
-POLL = (0.05, 0.1, 0.15, 0.2, 0.4)  # seconds between looks, the last one for good
 CLEAN_UP = 10.0  # seconds for undoing what a failed create has done
 LAST_LINES = 20
-PODMAN_HEALTH = 2.0  # seconds between health checks that we start ourselves
 
 LIBPOD = "/v4.0.0/libpod"  # podman's own API
 FALLBACK = ApiRange((1, 24), (1, 41))  # of an engine that does not say
-
-
-class Pace(Struct, frozen=True):
-    """How a start is waited for, in seconds."""
-
-    patience: float = 90.0  # until a container must run and be healthy (A 4.6.5)
-    settle: float = 0.4  # that one without a health check must run before we believe it: many die at once
-    steady: float = 2.0  # the same after a crash
-
-
-USUAL = Pace()
 
 
 class Answer(Struct, frozen=True):
@@ -79,81 +63,6 @@ class Answer(Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-
-class _Reply(Struct, frozen=True, rename="pascal"):
-    """Base of the JSON that engines send; absent and unknown keys are fine."""
-
-
-class _Component(_Reply, frozen=True):
-    name: str = ""
-
-
-class _Version(_Reply, frozen=True):
-    version: str = ""
-    api_version: str = ""
-    min_api_version: str = msgspec.field(default="", name="MinAPIVersion")
-    components: list[_Component] | None = None
-
-
-class _Check(_Reply, frozen=True):
-    output: str = ""
-
-
-class _Health(_Reply, frozen=True):
-    status: str = ""
-    log: list[_Check] | None = None
-
-
-class State(_Reply, frozen=True):
-    """What a container does."""
-
-    status: str = ""
-    running: bool = False
-    exit_code: int = 0
-    oom_killed: bool = msgspec.field(default=False, name="OOMKilled")
-    error: str = ""
-    started_at: str = ""
-    health: _Health | None = None
-
-
-class _Config(_Reply, frozen=True):
-    image: str = ""
-    labels: dict[str, str] | None = None
-    stop_timeout: int | None = None
-
-
-class Container(_Reply, frozen=True):
-    """What the engine tells of a container."""
-
-    id: str = ""
-    name: str = ""
-    image: str = ""
-    restart_count: int = 0
-    config: _Config = _Config()
-    state: State = State()
-
-
-class _Volume(_Reply, frozen=True):
-    labels: dict[str, str] | None = None
-
-
-class _Made(_Reply, frozen=True):
-    id: str = ""
-
-
-class _Listed(_Reply, frozen=True):
-    id: str = ""
-
-
-class _Image(_Reply, frozen=True):
-    size: int = 0
-
-
-class _Trouble(Struct, frozen=True):
-    """An error's body. Docker says `message`; podman adds `cause` and `response`."""
-
-    message: str = ""
 
 
 class DockerEngine:
@@ -229,7 +138,7 @@ class DockerEngine:
 
     async def ask(self, limit: float) -> EngineFacts:
         """Learn what the engine is; every further call is made in a version that it takes."""
-        said = _read((await self.call("GET", "/version", versioned=False, limit=limit)).body, _Version)
+        said = parse((await self.call("GET", "/version", versioned=False, limit=limit)).body, Version)
         high = version_of(said.api_version) or FALLBACK.high
         low = version_of(said.min_api_version) or min(FALLBACK.low, high)
         podman = any("podman" in component.name.lower() for component in said.components or ())
@@ -270,7 +179,7 @@ class DockerEngine:
         if present is None:
             labels = self._owner.labels(names, __version__)
             answer = await self.call("POST", "/volumes/create", body={"Name": volume, "Labels": labels})
-            made = _read(answer.body, _Volume)  # of somebody else, should he have been faster
+            made = parse(answer.body, Volume)  # of somebody else, should he have been faster
             self._check(f"volume {volume}", made.labels)
             log.info("volume made", engine=self.name, volume=volume)
             return True
@@ -293,7 +202,7 @@ class DockerEngine:
             if await self.inspect(plan.names) is None:
                 raise
             raise EngineConflict(409, error.message, f"create on {self.name}") from error  # podman says 500
-        made = _read(answer.body, _Made)
+        made = parse(answer.body, Made)
         log.info("container made", engine=self.name, container=name, image=plan.image)
         return Created(made.id, name)
 
@@ -347,7 +256,7 @@ class DockerEngine:
                 await self.call("POST", f"{path}/stop", query={"t": str(STOP_GRACE)})
         with suppress(EngineMissing, EngineConflict):  # gone, or on its way
             await self.call("DELETE", path, query={"force": "true"})
-        for delay in _delays():
+        for delay in delays():
             if await self._inspect(names) is None:
                 break
             await asyncio.sleep(delay)
@@ -357,8 +266,8 @@ class DockerEngine:
         path = f"/images/{quote(reference, safe='')}"
         async with self._within(30, f"remove the image {reference}"):
             try:
-                size = _read((await self.call("GET", f"{path}/json")).body, _Image).size
-                removed = _read((await self.call("DELETE", path)).body, list[dict[str, str]])
+                size = parse((await self.call("GET", f"{path}/json")).body, Image).size
+                removed = parse((await self.call("DELETE", path)).body, list[dict[str, str]])
             except EngineMissing:
                 return Deleted(deleted=True, bytes_freed=0, reason="not_found")
             except EngineConflict as error:
@@ -400,7 +309,7 @@ class DockerEngine:
             answer = await self.call("GET", f"/containers/{names.container}/json", limit=15)
         except EngineMissing:
             return None
-        return _read(answer.body, Container)
+        return parse(answer.body, Container)
 
     async def _own(self, names: Names) -> Container:
         container = await self.inspect(names)
@@ -408,9 +317,9 @@ class DockerEngine:
             raise EngineMissing(404, f"No such container: {names.container}", self.name)
         return container
 
-    async def _volume(self, name: str) -> _Volume | None:
+    async def _volume(self, name: str) -> Volume | None:
         try:
-            return _read((await self.call("GET", f"/volumes/{name}")).body, _Volume)
+            return parse((await self.call("GET", f"/volumes/{name}")).body, Volume)
         except EngineMissing:
             return None
 
@@ -423,7 +332,7 @@ class DockerEngine:
         """The ids of all containers, running or not, that carry our label."""
         filters = msgspec.json.encode({"label": [f"{OWNER_LABEL}={self._owner.instance}"]}).decode()
         answer = await self.call("GET", "/containers/json", query={"all": "true", "filters": filters})
-        return [entry.id for entry in _read(answer.body, list[_Listed])]
+        return [entry.id for entry in parse(answer.body, list[Listed])]
 
     async def last_words(self, container: str) -> list[str]:
         """The last lines that a container has written, oldest first; [] when there are none to be had."""
@@ -465,91 +374,6 @@ class DockerEngine:
         await self.call("PUT", f"/containers/{container}/archive", query={"path": "/"}, data=data)
 
 
-class StartWatch:
-    """Looks at a container until it has started, or cannot any more (A 4.6.5)."""
-
-    def __init__(self, engine: DockerEngine, names: Names, pace: Pace) -> None:
-        self._engine = engine
-        self._names = names
-        self._pace = pace
-        self._now = asyncio.get_running_loop().time
-        self._until = self._now() + pace.patience
-        self._seen: tuple[str | None, float] = (None, 0.0)  # when the container was started, and since when we know
-        self._checked = self._now()
-
-    async def run(self) -> Started:
-        """The outcome, after our patience and a last look at the latest."""
-        delays = _delays()
-        while True:
-            container = await self._look()
-            if container is None:
-                return Started(False, "not_found", reason="container not found")
-            outcome = await self._outcome(container)
-            if outcome is not None:
-                return outcome
-            if self._now() >= self._until:
-                return await self._failed(container, f"not started within {self._pace.patience:g} s")
-            await self._nudge(container.state)
-            await asyncio.sleep(next(delays))
-
-    async def _look(self) -> Container | None:
-        return await self._engine.inspect(self._names)
-
-    async def _outcome(self, container: Container) -> Started | None:
-        state = container.state
-        health = _health(state)
-        if state.status == "running" and health == "healthy":
-            return Started(True, "running", health)
-        if state.status == "running" and health is None:
-            return Started(True, "running", None) if self._has_settled(container) else None
-        if state.status == "running" and health == "unhealthy":
-            checks = state.health.log if state.health else None
-            said = checks[-1].output.strip() if checks else ""
-            return await self._failed(container, f"unhealthy: {said[:200]}" if said else "unhealthy")
-        if state.status in ("paused", "exited", "dead"):
-            return await self._failed(container, f"non-recoverable state: {state.status}")
-        return None
-
-    def _has_settled(self, container: Container) -> bool:
-        """Has it run for long enough since its latest start?"""
-        started, since = self._seen
-        if started != container.state.started_at:
-            self._seen = (container.state.started_at, self._now())
-            return False
-        return self._now() - since >= (self._pace.steady if container.restart_count else self._pace.settle)
-
-    async def _nudge(self, state: State) -> None:
-        if _health(state) == "starting" and self._now() - self._checked >= PODMAN_HEALTH:
-            self._checked = self._now()
-            await self._engine.check_health(self._names.container)
-
-    async def _failed(self, container: Container, reason: str) -> Started:
-        """Not started, with everything that tells why."""
-        state = container.state
-        logs = await self._engine.last_words(self._names.container)
-        if not state.running:
-            reason += f", exit code {state.exit_code}"
-        if state.oom_killed:
-            reason += ", out of memory"
-        said = state.error or (logs[-1] if logs else "")
-        log.warning("container not started", container=self._names.container, reason=reason, said=said)
-        return Started(
-            False,
-            state.status,
-            _health(state),
-            f"{reason}: {said}" if said else reason,
-            state.exit_code,
-            state.oom_killed,
-            logs,
-        )
-
-
-def _health(state: State) -> str | None:
-    """The health of a container; podman says "" where there is no check, some engines "none" (A 9.3 no. 39)."""
-    status = state.health.status if state.health else ""
-    return None if status in ("", "none") else status
-
-
 async def _content(response: aiohttp.ClientResponse, where: str) -> bytes:
     """The whole body. Raises EngineError when it is larger than any that we ask for."""
     content = bytearray()
@@ -560,44 +384,6 @@ async def _content(response: aiohttp.ClientResponse, where: str) -> bytes:
     return bytes(content)
 
 
-def _read(body: bytes, shape: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=shape)
-    except msgspec.DecodeError as error:
-        raise EngineError(f"the engine's answer is not what its API promises: {error}") from error
-
-
 def _refusal(answer: Answer, where: str) -> EngineRefused:
     kind = {404: EngineMissing, 409: EngineConflict}.get(answer.status, EngineRefused)
     return kind(answer.status, message_of(answer.body), where)
-
-
-def message_of(body: bytes) -> str:
-    """The engine's own words on one line."""
-    try:
-        text = msgspec.json.decode(body, type=_Trouble).message
-    except msgspec.DecodeError:
-        text = body.decode("utf-8", "replace")
-    return " ".join(text.split())[:LONGEST_MESSAGE] or "no reason given"
-
-
-_FRAME = re.compile(rb"[\x00-\x02]\x00\x00\x00")
-
-
-def log_lines(raw: bytes) -> list[str]:
-    """A container's log, which is framed unless it has a terminal (A 3), as lines."""
-    parts = []
-    if _FRAME.match(raw):
-        at = 0
-        while at + 8 <= len(raw):
-            size = int.from_bytes(raw[at + 4 : at + 8])
-            parts.append(raw[at + 8 : at + 8 + size])
-            at += 8 + size
-    text = (b"".join(parts) or raw).decode("utf-8", "replace")
-    return [line.rstrip() for line in text.splitlines() if line.strip()]
-
-
-def _delays() -> Iterator[float]:
-    yield from POLL
-    while True:
-        yield POLL[-1]

@@ -134,6 +134,8 @@ class Engines:
                     self.name(port), self.target(port), self._dialer, self.owner, self._tunnel_files, connect=CONNECT
                 )
                 entry = self._entries[port] = _Entry(engine)
+        if entry.engine.facts is not None:  # learned while the client was loaded
+            return entry.engine.facts
         asking = self._ask(port, entry)
         await asyncio.wait((asking,), timeout=patience)
         if not asking.done():
