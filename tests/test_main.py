@@ -137,6 +137,23 @@ def test_an_address_that_is_taken_ends_run_in_words(tmp_path: Path) -> None:
     assert KEY not in result.stdout + result.stderr
 
 
+def test_tunnel_certificates_that_cannot_be_used_end_run_in_words(tmp_path: Path) -> None:
+    (tmp_path / "frp").mkdir()
+    (tmp_path / "frp" / "server.crt").write_text("no certificate")
+    result = harp("run", **LEAST, HP_CERTS_DIR=str(tmp_path))
+    assert result.returncode == 1
+    assert f"{tmp_path}/frp/server.crt cannot be read" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_directory_for_certificates_that_cannot_be_made_ends_run_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = harp("run", **LEAST, HP_CERTS_DIR=str(tmp_path / "file"))
+    assert result.returncode == 1
+    assert f"{tmp_path}/file/frp" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_health_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
     result = harp("health", **LEAST, HP_EXAPPS_ADDRESS=str(tmp_path / "http.sock"), HP_CERTS_DIR=str(tmp_path))
     assert result.returncode == 1

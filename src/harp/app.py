@@ -75,6 +75,7 @@ class Harp:
         loop = asyncio.get_running_loop()
         for warning in settings.warnings:
             log.warning("configuration", note=warning)
+        tunnel_tls = await asyncio.to_thread(self._tunnel_context)  # first, while there is nothing to stop yet
         self.deadlines = Deadlines()
         self.instance = Instance(settings, loop.time)
         self.vetting = Vetting(settings, self.instance)
@@ -86,8 +87,9 @@ class Harp:
         access_log = AccessLog(enabled=settings.logs.level in ("debug", "info"), json=settings.logs.format == "json")
         self.gate = Gate(settings, self.instance, self.proxy, self.engines, self.deadlines, access_log)
         self.gate.limit_connections(_connections_allowed(settings.limits.connections))
+        self.tunnel = self._tunnel_server(tunnel_tls)
         try:
-            await self._start_tunnel()
+            await self.tunnel.start()
             await self._start_frontends()
             self._bind_admin()
         except BaseException:
@@ -126,15 +128,17 @@ class Harp:
         self._hurry = True
 
     def reload(self) -> None:
-        """Take over renewed certificates and changed trusted proxies; what cannot be used is told and left out."""
+        """Take over renewed certificates and changed trusted proxies: all of them, or what cannot be used is told."""
         try:
             settings = load(os.environ)
+            tunnel_tls = certificates.server_context(self._frp_directory) if self.settings.tunnel.tls else None
             if self._https is not None:
                 load_certificate(self._https, settings.certs / "cert.pem")
-            self._reload_tunnel_certificates()
         except HarpError as error:
             log.error("reload failed, everything stays as it was", reason=str(error))
             return
+        if tunnel_tls is not None:
+            self.tunnel.set_tls(tunnel_tls)
         self.gate.reload(settings)
         log.warning("reloaded certificates and trusted proxies")
 
@@ -145,19 +149,16 @@ class Harp:
 
     # Starting
 
-    async def _start_tunnel(self) -> None:
-        settings = self.settings
-        context = await asyncio.to_thread(self._tunnel_context)
-        self.tunnel = TunnelServer(
-            settings,
+    def _tunnel_server(self, tls: ssl.SSLContext) -> TunnelServer:
+        return TunnelServer(
+            self.settings,
             self.ports,
             self.deadlines,
             authenticate=self._authenticate_tunnel,
-            tls=context,
-            tls_required=settings.tunnel.tls,
+            tls=tls,
+            tls_required=self.settings.tunnel.tls,
             vet=self.vetting.objection,
         )
-        await self.tunnel.start()
 
     @property
     def _frp_directory(self) -> Path:

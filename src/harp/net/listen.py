@@ -84,8 +84,12 @@ def https_context(certificate: Path) -> ssl.SSLContext:
 
 
 def load_certificate(context: ssl.SSLContext, certificate: Path) -> None:
-    """Serve `certificate` in new handshakes of `context`; the old one stays when it cannot be used."""
+    """Serve `certificate` in new handshakes of `context`; the old one stays when it cannot be used.
+
+    It is tried on another context first: one that takes the chain and then finds no key has lost its old certificate.
+    """
     try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate)
         context.load_cert_chain(certificate)
     except (ssl.SSLError, OSError) as error:
         raise ListenError(f"{certificate} is not a PEM file with certificate chain and key: {error}") from error
