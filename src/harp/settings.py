@@ -150,6 +150,7 @@ class Engines:
 
     ports: frozenset[int]  # HP_DOCKER_ENGINE_PORTS
     host: Address  # HP_DOCKER_HOST: the engine of this host, port 24000
+    certificates: Path | None  # HP_DOCKER_CERT_PATH: ca.pem, cert.pem, key.pem for TLS to `host`; None = no TLS
     instance: str  # HP_INSTANCE_ID: the owner in labels of containers; "" = derived from the URL of Nextcloud
     keys: str  # HP_EXAPP_KEYS: "shared" or "derived"
     mounts_disabled: bool
@@ -334,6 +335,7 @@ def _engines(r: Reader) -> Engines:
     return Engines(
         ports=r.read("HP_DOCKER_ENGINE_PORTS", "24000-24099", v.ports),
         host=r.read("HP_DOCKER_HOST", "unix:///var/run/docker.sock", v.engine_host),
+        certificates=r.optional("HP_DOCKER_CERT_PATH", v.path, "no TLS"),
         instance=r.optional("HP_INSTANCE_ID", v.label, "derived from NC_INSTANCE_URL") or "",
         keys=r.read("HP_EXAPP_KEYS", "shared", v.choice("shared", "derived")),
         mounts_disabled=r.read("HP_EXAPP_BIND_MOUNTS_DISABLED", "false", v.boolean),

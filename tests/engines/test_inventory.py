@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+import trustme
+from aiohttp import web
 
 from harp.engines.errors import EngineUnreachable
 from harp.engines.inventory import REFRESH, Engines
-from harp.errors import TunnelAway
+from harp.errors import SettingsError, TunnelAway
+from harp.net.dial import Dialer
 from harp.net.ports import PortTable
+from harp.net.resolve import Resolver
 from harp.net.targets import Tcp, TunnelPort, Unix
 from harp.policy.containers import Names
 from harp.policy.engines import ApiRange
@@ -51,6 +57,44 @@ async def test_the_engine_of_this_host_is_where_the_variable_says(
     engines = Engines(load({**ENV, "HP_DOCKER_HOST": host}), dialer, PortTable(), lambda: 0.0)
     assert engines.target(24000) == target
     assert engines.target(24001) == TunnelPort(24001)
+
+
+async def test_an_engine_over_tls_shows_and_wants_a_certificate(fake: FakeEngine, tmp_path: Path) -> None:
+    ca = trustme.CA()
+    server_certificate, client_certificate = ca.issue_cert("127.0.0.1"), ca.issue_cert("harp")
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    client_certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    client_certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    ca.configure_trust(context)
+    server_certificate.configure_cert(context)
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", fake.answer)
+    clock = Clock()
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+    await site.start()
+    try:
+        variables = {
+            "HP_DOCKER_HOST": f"tcp://127.0.0.1:{runner.addresses[0][1]}",
+            "HP_DOCKER_CERT_PATH": str(tmp_path),
+        }
+        resolver = Resolver(clock)
+        dialer = Dialer(PortTable(), resolver, connect=5.0, hold=0.0)
+        engines = Engines(load({**ENV, **variables}), dialer, PortTable(), clock)
+        assert await engines.learn(24000) == RANGE
+        await engines.close()
+        resolver.close()
+    finally:
+        await runner.cleanup()
+
+
+def test_certificates_that_are_not_there_are_told_at_the_start(tmp_path: Path, dialer: EngineDialer) -> None:
+    variables = {"HP_DOCKER_HOST": "tcp://dockerd:2376", "HP_DOCKER_CERT_PATH": str(tmp_path)}
+    with pytest.raises(SettingsError, match=r"HP_DOCKER_CERT_PATH: .* needs ca\.pem, cert\.pem and key\.pem: No such"):
+        Engines(load({**ENV, **variables}), dialer, PortTable(), Clock())
 
 
 async def test_an_engine_is_asked_once_what_it_takes(engines: Engines, fake: FakeEngine) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,10 +18,12 @@ import structlog
 
 from harp.engines.errors import EngineError, EngineUnreachable
 from harp.engines.facts import EngineFacts, EngineStatus
+from harp.errors import SettingsError
 from harp.net.ports import PortTable
-from harp.net.targets import Target, Tcp, TunnelPort, Unix
+from harp.net.targets import Target, Tcp, Tls, TunnelPort, Unix
 from harp.policy.containers import owner_from
 from harp.policy.engines import ApiRange
+from harp.settings import Engines as EngineSettings
 from harp.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,13 +50,31 @@ class _Entry:
     asking: asyncio.Task[EngineFacts] | None = field(default=None, repr=False)
 
 
+def _local(settings: EngineSettings) -> Target:
+    """The engine of this host. Raises SettingsError when its certificates cannot be used."""
+    host = settings.host
+    if host.path:
+        return Unix(host.path)
+    if settings.certificates is None:
+        return Tcp(host.host, host.port)
+    directory = settings.certificates
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(directory / "ca.pem")
+        context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
+    except OSError as error:  # ssl.SSLError is one
+        problem = f"HP_DOCKER_CERT_PATH: {directory} needs ca.pem, cert.pem and key.pem: {error.strerror or error}"
+        raise SettingsError([problem]) from error
+    return Tls(host.host, host.port, context)
+
+
 class Engines:
     """All engines that were ever asked for; a port is checked before it is used here."""
 
     def __init__(self, settings: Settings, dialer: Dial, ports: PortTable, now: Callable[[], float]) -> None:
         self.ports = settings.engines.ports
         self.owner = owner_from(settings.nextcloud.url, settings.engines.instance)
-        self._host = settings.engines.host
+        self._local = _local(settings.engines)
         self._tunnel_files = settings.certs / "frp" if settings.tunnel.tls else None
         self._dialer = dialer
         self._table = ports
@@ -62,9 +83,7 @@ class Engines:
 
     def target(self, port: int) -> Target:
         """Where the engine of `port` is."""
-        if port != LOCAL:
-            return TunnelPort(port)
-        return Unix(self._host.path) if self._host.path else Tcp(self._host.host, self._host.port)
+        return self._local if port == LOCAL else TunnelPort(port)
 
     def name(self, port: int) -> str:
         """The engine in messages."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from harp.errors import Unreachable
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
-from harp.net.targets import Inner, Target, Tcp, TunnelPort, Unix
+from harp.net.targets import Inner, Target, Tcp, Tls, TunnelPort, Unix
 
 Prepare = Callable[[], Awaitable[ProtocolFactory]]
 Connected = tuple[asyncio.BaseTransport, asyncio.BaseProtocol]
@@ -35,6 +36,8 @@ class Dialer:
         match target:
             case Tcp(host, port):
                 return await self._dial_tcp(host, port, factory)
+            case Tls(host, port, context):
+                return await self._dial_tcp(host, port, factory, context)
             case Unix(path):
                 return await self._limited(f"unix socket {path}", self._loop.create_unix_connection(factory, path))
             case TunnelPort(port):
@@ -46,11 +49,16 @@ class Dialer:
     def _loop(self) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
 
-    async def _dial_tcp(self, host: str, port: int, factory: ProtocolFactory) -> Connected:
+    async def _dial_tcp(
+        self, host: str, port: int, factory: ProtocolFactory, tls: ssl.SSLContext | None = None
+    ) -> Connected:
         address = await self._resolver.resolve(host)
         where = f"{host}:{port}" if address == host else f"{host}:{port} ({address})"
         try:
-            return await self._limited(where, self._loop.create_connection(factory, address, port))
+            connecting = self._loop.create_connection(
+                factory, address, port, ssl=tls, server_hostname=host if tls else None
+            )
+            return await self._limited(where, connecting)
         except Unreachable:
             self._resolver.forget(host)
             raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 from msgspec import Struct
 
 
@@ -10,6 +12,14 @@ class Tcp(Struct, frozen=True):
 
     host: str
     port: int
+
+
+class Tls(Struct, frozen=True):
+    """TLS to a host name or IP literal, which the certificate has to name, and a port."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext
 
 
 class Unix(Struct, frozen=True):
@@ -30,4 +40,4 @@ class Inner(Struct, frozen=True):
     name: str
 
 
-Target = Tcp | Unix | TunnelPort | Inner
+Target = Tcp | Tls | Unix | TunnelPort | Inner

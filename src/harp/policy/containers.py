@@ -292,7 +292,7 @@ class Plan(Struct, frozen=True):
             "name": self.names.container,
             "image": self.image,
             "hostname": self.names.name,
-            "env": dict(text.split("=", 1) if "=" in text else (text, "") for text in self.environment),
+            "env": {name: value for name, _, value in (text.partition("=") for text in self.environment)},
             "labels": dict(labels),
             "restart_policy": self.restart_policy,
             "netns": {"nsmode": "bridge" if own_network or self.network == "default" else self.network},
