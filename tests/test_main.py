@@ -80,14 +80,19 @@ def test_check_gives_no_fingerprint_of_a_short_key(capsys: pytest.CaptureFixture
     assert "1 warning:\n  HP_SHARED_KEY: " in out
 
 
-def test_check_fails_with_every_problem_and_every_warning(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check({"NC_INSTANCE_URL": "'cloud'", "HP_BAN_ACTION": "explode", "HP_QQQQ": ""}) == 1
+def test_check_fails_with_every_problem_and_every_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cert.pem").write_text("no certificate")
+    (tmp_path / "frp").touch()
+    env = {"NC_INSTANCE_URL": "'cloud'", "HP_BAN_ACTION": "explode", "HP_QQQQ": "", "HP_CERTS_DIR": str(tmp_path)}
+    assert check(env) == 1
     out, err = capsys.readouterr()
-    assert "3 problems with the settings:" in err
+    assert "5 problems with the settings:" in err
     assert [line.split(":")[0].strip() for line in err.splitlines()[2:]] == [
         "HP_SHARED_KEY",
         "NC_INSTANCE_URL",
         "HP_BAN_ACTION",
+        "HP_CERTS_DIR",
+        "HP_CERTS_DIR",
     ]
     assert "2 warnings:" in out
 

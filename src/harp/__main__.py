@@ -90,13 +90,13 @@ def check(env: Mapping[str, str]) -> int:
     from harp.settings import examine  # noqa: PLC0415
 
     reading = examine(env)
-    problems = reading.problems if reading.settings is None else problems_of(reading.settings)
+    problems = (*reading.problems, *problems_of(reading.settings))
     print("Settings in effect (* = given, others are defaults):")
     width = max(len(value.name) for value in reading.values)
     for value in reading.values:
         text = _described_secret(value.text) if value.secret else value.text
         print(f"{'*' if value.given else ' '} {value.name:<{width}}  {text or 'none'}")
-    if reading.settings is not None and not any(value.secret for value in reading.values if value.name == SHARED_KEY):
+    if reading.settings.shared_key and not any(value.secret for value in reading.values if value.name == SHARED_KEY):
         print(f"  {'(the key in the file)':<{width}}  {_described_secret(reading.settings.shared_key)}")
     if reading.warnings:
         print(f"\n{_count(reading.warnings, 'warning')}:")

@@ -35,7 +35,8 @@ def _of_tunnel(settings: Settings) -> list[str]:
         if (directory / "server.crt").exists():
             server_context(directory)
         elif not _can_be_made(directory):
-            return [f"{directory} cannot be made; mount a volume, name another directory, or set HP_FRP_DISABLE_TLS=true"]
+            way_out = "mount a volume, name another directory, or set HP_FRP_DISABLE_TLS=true"
+            return [f"{directory} cannot be made; {way_out}"]
     except SettingsError as error:
         return error.problems
     except OSError as error:

@@ -187,9 +187,9 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What an environment says. `settings` is None when there are problems."""
+    """What an environment says. With problems the settings are not to be used: faulty variables have their defaults."""
 
-    settings: Settings | None
+    settings: Settings
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
     values: tuple[Value, ...]  # every variable as it is in effect
@@ -198,7 +198,7 @@ class Reading:
 def load(env: Mapping[str, str]) -> Settings:
     """Check every variable, then raise SettingsError with all problems, one per line."""
     reading = examine(env)
-    if reading.settings is None:
+    if reading.problems:
         raise SettingsError(list(reading.problems))
     return reading.settings
 
@@ -224,7 +224,7 @@ def examine(env: Mapping[str, str]) -> Reading:
     r.warn_unknown("HP_", OBSOLETE)
     warnings = tuple(r.warnings)
     return Reading(
-        settings=None if r.problems else replace(settings, warnings=warnings),
+        settings=replace(settings, warnings=warnings),
         problems=tuple(r.problems),
         warnings=warnings,
         values=tuple(r.values),

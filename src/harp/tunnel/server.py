@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import re
 import socket
 import ssl
 import time
@@ -40,7 +39,6 @@ from harp.wire.frp_crypto import (
 
 FRP_TOKEN = ""  # HaRP clients have none: the shared key travels in `metas`
 COMPATIBLE = "0.61.1"  # the frps version that clients are told
-RUN_ID = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
 BACKLOG = 1024
 GUESTS = 512  # connections that have not logged in
 GUESTS_PER_ADDRESS = 128  # many clients may come back at once from behind one address
