@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from harp.frontend.connection import ClientConnection
+from harp.frontend.connection import LINGER_TIME, ClientConnection
 from harp.net.deadlines import NEVER, Deadlines
 from harp.settings import load
 from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields, RequestHead, RequestReader
@@ -482,3 +482,102 @@ async def test_draining_closes_idle_connections_and_lets_running_requests_end() 
     assert not running.wire.closed
     assert b"connection: close\r\n" in running.respond()
     assert running.wire.closed
+
+
+async def test_a_client_that_does_not_read_its_answers_gets_no_more_requests_served() -> None:
+    world = World()
+
+    def refuse(connection: ClientConnection, head: RequestHead) -> None:
+        connection.refuse(404, "no")
+        connection.pause_writing()
+
+    world.gate.script = refuse
+    world.feed(GET * 3)
+    assert len(world.gate.heads) == 1
+    assert not world.wire.reading
+    world.connection.resume_writing()
+    assert len(world.gate.heads) == 2
+    world.connection.resume_writing()
+    assert len(world.gate.heads) == 3
+    world.wire.unsent = 10
+    world.gate.wait(SETTINGS.timeouts.client + 1)
+    assert world.wire.aborted
+
+
+async def test_a_pipelined_request_waits_until_the_client_has_read_the_answer_before_it() -> None:
+    world = World()
+    world.feed(GET + GET)
+    world.respond(b"x", 2, end=False)
+    world.connection.pause_writing()
+    world.connection.send_body(b"y")
+    world.connection.send_end([])
+    assert len(world.gate.heads) == 1
+    world.connection.resume_writing()
+    assert len(world.gate.heads) == 2
+    assert world.wire.reading
+
+
+async def test_a_half_closed_client_gets_refusals_for_all_that_it_has_pipelined() -> None:
+    world = World()
+    world.feed(GET * 3)
+    world.connection.eof_received()
+    world.gate.script = respond_ok
+    assert world.respond() == OK + OK + OK
+    assert world.wire.closed
+
+
+async def test_a_kept_connection_is_idle_for_a_limited_time_also_after_a_slow_answer() -> None:
+    world = World()
+    world.feed(GET)
+    world.respond(b"x", 2, end=False)
+    world.connection.pause_writing()
+    world.connection.send_body(b"y")
+    world.connection.send_end([])
+    world.connection.resume_writing()
+    world.gate.wait(SETTINGS.timeouts.keepalive + 1)
+    assert world.wire.closed
+
+
+async def test_a_closing_connection_closes_also_when_its_answer_was_read_slowly() -> None:
+    world = World()
+    world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n")
+    world.respond(b"x", 2, end=False)
+    world.connection.pause_writing()
+    world.connection.send_body(b"y")
+    world.connection.send_end([])
+    world.connection.resume_writing()
+    world.gate.wait(LINGER_TIME + 1)
+    assert world.wire.closed
+
+
+async def test_a_client_that_sends_all_and_reads_nothing_is_given_up() -> None:
+    world = World()
+    world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n12")
+    world.respond(b"x", 1000, end=False)
+    world.wire.unsent = 900
+    world.connection.pause_writing()
+    world.feed(b"34")
+    assert world.handler.ended == []
+    world.gate.wait(SETTINGS.timeouts.client + 1)
+    assert world.wire.aborted
+
+
+async def test_a_client_that_reads_nothing_is_given_up_also_while_its_body_is_not_wanted() -> None:
+    world = World()
+    world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n12")
+    world.respond(b"x", 1000, end=False)
+    world.wire.unsent = 900
+    world.connection.pause_writing()
+    world.connection.pause_body()
+    world.gate.wait(SETTINGS.timeouts.client + 1)
+    assert world.wire.aborted
+
+
+async def test_the_end_of_an_upgraded_stream_ends_both_sides_where_tls_knows_no_half() -> None:
+    world = World(secure=True)
+    world.feed(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    world.connection.upgrade(b"Switching Protocols", b"upgrade: websocket\r\n", b"")
+    handler = world.handler
+    world.connection.finish()
+    assert world.wire.closed
+    assert handler.lost

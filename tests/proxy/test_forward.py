@@ -340,7 +340,9 @@ async def test_the_limit_for_an_answer_is_longer_than_half_an_hour() -> None:
     assert TIMEOUTS.response > 1800
 
 
-@pytest.mark.parametrize("garbage", [b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 200 OK\nbare: lf\n\r\n\r\n"])
+@pytest.mark.parametrize(
+    "garbage", [b"HTTP/1.1 099 Odd\r\n\r\n", b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 200 OK\nbare: lf\n\r\n\r\n"]
+)
 async def test_an_answer_that_is_not_http_is_502(garbage: bytes) -> None:
     world = World()
     client, _ = await world.send()
@@ -535,3 +537,74 @@ async def test_closing_the_proxy_drops_idle_connections() -> None:
     world.answer(OK)
     await world.proxy.close()
     assert world.wire().aborted
+
+
+async def test_a_body_waits_while_its_request_is_sent_again() -> None:
+    world = World()
+    await world.send()
+    world.answer(OK)
+    client, forwarding = await world.send(b"PUT / HTTP/1.1\r\nContent-Length: 4\r\n")
+    assert client.flowing
+    world.lose()
+    assert not client.flowing
+    await world.settle()
+    assert client.flowing
+    forwarding.body(b"abcd")
+    assert world.wire().take() == b"HEAD BYTESabcd"
+
+
+async def test_an_idle_connection_is_dropped_in_time_also_after_a_body_in_pieces() -> None:
+    world = World()
+    await world.send()
+    world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+    world.answer(b"k")
+    world.wait(TIMEOUTS.upstream_idle + 1)
+    assert world.wire().aborted
+
+
+async def test_an_exapp_that_answers_without_reading_the_request_is_not_waited_for() -> None:
+    world = World()
+    _, forwarding = await world.send(b"POST / HTTP/1.1\r\nContent-Length: 9999\r\n")
+    forwarding.body(b"ab")
+    world.wire().unsent = 2
+    world.answer(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+    assert world.wire().aborted
+
+
+async def test_interim_answers_wait_for_a_client_that_does_not_read() -> None:
+    world = World()
+    client, forwarding = await world.send()
+    world.answer(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    client.blocked = True
+    forwarding.blocked()
+    assert not world.wire().reading
+    client.blocked = False
+    forwarding.drained()
+    assert world.wire().reading
+    world.wait(TIMEOUTS.response + 1)
+    assert client.status == 504
+
+
+async def test_a_heartbeat_that_is_answered_with_an_upgrade_leaves_no_connection_behind() -> None:
+    world = World()
+    world.ports.claim(23001, SilentOffer())
+    await world.send(target=BEHIND_TUNNEL)
+    world.wait(FIRST_BYTE + 1)
+    await world.settle()
+    assert world.wire().take() == PROBE
+    world.answer(SWITCH)
+    world.wait(PROBE_LIMIT + 1)
+    assert world.wire().aborted
+
+
+async def test_a_connection_that_waits_for_a_slow_client_is_not_used_for_others() -> None:
+    world = World()
+    client, forwarding = await world.send()
+    world.answer(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    client.blocked = True
+    forwarding.blocked()
+    world.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+    assert client.ended
+    await world.send()
+    assert len(world.dialer.made) == 2
+    assert world.wire().reading

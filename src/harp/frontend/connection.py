@@ -203,12 +203,19 @@ class ClientConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.blocked = False
-        if self._phase is BODY and not self._paused:
-            self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
-        elif self._phase is not CLOSED:
-            self.deadline = self._gate.deadlines.now + self._gate.timeouts.half_closed if self._eof else NEVER
+        phase, now, timeouts = self._phase, self._gate.deadlines.now, self._gate.timeouts
+        if phase is BODY and not self._paused:
+            self.deadline = now + timeouts.client
+        elif phase is HEAD:
+            self.deadline = now + timeouts.keepalive
+        elif phase is LINGER:
+            self.deadline = now + LINGER_TIME
+        elif phase is not CLOSED:
+            self.deadline = now + timeouts.half_closed if self._eof else NEVER
         if self._handler is not None:
             self._handler.drained()
+        elif phase is HEAD and not self._looping:
+            self._take_waiting()
 
     def expired(self) -> None:
         """Timed: the client took too long for what we expect of it."""
@@ -236,6 +243,11 @@ class ClientConnection(asyncio.Protocol):
         self._looping = True
         try:
             while data and self._phase is HEAD:
+                if self.blocked:  # who does not read answers gets no more of them
+                    self._buffer = data
+                    self._overfull = True
+                    self.transport.pause_reading()
+                    return
                 end = data.find(HEAD_END)
                 if end < 1 or data[0] == 0x0D:
                     stripped = data.lstrip(b"\r\n")  # RFC 9112 section 2.2
@@ -333,7 +345,8 @@ class ClientConnection(asyncio.Protocol):
         self._chunks = None
         if self._phase is BODY:
             self._phase = WAIT
-            self.deadline = NEVER
+            if not self.blocked:
+                self.deadline = NEVER
             if self._paused:  # nothing more will come for this handler; the next request may
                 self._paused = False
                 self.transport.resume_reading()
@@ -361,7 +374,7 @@ class ClientConnection(asyncio.Protocol):
         if self._phase in (BODY, RAW):
             self._paused = True
             self.transport.pause_reading()
-            if self._phase is BODY:
+            if self._phase is BODY and not self.blocked:
                 self.deadline = NEVER  # now it is the other side that takes its time
 
     # Downstream: the response
@@ -442,7 +455,8 @@ class ClientConnection(asyncio.Protocol):
         self.status = 101
         self._phase = RAW
         self._keep_alive = False
-        self.deadline = NEVER
+        if not self.blocked:
+            self.deadline = NEVER
         self.transport.write(b"HTTP/1.1 101 %b\r\n%b\r\n%b" % (reason, fields, data))
         self.sent = len(data)
         waiting, self._buffer = self._buffer, b""
@@ -456,6 +470,7 @@ class ClientConnection(asyncio.Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
+            self._to_handler_gone("the ExApp has ended the stream")
             self.close()
 
     def close(self) -> None:
@@ -488,14 +503,22 @@ class ClientConnection(asyncio.Protocol):
     def _next(self) -> None:
         self._phase = HEAD
         self.head = self.verdict = None
-        self.deadline = self._gate.deadlines.now + self._gate.timeouts.keepalive
+        timeouts = self._gate.timeouts
+        self.deadline = self._gate.deadlines.now + (timeouts.client if self.blocked else timeouts.keepalive)
+        if not self._looping:
+            self._take_waiting()
+
+    def _take_waiting(self) -> None:
+        """Take the requests that the client has sent ahead, unless their answers would wait as well."""
+        if self.blocked:
+            return
         if self._overfull:
             self._overfull = False
             self.transport.resume_reading()
-        if self._buffer and not self._looping:
+        if self._buffer:
             data, self._buffer = self._buffer, b""
             self._read_heads(data)
-        if self._eof and self._phase is HEAD:
+        if self._eof and self._phase is HEAD and not self.blocked:
             self._close()
 
     def _answer_error(self, status: int, reason: str, retry_after: int | None = None) -> None:

@@ -18,7 +18,7 @@ from harp.net.dial import Connected
 from harp.net.ports import Offer, PortTable, ProtocolFactory
 from harp.net.targets import Target, TunnelPort
 from harp.proxy.exchange import Downstream
-from harp.proxy.upstream import BODY, CLOSED, HEAD, IDLE, RAW, Upstream
+from harp.proxy.upstream import BODY, HEAD, IDLE, RAW, Upstream
 from harp.settings import Timeouts
 from harp.wire.chunked import chunk, last_chunk
 from harp.wire.forwarding import response_fields, trailers_to_pass
@@ -264,15 +264,17 @@ class Forwarding:
 
     def blocked(self) -> None:
         connection = self._connection
-        if connection is not None and connection.state in (BODY, RAW):
-            connection.transport.pause_reading()
-            connection.deadline = NEVER  # the client's limit counts now
+        if connection is not None and connection.state in (HEAD, BODY, RAW):
+            connection.pause()
+            if connection.state is not HEAD:
+                connection.deadline = NEVER  # the client's limit counts now
 
     def drained(self) -> None:
         connection = self._connection
-        if connection is not None and connection.state in (BODY, RAW):
-            self._touch(connection)
-            connection.transport.resume_reading()
+        if connection is not None and connection.state in (HEAD, BODY, RAW):
+            if connection.state is not HEAD:
+                self._touch(connection)
+            connection.resume()
 
     def gone(self, reason: str) -> None:
         self._ended = True
@@ -319,7 +321,7 @@ class Forwarding:
         if self._tracker is not None:
             self._tracker.feed(data)
         connection = self._connection
-        if connection is not None and connection.state is not CLOSED:
+        if connection is not None and connection.state in (BODY, RAW):
             self._touch(connection)
         self._downstream.send_body(data)
 
@@ -351,7 +353,8 @@ class Forwarding:
         connection = self._connection
         if connection is not None:
             self._downstream.finish()
-            self._half_closed(connection)
+            if not self._ended:
+                self._half_closed(connection)
 
     def on_silence(self) -> float | None:
         """No byte of an answer within the limit: seconds to go on waiting, None to give up."""
@@ -374,6 +377,7 @@ class Forwarding:
             return
         if silent and status == 502 and self._may_retry(connection):
             self._retried = True
+            self._downstream.pause_body()  # until there is a connection that takes it
             self._connect()
             return
         self._ended = True

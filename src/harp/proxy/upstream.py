@@ -82,6 +82,7 @@ class Upstream(asyncio.Protocol):
         "blocked",
         "deadline",
         "idle_since",
+        "paused",
         "reused",
         "state",
         "target",
@@ -100,6 +101,7 @@ class Upstream(asyncio.Protocol):
         self.idle_since = 0.0
         self.reused = False
         self.blocked = False
+        self.paused = False  # nothing is read
         self._buffer = b""
         self._bodyless = False
         self._left = 0
@@ -122,6 +124,16 @@ class Upstream(asyncio.Protocol):
         """More of the request body, framed already; the limit for the answer starts again."""
         self.deadline = self._pool.deadlines.now + limit
         self.transport.write(data)
+
+    def pause(self) -> None:
+        """Read no more of the answer."""
+        self.paused = True
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        self.paused = False
+        self.transport.resume_reading()
 
     def request_done(self) -> None:
         """The request body is complete."""
@@ -215,6 +227,8 @@ class Upstream(asyncio.Protocol):
             if head.status == 101:
                 self._switch(head, data)
                 return
+            if head.status < 100:
+                raise PeerError(f"a response with status {head.status}")
             self.user.on_interim(head)
         self._buffer = b""
         self._begin(head, data)
@@ -222,7 +236,6 @@ class Upstream(asyncio.Protocol):
     def _switch(self, head: ResponseHead, data: bytes) -> None:
         self._buffer = b""
         self.state = RAW
-        self.deadline = NEVER
         self.user.on_upgrade(head, data)
 
     def _begin(self, head: ResponseHead, data: bytes) -> None:
@@ -301,13 +314,16 @@ class Upstream(asyncio.Protocol):
     def _release(self, *, reusable: bool) -> None:
         """The answer is complete: keep the connection for the next exchange, if it can be."""
         self._chunks = None
-        if reusable and self._reusable and self._request_done and not self.blocked:
+        if reusable and self._reusable and self._request_done and not (self.blocked or self.paused):
             self.state = IDLE
             self.reused = True
             self._pool.give_back(self)
         else:
             self._close()
-            self.transport.close()
+            if self.transport.get_write_buffer_size():  # who has answered need not read the rest of the request, ever
+                self.transport.abort()
+            else:
+                self.transport.close()
 
     def _fail(self, reason: str, status: int) -> None:
         silent = self.state is HEAD and not self._buffer
