@@ -50,6 +50,8 @@ def test_method_target_and_query_go_on_and_names_are_lower_case() -> None:
         b"X-Forwarded-For: 1.2.3.4",
         b"X-Forwarded-Prefix: /evil",
         b"X-Request-Id: 1",
+        b"X_Forwarded_For: 1.2.3.4",
+        b"X-Forwarded_Prefix: /evil",
     ],
 )
 def test_hop_by_hop_and_reserved_headers_stay_here(line: bytes) -> None:
@@ -104,3 +106,8 @@ def test_a_response_loses_its_framing_and_hop_by_hop_fields() -> None:
 def test_trailers_cannot_bring_what_headers_may_not() -> None:
     trailers = [(b"x-checksum", b"1"), (b"ex-app-id", b"x"), (b"content-length", b"9"), (b"host", b"evil")]
     assert trailers_to_pass(trailers) == [(b"x-checksum", b"1")]
+
+
+def test_identity_is_not_read_from_trailers_in_any_spelling() -> None:
+    forged = [(b"ex_app_id", b"other"), (b"Authorization-App_Api".lower(), b"forged"), (b"x_forwarded_for", b"1.2.3.4")]
+    assert trailers_to_pass([*forged, (b"x-sum", b"1")]) == [(b"x-sum", b"1")]

@@ -219,6 +219,7 @@ def test_an_offered_websocket_is_an_upgrade() -> None:
         "Connection: close\nUpgrade: websocket\n",
         "Upgrade: websocket\n",
         "Connection: upgrade\nUpgrade: TLS/1.0\n",
+        "Connection: upgrade\nUpgrade: websocket, h2c\n",
     ],
 )
 def test_other_upgrades_are_not_relayed(lines: str) -> None:
@@ -273,3 +274,16 @@ def test_a_response_keeps_reason_and_headers() -> None:
 def test_a_switch_of_protocols_names_the_new_one() -> None:
     head = response("HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\n")
     assert (head.status, head.upgrade) == (101, b"websocket")
+
+
+@pytest.mark.parametrize("start", [b"\n", b"\n\n", b"\r", b"\r\r\n", b" ", b"\t"])
+def test_a_request_begins_with_its_method(start: bytes) -> None:
+    reader = RequestReader(20)
+    for _ in range(2):
+        with pytest.raises(BadRequest):
+            reader.read(start + b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+
+
+def test_a_control_character_in_a_reason_is_refused() -> None:
+    with pytest.raises(PeerError):
+        ResponseReader().read(b"HTTP/1.1 200 O\0K\r\n\r\n")

@@ -66,7 +66,7 @@ def _passing(fields: RequestFields, dropped: frozenset[bytes]) -> bytes:
 
 def trailers_to_pass(trailers: Fields) -> Fields:
     """The trailer fields that may go on."""
-    return [field for field in trailers if field[0] not in _NOT_TRAILERS]
+    return [field for field in trailers if field[0].replace(b"_", b"-") not in _NOT_TRAILERS]
 
 
 def _end_to_end(head: RequestFields | ResponseHead) -> list[bytes]:

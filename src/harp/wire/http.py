@@ -59,6 +59,7 @@ RESERVED = frozenset(
 FORWARDED = frozenset(
     (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix", b"x-request-id")
 )
+_OURS = RESERVED | FORWARDED
 CREDENTIALS = RESERVED | {b"cookie", b"set-cookie", b"authorization", b"proxy-authorization", b"x-registry-auth"}
 REQUEST_SPECIAL = (
     HOP_BY_HOP
@@ -72,6 +73,7 @@ _REQUEST_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connect
 # Printable ASCII without "#": a fragment never belongs on the wire, other bytes must be percent-encoded.
 _TARGET = re.compile(rb'[!"$-~]+').fullmatch
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.vV]+\])(?::\d{0,5})?").fullmatch
+_REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _ABSOLUTE = re.compile(rb"(?i)https?://").match
 
 
@@ -157,7 +159,7 @@ class _Lines(dict[bytes, "bytes | tuple[bytes, bytes]"]):
         name = name.lower()
         value = value.strip(b" \t")
         # CGI-style servers cannot tell "_" from "-", so the spellings share their fate.
-        special = name in self._special or (b"_" in name and name.replace(b"_", b"-") in RESERVED)
+        special = name in self._special or (b"_" in name and name.replace(b"_", b"-") in _OURS)
         read = (name, value) if special else b"%b: %b\r\n" % (name, value)
         if len(line) <= LINE_REMEMBERED and name not in CREDENTIALS:
             if len(self) >= LINES_REMEMBERED:
@@ -203,6 +205,8 @@ class RequestReader:
 
     def _read(self, data: bytes, line: bytes, rest: bytes) -> RequestHead:
         """Read a head all of whose bytes have to be checked."""
+        if data[:1] <= b" ":  # llhttp passes over line ends there, and we must see the method that others see
+            raise BadRequest("malformed request: it does not begin with a method")
         try:
             httptools.HttpRequestParser(_IGNORE).feed_data(data)  # a fresh one: nothing reaches the next message
         except httptools.HttpParserUpgrade:
@@ -255,6 +259,8 @@ class ResponseReader:
         head = ResponseHead()
         head.status = parser.get_status_code()
         head.reason = rest[4:]
+        if _REASON(head.reason) is None:
+            raise PeerError("a response with a control character in its reason")
         head.special, head.plain = self._lines.read(lines[1:])
         head.passing = None
         _read_response_headers(head, minor=_VERSIONS[version])
@@ -403,8 +409,8 @@ def _response_length(value: bytes, before: int | None) -> int:
 
 def _relayable(protocol: bytes) -> bool:
     """h2c and TLS upgrades are between neighbours (RFC 9110 section 7.8): we neither speak nor relay them."""
-    name = protocol.split(b",")[0].strip().lower()
-    return not name.startswith((b"h2c", b"http/", b"tls/"))
+    names = [name.strip() for name in protocol.lower().split(b",")]
+    return not any(name.startswith((b"h2c", b"http/", b"tls/")) for name in names)
 
 
 def _origin_form(fields: RequestFields, target: bytes) -> bytes:
