@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.live.engine import CACHE, DEBIAN, Engine, provide_busybox, provide_debian, tar_of
 from tests.live.frp import EXAPP_VERSION, frpc
-from tests.live.peers import path_of
+from tests.live.peers import find, path_of
 
 ROOT = Path(__file__).parents[2]
 HARP_IMAGE = "harp-test/harp:1"
@@ -126,12 +126,17 @@ def static_program() -> Path:
         CACHE.mkdir(parents=True, exist_ok=True)
         unfinished = program.with_suffix(f".{os.getpid()}")
         subprocess.run(
-            [path_of("Go", "go"), "build", "-trimpath", "-ldflags", "-s -w", "-o", str(unfinished), str(source)],
+            [_go(), "build", "-trimpath", "-ldflags", "-s -w", "-o", str(unfinished), str(source)],
             check=True,
             env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOTOOLCHAIN": "local"},
         )
         unfinished.replace(program)
     return program
+
+
+def _go() -> str:
+    """The system's Go, or the one that `make frp` has fetched. Any version will do."""
+    return find("go") or path_of("Go", str(ROOT / ".cache/go/bin/go"))
 
 
 def wheels() -> Path:
