@@ -378,6 +378,7 @@ def test_a_record_fetched_for_this_request_is_used() -> None:
         b"/enabled",
         b"/init/",
         b"//init",
+        b"//host/init",
         b"/%69nit",
         b"/%2569nit",
         b"/./init",

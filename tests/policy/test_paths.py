@@ -47,6 +47,16 @@ def test_other_readings_are_the_raw_and_the_merely_decoded_path() -> None:
     assert spot(b"/exapps/hello/%61//b").others == (b"/%61//b", b"/a//b")
 
 
+def test_path_parameters_may_be_taken_away() -> None:
+    assert b"/admin/x" in spot(b"/exapps/hello/;v=1/admin;jsessionid=2/x").others
+    assert b"/admin" in spot(b"/exapps/hello/.;/admin").others
+
+
+@pytest.mark.parametrize("target", [b"//host/admin", b"///host/admin", b"/\\host/admin", b"//host//admin"])
+def test_what_follows_two_slashes_may_be_taken_for_a_host(target: bytes) -> None:
+    assert b"/admin" in spot(b"/exapps/hello" + target).others
+
+
 def test_an_encoded_slash_has_two_meanings() -> None:
     assert spot(b"/exapps/hello/%61%2fb").doubtful == (b"/a%2fb",)
 

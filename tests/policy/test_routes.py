@@ -85,6 +85,14 @@ def test_an_encoded_slash_is_refused_only_where_it_makes_a_difference() -> None:
     assert isinstance(routes.match(spot(b"/tree/a%5cb\\c")), Hit)
 
 
+@pytest.mark.parametrize("target", [b"/;/admin", b"/.;x/admin", b"//host/admin", b"/admin;x=1"])
+def test_a_strict_route_cannot_be_left_by_what_url_libraries_pass_over(target: bytes) -> None:
+    routes = RouteTable((Route("^/admin$", Level.ADMIN), Route(".*", Level.PUBLIC)))
+    found = routes.match(spot(target))
+    assert isinstance(found, Hit)
+    assert found.route.access_level is Level.ADMIN
+
+
 def test_an_encoded_slash_cannot_leave_a_strict_route() -> None:
     routes = RouteTable((Route("^/admin/", Level.ADMIN), Route(".*", Level.PUBLIC)))
     assert denial(routes, b"/admin%2fusers").status == 400

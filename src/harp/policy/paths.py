@@ -25,6 +25,8 @@ _PARENT = re.compile(rb"(?:^|[/\\])\.\.(?:[/\\;]|$)")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _SEPARATOR = re.compile(rb"\\|%(?:2f|5c)", re.IGNORECASE)  # other than a plain "/"
 _ENCODED_SEPARATOR = re.compile(rb"%(?=2f|5c)", re.IGNORECASE)
+_PARAMETERS = re.compile(rb";[^/]*")  # of a segment; servlet containers route without them
+_AUTHORITY = re.compile(rb"[/\\]{2,}[^/\\]*")  # libraries for URLs take this for a host
 _INTERNAL = ([b"heartbeat"], [b"init"], [b"enabled"])  # the segments of AppAPI's own endpoints
 
 NO_APP = "no /exapps/<app> in the path: does the reverse proxy strip /exapps, or send HaRP what is not for ExApps?"
@@ -106,7 +108,12 @@ def _resolved(path: bytes) -> bytes:
 
 
 def _others(target: bytes, plain: bytes) -> tuple[bytes, ...]:
-    readings = dict.fromkeys((target, unquote_to_bytes(target)))
+    decoded = unquote_to_bytes(target)
+    readings = dict.fromkeys((target, decoded))
+    if b";" in decoded:
+        readings[_resolved(_PARAMETERS.sub(b"", decoded))] = None
+    if _AUTHORITY.match(decoded):
+        readings[_resolved(_without_authority(decoded))] = None
     return tuple(reading for reading in readings if reading != plain)
 
 
@@ -118,6 +125,15 @@ def _doubtful(target: bytes, plain: bytes) -> tuple[bytes, ...]:
     return tuple(reading for reading in readings if reading != plain)
 
 
+def _without_authority(path: bytes) -> bytes:
+    found = _AUTHORITY.match(path)
+    return path[found.end() :] or b"/" if found else path
+
+
 def _is_internal(target: bytes) -> bool:
+    return any(_names_internal(reading) for reading in {target, _without_authority(target)})
+
+
+def _names_internal(target: bytes) -> bool:
     segments = (segment.partition(b";")[0] for segment in target.lower().replace(b"\\", b"/").split(b"/"))
     return [segment for segment in segments if segment not in (b"", b".")] in _INTERNAL
