@@ -355,6 +355,26 @@ async def test_a_half_closed_client_gets_all_its_pipelined_answers() -> None:
     assert world.wire.closed
 
 
+async def test_a_client_that_closes_in_the_middle_of_an_endless_stream_has_left() -> None:
+    for request in (GET, OLD_GET):
+        world = World()
+        world.feed(request)
+        world.respond(b"data: 1\n\n", UNTIL_CLOSE, end=False)
+        assert world.connection.eof_received() is False
+        assert "middle of a stream" in world.handler.lost
+
+
+async def test_a_client_that_closes_in_the_middle_of_a_body_of_known_length_gets_the_rest() -> None:
+    world = World()
+    world.feed(GET)
+    world.respond(b"ab", 4, end=False)
+    assert world.connection.eof_received() is True
+    world.connection.send_body(b"cd")
+    world.connection.send_end([])
+    assert world.wire.take() == b"cd"
+    assert world.wire.closed
+
+
 async def test_a_half_closed_client_is_not_waited_for_for_ever() -> None:
     world = World()
     world.feed(GET)
@@ -407,6 +427,19 @@ async def test_an_upgraded_stream_is_raw_in_both_directions() -> None:
     assert world.handler.ended == []
     assert world.connection.deadline == NEVER
     world.connection.close()
+    assert world.wire.eof_sent
+
+
+async def test_an_upgraded_stream_that_ends_lets_the_client_say_its_last_words() -> None:
+    """Its reply to a WebSocket's close frame: a reset would take the frame away from it."""
+    world = World()
+    world.feed(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    world.connection.upgrade(b"Switching Protocols", b"", b"")
+    world.connection.close()
+    assert world.wire.eof_sent
+    world.feed(b"\x88\x82mask..")
+    assert not world.wire.closed
+    world.gate.wait(3)
     assert world.wire.closed
 
 

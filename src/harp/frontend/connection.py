@@ -176,6 +176,10 @@ class ClientConnection(asyncio.Protocol):
         phase = self._phase
         if phase is WAIT or (phase is DECIDE and not self._left):
             # The answer may still be wanted: nobody can tell a half-closed client from one that left, until we write.
+            # But who closes in the middle of a stream that has no end of its own has heard enough of it.
+            if self._chunked_answer or self._until_close:
+                self._lose("the client closed the connection in the middle of a stream")
+                return False
             self._keep_alive = self._keep_alive and bool(self._buffer)
             self.deadline = self._gate.deadlines.now + self._gate.timeouts.half_closed
             return not self.secure
@@ -475,7 +479,7 @@ class ClientConnection(asyncio.Protocol):
 
     def close(self) -> None:
         self._end()
-        self._close()
+        self._linger()
 
     # Ends
 
