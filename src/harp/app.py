@@ -46,6 +46,7 @@ log = structlog.get_logger()
 FDS_OF_OUR_OWN = 64  # file descriptors for listeners, logs, Nextcloud and engines
 RENEWAL_CHECK = 12 * 3600.0  # seconds
 DRAIN_STEP = 0.05  # seconds
+LAST_CALLS = 0.5  # seconds for control calls that still run after the drain, such as a wait for a container
 WRONG_TOKEN = "send Login request to plugin error"  # what frpc has always shown for it (F 3.1)
 
 
@@ -224,7 +225,7 @@ class Harp:
     async def _serve(self, application: web.Application) -> ProtocolFactory:
         from aiohttp import web  # noqa: PLC0415 - costs a fifth of a second
 
-        runner = web.AppRunner(application, handle_signals=False, access_log=None)
+        runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=LAST_CALLS)
         await runner.setup()
         self._runners.append(runner)
         assert runner.server is not None
