@@ -608,3 +608,11 @@ async def test_a_connection_that_waits_for_a_slow_client_is_not_used_for_others(
     await world.send()
     assert len(world.dialer.made) == 2
     assert world.wire().reading
+
+
+async def test_a_bug_while_connecting_is_500_and_not_a_client_that_waits_for_ever() -> None:
+    world = World()
+    world.dialer.errors = [RuntimeError("a bug")]
+    client, _ = await world.send()
+    assert client.status == 500
+    assert "a bug" not in client.refused

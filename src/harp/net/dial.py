@@ -43,7 +43,10 @@ class Dialer:
             case TunnelPort(port):
                 return await self._dial_tunnel(port, factory)
             case Inner(name):
-                return await self._dial_inner(name, factory)
+                try:
+                    return await self._dial_inner(name, factory)
+                except OSError as error:
+                    raise Unreachable(f"{name}: {error.strerror or error}") from error
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
+import structlog
 from msgspec import Struct
 
 from harp.errors import TunnelAway, Unreachable
@@ -36,6 +37,8 @@ RETRY_AFTER = 2  # seconds, told to clients of an ExApp that is away
 FIRST_BYTE = 10.0  # seconds
 PROBE = b"GET /heartbeat HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 PROBE_LIMIT = 10.0  # seconds
+
+log = structlog.get_logger()
 
 
 class Hop(Struct, frozen=True):
@@ -207,6 +210,12 @@ class Forwarding:
             self._unreachable(f"the tunnel of {self._hop.name} is not connected: {error}")
         except Unreachable as error:
             self._unreachable(f"{self._hop.name} cannot be reached: {error}")
+        except Exception:
+            log.exception("connecting failed", target=self._hop.name)
+            self._task = None
+            if not self._ended:
+                self._ended = True
+                self._downstream.refuse(500, "HaRP failed at this request; its log says why")
         else:
             self._task = None
             if self._ended:
