@@ -15,3 +15,9 @@ def test_every_variable_is_documented_and_no_other() -> None:
     documented = set(re.findall(r"\b(?:HP_|NC_)[A-Z0-9_]+\b(?!\*)", text)) - set(OBSOLETE)
     documented = {name for name in documented if not name.endswith("_")}
     assert documented == {value.name for value in examine({}).values}
+
+
+def test_the_reverse_proxy_snippets_stand_in_the_text_as_they_are_tested() -> None:
+    text = (DOCS / "reverse-proxies.md").read_text()
+    for snippet in (DOCS / "snippets").iterdir():
+        assert snippet.read_text().strip() in text, snippet.name

@@ -1,0 +1,102 @@
+"""One coarse timer for everything that waits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from harp.net.deadlines import NEVER, Deadlines
+from tests.fakes.clock import Clock
+
+
+class Waiter:
+    """Counts how often it expired; `then` is what it does about it."""
+
+    def __init__(self, deadline: float, then: Callable[[], None] = lambda: None) -> None:
+        self.deadline = deadline
+        self.count = 0
+        self._then = then
+
+    def expired(self) -> None:
+        self.count += 1
+        self._then()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def deadlines(clock: Clock) -> AsyncIterator[Deadlines]:
+    watching = Deadlines(tick=3600, clock=clock)
+    yield watching
+    watching.close()
+
+
+async def test_a_deadline_expires_once_it_has_passed(deadlines: Deadlines, clock: Clock) -> None:
+    waiter = Waiter(clock.now + 10)
+    deadlines.watch(waiter)
+    clock.move(9.9)
+    deadlines.tick()
+    assert waiter.count == 0
+    clock.move(0.1)
+    deadlines.tick()
+    assert waiter.count == 1
+
+
+async def test_it_expires_at_every_tick_until_it_is_moved(deadlines: Deadlines, clock: Clock) -> None:
+    waiter = Waiter(clock.now)
+    deadlines.watch(waiter)
+    deadlines.tick()
+    deadlines.tick()
+    assert waiter.count == 2
+    waiter.deadline = NEVER
+    deadlines.tick()
+    assert waiter.count == 2
+
+
+async def test_what_was_dropped_does_not_expire(deadlines: Deadlines, clock: Clock) -> None:
+    waiter = Waiter(clock.now)
+    deadlines.watch(waiter)
+    deadlines.drop(waiter)
+    deadlines.drop(waiter)
+    deadlines.tick()
+    assert waiter.count == 0
+
+
+async def test_one_that_drops_another_spares_it_in_the_same_tick(deadlines: Deadlines, clock: Clock) -> None:
+    pair: list[Waiter] = []
+
+    def drop_all() -> None:
+        for waiter in pair:
+            deadlines.drop(waiter)
+
+    pair += [Waiter(clock.now, drop_all), Waiter(clock.now, drop_all)]
+    for waiter in pair:
+        deadlines.watch(waiter)
+    deadlines.tick()
+    assert sum(waiter.count for waiter in pair) == 1
+
+
+async def test_one_that_moves_another_spares_it_in_the_same_tick(deadlines: Deadlines, clock: Clock) -> None:
+    pair: list[Waiter] = []
+
+    def move_all() -> None:
+        for waiter in pair:
+            waiter.deadline = clock.now + 1
+
+    pair += [Waiter(clock.now, move_all), Waiter(clock.now, move_all)]
+    for waiter in pair:
+        deadlines.watch(waiter)
+    deadlines.tick()
+    assert sum(waiter.count for waiter in pair) == 1
+
+
+async def test_now_is_the_time_of_the_last_tick(deadlines: Deadlines, clock: Clock) -> None:
+    before = deadlines.now
+    clock.move(7)
+    assert deadlines.now == before
+    deadlines.tick()
+    assert deadlines.now == before + 7

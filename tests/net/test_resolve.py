@@ -1,0 +1,32 @@
+"""Names to addresses, without asking anybody outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harp.errors import Unreachable
+from harp.net.resolve import Resolver
+from tests.fakes.clock import Clock
+
+
+@pytest.fixture
+def resolver() -> Iterator[Resolver]:
+    made = Resolver(Clock())
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("literal", ["192.0.2.1", "2001:db8::1"])
+async def test_an_address_is_its_own_answer(resolver: Resolver, literal: str) -> None:
+    assert await resolver.resolve(literal) == literal
+
+
+async def test_ipv4_is_preferred(resolver: Resolver) -> None:
+    assert await resolver.resolve("localhost") == "127.0.0.1"
+
+
+async def test_what_is_no_name_is_unreachable_in_words(resolver: Resolver) -> None:
+    with pytest.raises(Unreachable, match=r"^the name exapp\.\.example does not resolve: "):
+        await resolver.resolve("exapp..example")
