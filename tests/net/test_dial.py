@@ -1,28 +1,155 @@
-"""Connections to targets, and how they fail."""
+"""Connections to every kind of target."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
-from harp.errors import Unreachable
+from harp.errors import TunnelAway, Unreachable
 from harp.net.dial import Dialer
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
-from harp.net.targets import Inner
+from harp.net.targets import Inner, Target, Tcp, TunnelPort, Unix
+from tests.fakes.clock import Clock
+from tests.fakes.transport import MemoryTransport
 
 
-def dialer() -> Dialer:
-    return Dialer(PortTable(), Resolver(asyncio.get_running_loop().time), connect=1, hold=0)
+class Greeter(asyncio.Protocol):
+    """A service that says its name."""
+
+    def __init__(self, name: bytes) -> None:
+        self._name = name
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(self._name)
+        transport.close()
 
 
-async def test_an_inner_service_for_which_there_is_no_descriptor_is_unreachable() -> None:
+class Listener(asyncio.Protocol):
+    """Collects what a service says until it has ended."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.ended = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set()
+
+
+class TunnelOffer:
+    """A tunnel whose streams are transports in memory."""
+
+    name = "hello"
+
+    async def connect(self, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        transport, protocol = MemoryTransport(), factory()
+        protocol.connection_made(transport)
+        return transport, protocol
+
+
+@pytest.fixture
+def ports() -> PortTable:
+    return PortTable()
+
+
+@pytest.fixture
+async def dialer(ports: PortTable) -> AsyncIterator[Dialer]:
+    resolver = Resolver(Clock())
+    yield Dialer(ports, resolver, connect=5, hold=0)
+    resolver.close()
+
+
+async def heard_at(dialer: Dialer, target: Target) -> bytes:
+    _, listener = await dialer.dial(target, Listener)
+    assert isinstance(listener, Listener)
+    await listener.ended.wait()
+    return listener.heard
+
+
+@pytest.fixture
+async def tcp_port() -> AsyncIterator[int]:
+    """Of a service that says "tcp" on 127.0.0.1."""
+    server = await asyncio.get_running_loop().create_server(lambda: Greeter(b"tcp"), "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+async def test_a_tcp_target_is_reached_by_address_and_by_name(dialer: Dialer, tcp_port: int) -> None:
+    assert await heard_at(dialer, Tcp("127.0.0.1", tcp_port)) == b"tcp"
+    assert await heard_at(dialer, Tcp("localhost", tcp_port)) == b"tcp"
+
+
+async def test_a_tcp_target_that_refuses_is_named_with_its_address(dialer: Dialer, free_port: int) -> None:
+    with pytest.raises(Unreachable, match=rf"^localhost:{free_port} \(127\.0\.0\.1\): "):
+        await dialer.dial(Tcp("localhost", free_port), Listener)
+
+
+async def test_a_unix_socket_is_reached(dialer: Dialer, tmp_path: Path) -> None:
+    path = str(tmp_path / "exapp.sock")
+    server = await asyncio.get_running_loop().create_unix_server(lambda: Greeter(b"unix"), path)
+    assert await heard_at(dialer, Unix(path)) == b"unix"
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_missing_unix_socket_is_named(dialer: Dialer, tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match=rf"^unix socket {tmp_path}/exapp\.sock: No such file or directory"):
+        await dialer.dial(Unix(str(tmp_path / "exapp.sock")), Listener)
+
+
+async def test_a_service_inside_the_process_is_reached_by_its_name(dialer: Dialer) -> None:
+    async def prepare() -> ProtocolFactory:
+        return lambda: Greeter(b"inner")
+
+    dialer.offer_inner("control", prepare)
+    assert await heard_at(dialer, Inner("control")) == b"inner"
+
+
+async def test_an_inner_service_for_which_there_is_no_descriptor_is_unreachable(dialer: Dialer) -> None:
     async def prepare() -> ProtocolFactory:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    inner = dialer()
-    inner.offer_inner("control", prepare)
+    dialer.offer_inner("control", prepare)
     with pytest.raises(Unreachable, match="Too many open files"):
-        await inner.dial(Inner("control"), asyncio.Protocol)
+        await dialer.dial(Inner("control"), Listener)
+
+
+async def test_a_tunnel_answers_for_its_port(dialer: Dialer, ports: PortTable, tcp_port: int) -> None:
+    ports.claim(tcp_port, TunnelOffer())
+    transport, _ = await dialer.dial(TunnelPort(tcp_port), Listener)
+    assert isinstance(transport, MemoryTransport)
+
+
+async def test_an_exapp_installed_by_hand_is_reached_on_loopback(dialer: Dialer, tcp_port: int) -> None:
+    assert await heard_at(dialer, TunnelPort(tcp_port)) == b"tcp"
+
+
+async def test_loopback_is_not_tried_for_a_port_that_a_tunnel_has_served(
+    dialer: Dialer, ports: PortTable, tcp_port: int
+) -> None:
+    offer = TunnelOffer()
+    ports.claim(tcp_port, offer)
+    ports.release(tcp_port, offer)
+    with pytest.raises(TunnelAway, match=f"no tunnel is connected for port {tcp_port}"):
+        await dialer.dial(TunnelPort(tcp_port), Listener)
+
+
+async def test_a_tunnel_that_nobody_has_seen_is_away(dialer: Dialer, free_port: int) -> None:
+    with pytest.raises(TunnelAway, match=f"no tunnel is connected for port {free_port}"):
+        await dialer.dial(TunnelPort(free_port), Listener)
