@@ -89,3 +89,9 @@ async def test_an_own_key_is_never_good_for_anything_else(claims: str, name: str
 
 async def test_an_own_key_is_good_for_its_exapp() -> None:
     assert await vetting(FakeRecords(HELLO)).objection(own_key(KEY, "hello"), "hello", 23001) == ""
+
+
+@pytest.mark.parametrize("claims", ["warn", "strict"])
+async def test_an_own_key_does_not_open_the_port_of_another_exapp(claims: str) -> None:
+    objection = await vetting(FakeRecords(HELLO, HELLO), claims).objection(own_key(KEY, "hello"), "hello", 23002)
+    assert objection == "Nextcloud gave the ExApp hello port 23001, not 23002"

@@ -36,7 +36,10 @@ class Records(Protocol):
 
 
 class Vetting:
-    """Looks at claims. With `claims` "strict" what does not fit is refused, with "warn" it is told."""
+    """Looks at claims. With `claims` "strict" what does not fit is refused, with "warn" it is told.
+
+    What comes with an ExApp's own key is always looked at strictly.
+    """
 
     def __init__(self, settings: Settings, records: Records) -> None:
         self._shared_key = settings.shared_key
@@ -58,7 +61,7 @@ class Vetting:
                 return refusal
         if not exapp_port:
             return ""
-        if self._strict:
+        if self._strict or owner:  # who has a key of its own could be any ExApp, a hostile one, too
             return await self._asked(name, port)
         if len(self._checks) < MOST_CHECKS:
             check = asyncio.get_running_loop().create_task(self._warn(name, port))
