@@ -68,6 +68,15 @@ async def test_podman_is_known_by_its_components() -> None:
     assert json.loads(call.body)["devices"] == [{"path": "nvidia.com/gpu=all"}]
 
 
+async def test_an_engine_that_was_replaced_by_a_newer_one_is_asked_again(
+    engine: DockerEngine, fake: FakeEngine
+) -> None:
+    fake.low, fake.high = "1.44", "1.52"
+    assert await engine.exists(APP) is None
+    assert engine.facts is not None
+    assert engine.facts.api == ApiRange((1, 44), (1, 52))
+
+
 # Failures
 
 

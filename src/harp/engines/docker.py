@@ -104,10 +104,29 @@ class DockerEngine:
 
         Raises EngineTimeout after `limit` seconds, EngineUnreachable, or EngineRefused for every status from 400.
         """
-        url = URL(f"http://engine{self._prefix if versioned else ''}{path}", encoded=True).with_query(query)
-        kind = "application/json" if data is None else "application/x-tar"
-        headers = {"content-type": kind, "accept-encoding": "identity"}  # archives are gzipped for whoever takes it
         content = data if body is None else msgspec.json.encode(body)
+        kind = "application/json" if data is None else "application/x-tar"
+        try:
+            return await self._call(method, path, query, content, kind, versioned=versioned, limit=limit)
+        except EngineRefused as error:
+            if not versioned or error.status != 400 or "client version" not in error.message:
+                raise
+        await self.ask(limit)  # another engine has taken its place, and takes other versions
+        return await self._call(method, path, query, content, kind, versioned=versioned, limit=limit)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        content: bytes | None,
+        kind: str,
+        *,
+        versioned: bool,
+        limit: float,
+    ) -> Answer:
+        url = URL(f"http://engine{self._prefix if versioned else ''}{path}", encoded=True).with_query(query)
+        headers = {"content-type": kind, "accept-encoding": "identity"}  # archives are gzipped for whoever takes it
         payload = None if content is None else io.BytesIO(content)  # sent piece by piece
         where = f"{method} {path} on {self.name}"
         try:
