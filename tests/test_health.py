@@ -14,6 +14,7 @@ from harp.health import problem_of
 from harp.settings import Settings, load
 from harp.status.admin import application
 from harp.status.conditions import Condition
+from harp.status.engines import EngineLine
 
 
 class Fine:
@@ -27,6 +28,9 @@ class Fine:
 
     def draining(self) -> bool:
         return False
+
+    def engines(self) -> list[EngineLine]:
+        return []
 
 
 def settings(directory: Path, **places: str) -> Settings:

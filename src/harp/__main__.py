@@ -50,11 +50,25 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--admin-port", type=_port, default=8200, help="admin port on 127.0.0.1 (default 8200)")
     tunnel = command("tunnel", _tunnel, "connect a local service to a HaRP, as frpc does")
     tunnel.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="frpc's TOML configuration")
+    _add_engine_commands(command("engine", _engine, "list, check or add the Docker engines of this HaRP"))
     exapp = command("exapp", _exapp, "run an ExApp in its container, with a tunnel as its environment says")
     exapp.usage = "harp exapp -- COMMAND [ARGUMENT...]"
     exapp.add_argument("app", nargs="+", metavar="COMMAND", help="the app and its arguments")
     command("version", _version, "print the version")
     return parser
+
+
+def _add_engine_commands(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    actions.add_parser("list", help="show what the running HaRP knows of its engines")
+    checked = actions.add_parser("check", help="ask engines, through the running HaRP")
+    checked.add_argument("ports", type=_port, nargs="*", metavar="PORT", help="engine ports (default: every known one)")
+    added = actions.add_parser("add", help="write what a remote host needs to offer its engine")
+    added.add_argument("name", metavar="NAME", help="a name for the engine")
+    added.add_argument("--port", type=_port, help="engine port (default: the first free one from 24001)")
+    added.add_argument("--address", metavar="HOST[:PORT]", help="of this HaRP's tunnels, as the remote host reaches it")
+    added.add_argument("--output", type=Path, metavar="DIRECTORY", help="a new directory (default: ./NAME)")
+    added.add_argument("--image", default="appapi-harp", help="of HaRP, on the remote host (default appapi-harp)")
 
 
 def _port(text: str) -> int:
@@ -170,6 +184,25 @@ def _tunnel(options: argparse.Namespace) -> int:
     except HarpError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _engine(options: argparse.Namespace) -> int:
+    from harp import engine  # noqa: PLC0415
+    from harp.errors import SettingsError  # noqa: PLC0415
+    from harp.settings import load  # noqa: PLC0415
+
+    try:
+        settings = load(os.environ)
+    except SettingsError as error:
+        _say_problems(error.problems)
+        return 1
+    match options.action:
+        case "list":
+            return engine.show(settings)
+        case "check":
+            return engine.check(settings, options.ports)
+    directory = options.output or Path(options.name)
+    return engine.add(settings, engine.Bundle(options.name, directory, options.port, options.address, options.image))
 
 
 def _exapp(options: argparse.Namespace) -> int:

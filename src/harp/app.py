@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from harp.engines.inventory import Engines
+from harp.engines.inventory import LOCAL, Engines
 from harp.errors import HarpError
 from harp.frontend.access import AccessLog
 from harp.frontend.connection import ClientConnection
@@ -35,6 +35,7 @@ from harp.nextcloud.instance import Instance
 from harp.proxy.forward import Proxy
 from harp.settings import Settings, load
 from harp.status.conditions import Condition
+from harp.status.engines import EngineLine, EngineTunnel, inventory
 from harp.tunnel.server import TunnelServer
 from harp.tunnel.vetting import Vetting
 
@@ -296,6 +297,16 @@ class Facts:
 
     def draining(self) -> bool:
         return self._harp.draining
+
+    def engines(self) -> list[EngineLine]:
+        engines = self._harp.engines
+        tunnels = [
+            (port, EngineTunnel(name, tunnel.address, tunnel.hostname, tunnel.since, tunnel.round_trip))
+            for tunnel in self._harp.tunnel.facts()
+            for name, port in tunnel.proxies
+            if port in engines.ports
+        ]
+        return inventory(LOCAL, engines.statuses(), tunnels)
 
 
 def run(settings: Settings) -> int:

@@ -10,6 +10,7 @@ from aiohttp.web import Application, Request
 
 from harp.status.admin import application
 from harp.status.conditions import Condition
+from harp.status.engines import EngineLine, EngineTunnel
 
 Client = TestClient[Request, Application]
 
@@ -21,6 +22,7 @@ class FakeFacts:
         self.http = Condition(True, "0.0.0.0:8780")
         self.asked: Condition | None = Condition(True, "answered 200")
         self.stopping = False
+        self.known: list[EngineLine] = []
 
     def listeners(self) -> dict[str, Condition]:
         return {"http": self.http, "frp": Condition(True, "0.0.0.0:8782")}
@@ -30,6 +32,9 @@ class FakeFacts:
 
     def draining(self) -> bool:
         return self.stopping
+
+    def engines(self) -> list[EngineLine]:
+        return self.known
 
 
 @pytest.fixture
@@ -96,3 +101,13 @@ async def test_while_draining_it_is_healthy_but_not_ready_even_with_listeners_cl
 
 async def test_health_answers_are_never_cached(client: Client) -> None:
     assert (await client.get("/readyz")).headers["cache-control"] == "no-store"
+
+
+async def test_engines_are_listed(client: Client, facts: FakeFacts) -> None:
+    tunnel = EngineTunnel("gpu1", "192.0.2.7", "gpu", since=1000.0, round_trip=0.02)
+    facts.known = [EngineLine(24001, "29.0.1", "1.44 to 1.52", False, 2000.0, "", tunnel)]
+    answer = await client.get("/engines")
+    assert answer.status == 200
+    (line,) = await answer.json()
+    assert (line["port"], line["version"], line["api"], line["trouble"]) == (24001, "29.0.1", "1.44 to 1.52", "")
+    assert line["tunnel"]["round_trip"] == 0.02

@@ -5,12 +5,14 @@ Nothing here needs a key, so nothing here tells a secret.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import msgspec
 from aiohttp import web
 
 from harp.status.conditions import Condition
+from harp.status.engines import EngineLine
 
 
 class Facts(Protocol):
@@ -28,6 +30,10 @@ class Facts(Protocol):
         """Have we been told to stop?"""
         ...
 
+    def engines(self) -> Sequence[EngineLine]:
+        """Every engine that was used or has a tunnel, by port."""
+        ...
+
 
 def application(facts: Facts) -> web.Application:
     """The pages of the admin listener."""
@@ -36,11 +42,12 @@ def application(facts: Facts) -> web.Application:
     app.router.add_get("/heartbeat", pages.heartbeat)
     app.router.add_get("/healthz", pages.healthz)
     app.router.add_get("/readyz", pages.readyz)
+    app.router.add_get("/engines", pages.engines)
     return app
 
 
 class Pages:
-    """Each answers 200, or 503 when a condition does not hold."""
+    """Each answers 200; those about conditions 503 when one does not hold."""
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
@@ -70,6 +77,11 @@ class Pages:
         conditions = {**required, "nextcloud": nextcloud or Condition(False, "not asked yet")}
         ready = nextcloud is not None and all(condition.ok for condition in required.values())
         return _answer("ready" if ready else "not ready", conditions, ready)
+
+    async def engines(self, request: web.Request) -> web.Response:
+        """The inventory of engines."""
+        body = msgspec.json.encode(self._facts.engines())
+        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 def _answer(status: str, conditions: Mapping[str, Condition], ok: bool) -> web.Response:
