@@ -616,3 +616,13 @@ async def test_a_bug_while_connecting_is_500_and_not_a_client_that_waits_for_eve
     client, _ = await world.send()
     assert client.status == 500
     assert "a bug" not in client.refused
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"204 No Content", b"304 Not Modified"])
+async def test_bytes_behind_an_answer_without_body_never_reach_the_client(status: bytes) -> None:
+    world = World()
+    method = b"HEAD" if status == b"200 OK" else b"GET"
+    client, _ = await world.send(method + b" / HTTP/1.1\r\n")
+    world.answer(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
+    assert (client.received, client.ended) == (b"", True)
+    assert world.wire().closed

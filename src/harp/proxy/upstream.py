@@ -276,7 +276,7 @@ class Upstream(asyncio.Protocol):
         if whole:
             excess = len(data) - (length or 0)
             self._release(reusable=not excess)
-            user.on_head(head, length, data[:length] if excess else data, True)
+            user.on_head(head, length, data[: length or 0] if excess else data, True)
         else:
             self.state = BODY
             user.on_head(head, length, data, False)
