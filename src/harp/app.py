@@ -38,6 +38,7 @@ from harp.status.conditions import Condition
 from harp.status.engines import EngineLine, EngineTunnel, inventory
 from harp.tunnel.server import TunnelServer
 from harp.tunnel.vetting import Vetting
+from harp.wire.frp import WRONG_TOKEN
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -48,7 +49,6 @@ FDS_OF_OUR_OWN = 64  # file descriptors for listeners, logs, Nextcloud and engin
 RENEWAL_CHECK = 12 * 3600.0  # seconds
 DRAIN_STEP = 0.05  # seconds
 LAST_CALLS = 0.5  # seconds for control calls that still run after the drain, such as a wait for a container
-WRONG_TOKEN = "send Login request to plugin error"  # what frpc has always shown for it (F 3.1)
 
 
 class Harp:

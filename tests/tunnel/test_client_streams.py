@@ -112,6 +112,12 @@ async def test_a_server_that_does_not_answer_the_login_is_left_after_ten_seconds
     assert await client.ended == "no answer to the login within 10 s"
 
 
+async def test_a_refused_token_is_told_with_a_hint(clock: Clock) -> None:
+    client = control(clock)
+    await Server(client).say(frp.LoginResp("0.61.1", error=frp.WRONG_TOKEN))
+    assert await client.ended == f"{frp.WRONG_TOKEN}; is metadatas.token HaRP's shared key?"
+
+
 async def test_anything_else_than_an_answer_to_the_login_is_an_error(clock: Clock) -> None:
     client = control(clock)
     await Server(client).say(frp.ReqWorkConn())

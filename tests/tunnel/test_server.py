@@ -176,6 +176,11 @@ async def test_a_login_is_refused_in_words_and_the_stream_closed(
     assert world.server.facts() == []
 
 
+async def test_the_log_tells_a_wrong_token_in_plain_words(world: World, logged: list[EventDict]) -> None:
+    await world.client().try_login(good_login(metas={"token": "wrong"}))
+    assert logged[-1]["reason"] == "metadatas.token is not the shared key"
+
+
 async def test_a_new_client_gets_a_run_id_of_ours_whatever_it_brings(world: World) -> None:
     for brought in ("0123456789abcdef", "x" * 65, "../\n"):
         client = world.client()
@@ -389,6 +394,7 @@ async def test_a_plain_client_is_closed_where_tls_is_required(
     assert await closed(end)
     assert not end.received
     assert "transport.tls.enable" in logged[0]["reason"]
+    assert logged[0]["log_level"] == "warning"
 
 
 async def test_a_new_certificate_serves_new_connections(

@@ -184,7 +184,8 @@ class Control(asyncio.Protocol):
 
     def _take_login(self, answer: frp.LoginResp) -> None:
         if answer.error:
-            self._end(clean(answer.error))
+            hint = "; is metadatas.token HaRP's shared key?" if answer.error == frp.WRONG_TOKEN else ""
+            self._end(clean(answer.error) + hint)
             return
         if self._config.wire == 2 and not self._hellos[1]:
             raise PeerError("frp: LoginResp without ServerHello")

@@ -23,7 +23,17 @@ from harp.settings import Settings
 from harp.tunnel.claims import Claims
 from harp.tunnel.connection import LOGIN_LIMIT, Guest, Opening
 from harp.tunnel.session import Channel, Tunnel, TunnelFacts, Vet, shown
-from harp.wire.frp import RANDOM_SIZE, FrameType, Login, LoginResp, NewWorkConn, StartWorkConn, frame, server_hello
+from harp.wire.frp import (
+    RANDOM_SIZE,
+    WRONG_TOKEN,
+    FrameType,
+    Login,
+    LoginResp,
+    NewWorkConn,
+    StartWorkConn,
+    frame,
+    server_hello,
+)
 from harp.wire.frp_crypto import (
     IV_SIZE,
     NONCE_SIZE,
@@ -189,6 +199,8 @@ class TunnelServer:
                 ssl_shutdown_timeout=CLOSE_LIMIT if tls else None,
             )
             connected = True
+        except _WithoutTls as error:
+            log.warning("tunnel connection dropped", address=guest.address, reason=str(error))
         except _NotWelcome as error:
             if error.args:
                 log.info("tunnel connection dropped", address=guest.address, reason=str(error))
@@ -215,7 +227,7 @@ class TunnelServer:
         if first not in PLAIN_BYTES:
             raise _NotWelcome(f"neither FRP nor TLS, it begins with {first!r}")
         if self._tls_required:
-            raise _NotWelcome("a client without TLS; set transport.tls.enable in its configuration")
+            raise _WithoutTls("a client without TLS; set transport.tls.enable in its configuration")
         return None
 
     # Reception of guests
@@ -251,7 +263,8 @@ class TunnelServer:
             return
         refusal = self._refusal(guest.address, opening, login)
         if refusal:
-            log.warning("tunnel refused", address=guest.address, reason=refusal, client=shown(login.version))
+            reason = "metadatas.token is not the shared key" if refusal == WRONG_TOKEN else refusal
+            log.warning("tunnel refused", address=guest.address, reason=reason, client=shown(login.version))
             opening.send(LoginResp(COMPATIBLE, error=refusal))
             opening.refuse()
             return
@@ -328,6 +341,10 @@ def _channel(opening: Opening) -> Channel:
 
 class _NotWelcome(Exception):
     """A connection is dropped before it is one; without text silently."""
+
+
+class _WithoutTls(_NotWelcome):
+    """It speaks FRP, so it is no scanner: somebody should put its configuration right."""
 
 
 async def _readable(sock: socket.socket) -> None:

@@ -26,6 +26,7 @@ MESSAGE_ID = Layout("!H")
 BAD_JSON = (msgspec.MsgspecError, ValueError, RecursionError)  # what decoding hostile JSON can raise
 RANDOM_SIZE = 32  # bytes of clientRandom and serverRandom
 AES_GCM = "aes-256-gcm"
+WRONG_TOKEN = "send Login request to plugin error"  # LoginResp.error for wrong metas: frpc has always shown it (F 3.1)
 
 
 class Message(Struct, omit_defaults=True):
