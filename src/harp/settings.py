@@ -152,6 +152,7 @@ class Engines:
     host: Address  # HP_DOCKER_HOST: the engine of this host, port 24000
     certificates: Path | None  # HP_DOCKER_CERT_PATH: ca.pem, cert.pem, key.pem for TLS to `host`; None = no TLS
     instance: str  # HP_INSTANCE_ID: the owner in labels of containers; "" = derived from the URL of Nextcloud
+    registries: Path | None  # HP_REGISTRIES_FILE: logins and mirrors of image registries
     keys: str  # HP_EXAPP_KEYS: "shared" or "derived"
     mounts_disabled: bool
     mounts_allowed: tuple[str, ...] | None  # None = all
@@ -337,6 +338,7 @@ def _engines(r: Reader) -> Engines:
         host=r.read("HP_DOCKER_HOST", "unix:///var/run/docker.sock", v.engine_host),
         certificates=r.optional("HP_DOCKER_CERT_PATH", v.path, "no TLS"),
         instance=r.optional("HP_INSTANCE_ID", v.label, "derived from NC_INSTANCE_URL") or "",
+        registries=r.optional("HP_REGISTRIES_FILE", v.path, "no logins and mirrors"),
         keys=r.read("HP_EXAPP_KEYS", "shared", v.choice("shared", "derived")),
         mounts_disabled=r.read("HP_EXAPP_BIND_MOUNTS_DISABLED", "false", v.boolean),
         mounts_allowed=r.optional("HP_EXAPP_BIND_MOUNTS_ALLOWED", allowed, "all"),

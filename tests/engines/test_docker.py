@@ -24,6 +24,7 @@ from harp.errors import TunnelAway
 from harp.net.targets import Unix
 from harp.policy.containers import Mount, Names, Plan
 from harp.policy.engines import ApiRange
+from harp.policy.registries import Registries
 from tests.engines.conftest import OWNER
 from tests.fakes.engine import EngineDialer, FakeEngine, serving
 
@@ -203,6 +204,16 @@ async def test_a_taken_name_is_a_conflict_on_podman_as_well(engine: DockerEngine
     fake.errors["POST", "/containers/create"] = (500, "the container name is already in use")
     with pytest.raises(EngineConflict, match=r"^the container name is already in use"):
         await engine.create(PLAN)
+
+
+async def test_an_image_of_a_mirror_is_the_image_that_was_pulled(dialer: EngineDialer, fake: FakeEngine) -> None:
+    registries = Registries(mirrors={"ghcr.io": "near.example"})
+    engine = DockerEngine("it", Unix("/x"), dialer, OWNER, None, registries, connect=2.0)
+    fake.images["near.example/a:1"] = 5
+    await engine.create(Plan(APP, "ghcr.io/a:1"))
+    assert await engine.exists(APP) == "near.example/a:1"
+    assert await engine.image_remove("ghcr.io/a:1") == Deleted(True, 5)
+    await engine.close()
 
 
 # start, stop

@@ -97,6 +97,17 @@ def test_certificates_that_are_not_there_are_told_at_the_start(tmp_path: Path, d
         Engines(load({**ENV, **variables}), dialer, PortTable(), Clock())
 
 
+@pytest.mark.parametrize(("text", "problem"), [(None, "cannot be read: No such file"), ("{", "data was truncated")])
+def test_a_registries_file_that_cannot_be_used_is_told_at_the_start(
+    tmp_path: Path, dialer: EngineDialer, text: str | None, problem: str
+) -> None:
+    path = tmp_path / "config.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SettingsError, match=problem):
+        Engines(load({**ENV, "HP_REGISTRIES_FILE": str(path)}), dialer, PortTable(), Clock())
+
+
 async def test_an_engine_is_asked_once_what_it_takes(engines: Engines, fake: FakeEngine) -> None:
     assert engines.api(24000) is None
     assert await engines.learn(24000) == RANGE

@@ -19,6 +19,7 @@ from harp.net.targets import Target, Tcp, TunnelPort, Unix
 from harp.policy.decide import Call, rules_from
 from harp.policy.engines import ApiRange
 from harp.policy.exapp import ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
+from harp.policy.registries import NONE, registries_from
 from harp.policy.verdict import Missing, NeedRecord
 from harp.proxy.forward import Proxy
 from harp.settings import load
@@ -84,6 +85,7 @@ class FakeEngines:
 
     def __init__(self) -> None:
         self.known = True
+        self.registries = NONE
         self.trouble: Exception | None = None
         self.doubted: list[int] = []
 
@@ -365,6 +367,23 @@ async def test_a_call_to_an_engine_passes_in_a_version_it_takes_and_without_our_
     assert world.forwarded() == ["GET /v1.41/_ping?x=1 HTTP/1.1", "host: localhost", "x-registry-auth: e30=", "", ""]
     assert world.answer().startswith(b"HTTP/1.1 200 OK")
     assert world.engines.doubted == []
+
+
+PULL = "POST /exapps/app_api/v1.44/images/create?fromImage=ghcr.io/a:1 HTTP/1.1\nHost: x\nContent-Length: 0\n" + PING
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"), [("", "x-registry-auth: "), ("X-Registry-Auth: own\n", "x-registry-auth: own")]
+)
+async def test_a_pull_goes_with_our_login_unless_it_has_one(given: str, sent: str) -> None:
+    world = World()
+    world.engines.registries = registries_from(b'{"auths": {"ghcr.io": {"username": "me", "password": "x"}}}')
+    world.connection.data_received(f"{PULL}{given}\n".replace("\n", "\r\n").encode())
+    for _ in range(8):
+        await asyncio.sleep(0)
+    lines = world.forwarded()
+    assert lines[0] == "POST /v1.41/images/create?fromImage=ghcr.io/a:1 HTTP/1.1"
+    assert [line.startswith(sent) for line in lines if line.startswith("x-registry-auth")] == [True]
 
 
 async def test_the_api_of_an_unknown_engine_is_learned_before_the_call_passes() -> None:

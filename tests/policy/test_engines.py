@@ -11,9 +11,13 @@ NEW = ApiRange((1, 44), (1, 52))  # Docker 29
 
 
 def sent(method: str, target: str, query: str = "", api: ApiRange = OLD) -> str:
-    """The path that an engine would get; "" when the request does not pass."""
+    """The path that an engine would get; "" when the request does not pass. The query passes as it is."""
     way = passage(method.encode(), target.encode(), query.encode())
-    return way.target(api).decode() if isinstance(way, Passage) else ""
+    if not isinstance(way, Passage):
+        return ""
+    path, mark, rest = way.target(api).decode().partition("?")
+    assert mark + rest == query
+    return path
 
 
 @pytest.mark.parametrize(

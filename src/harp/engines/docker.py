@@ -18,6 +18,7 @@ import aiohttp
 import msgspec
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 from yarl import URL
 
 from harp import __version__
@@ -40,6 +41,7 @@ from harp.engines.verbs import Created, Deleted, Started
 from harp.net.targets import Target
 from harp.policy.containers import OWNER_LABEL, Names, Owner, Plan
 from harp.policy.engines import WANTED, ApiRange, version_of
+from harp.policy.registries import NONE, Registries
 from harp.policy.trust import File
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -69,11 +71,20 @@ class DockerEngine:
     """The engine behind `target`. `facts` are known once `ask` has been answered."""
 
     def __init__(
-        self, name: str, target: Target, dialer: Dial, owner: Owner, frp_directory: Path | None, *, connect: float
+        self,
+        name: str,
+        target: Target,
+        dialer: Dial,
+        owner: Owner,
+        frp_directory: Path | None = None,
+        registries: Registries = NONE,
+        *,
+        connect: float,
     ) -> None:
         self.name = name
         self.facts: EngineFacts | None = None
         self._owner = owner
+        self._registries = registries
         self._frp_directory = frp_directory  # with the tunnel's certificates; None = the tunnel has none
         self._session = aiohttp.ClientSession(
             connector=DialerConnector(dialer, target, name, connect),
@@ -181,6 +192,7 @@ class DockerEngine:
         return None if container is None else container.config.image or container.image
 
     async def create(self, plan: Plan) -> Created:
+        plan = replace(plan, image=self._registries.mirrored(plan.image))
         names = plan.names
         async with self._within(60, f"create {names.container}"):
             made = await self._provide_volume(names)
@@ -282,7 +294,7 @@ class DockerEngine:
         log.info("container removed", engine=self.name, container=names.container)
 
     async def image_remove(self, reference: str) -> Deleted:
-        path = f"/images/{quote(reference, safe='')}"
+        path = f"/images/{quote(self._registries.mirrored(reference), safe='')}"
         async with self._within(30, f"remove the image {reference}"):
             try:
                 size = parse((await self.call("GET", f"{path}/json")).body, Image).size

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,6 +24,7 @@ from harp.net.ports import PortTable
 from harp.net.targets import Target, Tcp, Tls, TunnelPort, Unix
 from harp.policy.containers import owner_from
 from harp.policy.engines import ApiRange
+from harp.policy.registries import NONE, Registries, registries_from
 from harp.settings import Engines as EngineSettings
 from harp.settings import Settings
 
@@ -68,12 +70,25 @@ def _local(settings: EngineSettings) -> Target:
     return Tls(host.host, host.port, context)
 
 
+def _registries(path: Path | None) -> Registries:
+    """Raises SettingsError."""
+    if path is None:
+        return NONE
+    try:
+        return registries_from(path.read_bytes())
+    except OSError as error:
+        raise SettingsError([f"HP_REGISTRIES_FILE: {path} cannot be read: {error.strerror}"]) from error
+    except ValueError as error:
+        raise SettingsError([f"HP_REGISTRIES_FILE: {path}: {error}"]) from None
+
+
 class Engines:
     """All engines that were ever asked for; a port is checked before it is used here."""
 
     def __init__(self, settings: Settings, dialer: Dial, ports: PortTable, now: Callable[[], float]) -> None:
         self.ports = settings.engines.ports
         self.owner = owner_from(settings.nextcloud.url, settings.engines.instance)
+        self.registries = _registries(settings.engines.registries)
         self._local = _local(settings.engines)
         self._tunnel_files = settings.certs / "frp" if settings.tunnel.tls else None
         self._dialer = dialer
@@ -150,7 +165,13 @@ class Engines:
             entry = self._entries.get(port)
             if entry is None:
                 engine = module.DockerEngine(
-                    self.name(port), self.target(port), self._dialer, self.owner, self._tunnel_files, connect=CONNECT
+                    self.name(port),
+                    self.target(port),
+                    self._dialer,
+                    self.owner,
+                    self._tunnel_files,
+                    self.registries,
+                    connect=CONNECT,
                 )
                 entry = self._entries[port] = _Entry(engine)
         if entry.engine.facts is not None:  # learned while the client was loaded

@@ -28,6 +28,7 @@ from harp.policy.decide import Call, Known, Rules, decide
 from harp.policy.engines import ApiRange, Passage, passage
 from harp.policy.exapp import ExApp
 from harp.policy.proxies import ClientAddresses
+from harp.policy.registries import Registries
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.proxy.forward import Hop, Proxy
 from harp.settings import Settings
@@ -60,6 +61,8 @@ class Knowledge(Known, Protocol):
 
 class Fleet(Protocol):
     """What the gate needs of the Docker engines: `engines.inventory.Engines`."""
+
+    registries: Registries
 
     def target(self, port: int) -> Target:
         """Where the engine of a port is."""
@@ -248,7 +251,8 @@ class Gate:
     def _to_engine(
         self, connection: ClientConnection, head: RequestHead, port: int, way: Passage, api: ApiRange
     ) -> None:
-        line = engine_head(head, way.target(api))
+        way, login = self._engines.registries.ask(way)
+        line = engine_head(head, way.target(api), login)
         self._forward(connection, head, Hop(self._engines.target(port), self._engines.name(port), line))
 
     def _refuse(self, connection: ClientConnection, call: Call, verdict: Refuse) -> None:

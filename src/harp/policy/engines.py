@@ -7,7 +7,7 @@ from what was checked, so the engine cannot read it differently.
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, quote_from_bytes, unquote_to_bytes
+from urllib.parse import parse_qsl, quote_from_bytes, unquote_to_bytes, urlencode
 
 from msgspec import Struct
 
@@ -16,9 +16,10 @@ PULL_QUERY = frozenset((b"fromImage", b"tag", b"platform"))
 
 _READ = re.compile(
     rb"/_ping"
-    rb"|/images/(?=[A-Za-z0-9])[A-Za-z0-9_.:/@-]{1,512}/json"
+    rb"|/images/((?=[A-Za-z0-9])[A-Za-z0-9_.:/@-]{1,512})/json"
     rb"|/containers/nc_app_[A-Za-z0-9_.-]{1,256}/(?:json|logs)"
 )
+_IMAGE = re.compile(rb"(?=[A-Za-z0-9])[A-Za-z0-9_.:/@-]{1,512}")
 _PULL = b"/images/create"
 _VERSIONED = re.compile(rb"/v(\d{1,4}(?:\.\d{1,4}){0,2})(?=/)")
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
@@ -44,14 +45,27 @@ class Passage(Struct, frozen=True):
 
     version: tuple[int, ...]  # that the caller asks for; () = none
     rest: bytes  # percent-decoded path after the version
+    query: bytes  # raw, without "?"
+    image: str = ""  # that is asked for, with its tag; "" = none is
+    instead: str = ""  # what to ask for in its place; "" = that image itself
+
+    @property
+    def is_pull(self) -> bool:
+        """Does it fetch an image from a registry?"""
+        return self.rest == _PULL
 
     def target(self, api: ApiRange) -> bytes:
-        """The path to send to an engine with this range; without a version it stays without one."""
-        path = quote_from_bytes(self.rest, safe="/:@").encode()
-        if not self.version:
-            return path
-        major, minor = api.nearest(self.version)
-        return b"/v%d.%d%b" % (major, minor, path)
+        """The path and query to send to an engine with this range; without a version it stays without one."""
+        rest, query = self.rest, self.query
+        if self.instead and self.is_pull:
+            platform = [pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0] == b"platform"]
+            query = urlencode([(b"fromImage", self.instead), *platform]).encode()
+        elif self.instead:
+            rest = b"/images/%b/json" % self.instead.encode()
+        line = quote_from_bytes(rest, safe="/:@").encode()
+        if self.version:
+            line = b"/v%d.%d%b" % (*api.nearest(self.version), line)
+        return b"%b?%b" % (line, query) if query else line
 
 
 def passage(method: bytes, target: bytes, query: bytes) -> Passage | str:
@@ -62,15 +76,14 @@ def passage(method: bytes, target: bytes, query: bytes) -> Passage | str:
     path = unquote_to_bytes(target)
     found = _VERSIONED.match(path)
     rest = path[found.end() :] if found else path
+    version = tuple(map(int, found[1].split(b"."))) if found else ()
+    query = query.removeprefix(b"?")
     if method == b"POST" and rest == _PULL:
-        refusal = _pull_refusal(query.removeprefix(b"?"))
-    elif method in (b"GET", b"HEAD") and _READ.fullmatch(rest):
-        refusal = ""
-    else:
-        refusal = "this call is not among those that pass to the engine (_ping, image and ExApp inspection, logs, pull)"
-    if refusal:
-        return refusal
-    return Passage(tuple(map(int, found[1].split(b"."))) if found else (), rest)
+        return _pull_refusal(query) or Passage(version, rest, query, _pulled(query))
+    read = _READ.fullmatch(rest) if method in (b"GET", b"HEAD") else None
+    if read is None:
+        return "this call is not among those that pass to the engine (_ping, image and ExApp inspection, logs, pull)"
+    return Passage(version, rest, query, (read[1] or b"").decode())
 
 
 def _pull_refusal(query: bytes) -> str:
@@ -78,16 +91,28 @@ def _pull_refusal(query: bytes) -> str:
     if b";" in query:  # engines differ in whether it separates (A 9.2 no. 33)
         return "a semicolon in the query of images/create"
     try:
-        names = [name for name, _ in parse_qsl(query, keep_blank_values=True, max_num_fields=16)]
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=16)
     except ValueError:
         return "the query of images/create has too many parts"
+    names = [name for name, _ in pairs]
     foreign = next((name for name in names if name not in PULL_QUERY), None)
     if foreign is not None:
         shown = foreign[:32].decode("ascii", "replace")
         return f"images/create takes fromImage, tag and platform only, not {shown!r}: images come from registries"
     if len(set(names)) != len(names) or b"fromImage" not in names:
         return "images/create needs each of its parameters once, and fromImage"
+    if not _IMAGE.fullmatch(_pulled(query).encode()):
+        return "fromImage and tag of images/create are not the name of an image"
     return ""
+
+
+def _pulled(query: bytes) -> str:
+    """The image of a pull. A tag stands behind a colon, a digest behind an at sign."""
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    image, tag = given[b"fromImage"].decode("utf-8", "replace"), given.get(b"tag", b"").decode("utf-8", "replace")
+    if not tag:
+        return image
+    return f"{image}@{tag}" if ":" in tag else f"{image}:{tag}"
 
 
 def version_of(text: str) -> tuple[int, int] | None:
