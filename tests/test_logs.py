@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import warnings
@@ -45,6 +46,22 @@ def logging_to(output: Output, level: str = "info", style: str = "json") -> stru
     configure(Logs(level, style), [KEY], output)
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     return logger
+
+
+class Full(io.BytesIO):
+    """A disk without space."""
+
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_log_that_cannot_be_written_fails_nobody() -> None:
+    configure(Logs("info", "json"), [KEY], Full())
+    structlog.get_logger().info("serving")
+    logging.getLogger("asyncio").warning("slow")
 
 
 def test_a_json_line_is_one_event_with_its_fields_and_the_time_in_utc() -> None:

@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime
 from hmac import compare_digest
 from pathlib import Path
@@ -315,7 +316,8 @@ def run(settings: Settings) -> int:
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         status = runner.run(_serve_until_told(Harp(settings)))
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with suppress(OSError):
+                stream.flush()
         # Not by returning: that waits for every thread, and a name server that hangs keeps one for many seconds.
         os._exit(status)
 
@@ -341,10 +343,10 @@ async def _serve_until_told(harp: Harp) -> int:
     stopping = asyncio.ensure_future(harp.stop())
     hurry = asyncio.ensure_future(again.wait())
     await asyncio.wait((stopping, hurry), return_when=asyncio.FIRST_COMPLETED)
+    hurry.cancel()
     if not stopping.done():
         harp.hurry()
-        await stopping
-    hurry.cancel()
+    await stopping
     return 0
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import msgspec
 import structlog
@@ -69,13 +70,29 @@ def configure(logs: Logs, secrets: Iterable[str] = (), stream: BinaryIO | None =
             *(_json() if logs.format == "json" else _text(colors=_is_terminal(output))),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(output),
+        logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, Lossy(output))),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
     root.handlers[:] = [StandardLogs()]
     root.setLevel(level)
     logging.captureWarnings(True)
+
+
+class Lossy:
+    """A stream that drops what it cannot write: a full disk or a broken pipe must not fail what is being logged."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, data: bytes) -> int:
+        with suppress(OSError):
+            self._stream.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def _json() -> list[Processor]:
