@@ -88,7 +88,8 @@ def running_daemon(directory: Path, engine: Engine, **environment: str) -> Itera
     """A HaRP that containers of `engine` can reach. It has ended, by TERM and with 0, after the block."""
     with Nextcloud() as nextcloud:
         product = Product(directory, nextcloud.url, HP_DOCKER_HOST=f"unix://{engine.socket}")
-        product.environment["HP_FRP_ADDRESS"] = f"127.0.0.1:{product.frp},{engine.gateway}:{product.frp}"
+        addresses = {"127.0.0.1", engine.gateway}
+        product.environment["HP_FRP_ADDRESS"] = ",".join(f"{address}:{product.frp}" for address in addresses)
         product.environment.update(environment)
         product.start()
         try:

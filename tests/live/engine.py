@@ -10,13 +10,14 @@ import http.client
 import io
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,8 +199,29 @@ class Engine:
         for volume in self.call("GET", "/volumes").ok(200).json()["Volumes"] or []:
             self.call("DELETE", f"/volumes/{quote(volume['Name'])}").ok(204, 404)
         for network in self.call("GET", "/networks").ok(200).json():
-            if network["Name"] not in {"bridge", "host", "none"}:
+            if network["Name"] not in {"bridge", "host", "none", "podman"}:
                 self.call("DELETE", f"/networks/{network['Id']}").ok(204, 404)
+
+
+class Podman(Engine):
+    """A podman, spoken to as a Docker engine. Containers use this machine's network."""
+
+    def __init__(self, path: Path, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        super().__init__(path, "127.0.0.1")
+        self._podman = list(command)
+        self._environment = dict(environment)
+
+    def import_image(self, reference: str, tree: bytes | io.BufferedReader, *changes: str) -> None:
+        """As Engine's; by its own command, because its API leaves out the tag."""
+        options = [option for change in changes for option in ("--change", change)]
+        done = subprocess.run(
+            [*self._podman, "import", "--quiet", *options, "-", reference],
+            input=tree if isinstance(tree, bytes) else tree.read(),
+            env=self._environment,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
 
 
 def _without_frames(stream: bytes) -> str:
@@ -231,6 +253,48 @@ def private_engine() -> Iterator[Engine]:
                 if process.running and _answers(engine):
                     engine.clear()  # its networks are bridges of this machine, which it leaves behind
                 process.stop(30)
+    finally:
+        _unmount(directory)
+        shutil.rmtree(directory)
+
+
+PODMAN = """\
+[containers]
+default_ulimits = ["nofile={files}:{files}", "nproc={files}:{files}"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+tmp_dir = "{directory}/libpod"
+"""
+
+
+@contextmanager
+def private_podman() -> Iterator[Podman]:
+    """A podman service that runs inside the block and leaves nothing behind. Skips, or fails in CI, without podman."""
+    program = path_of("podman", "podman")
+    require("runc", "runc")
+    if os.geteuid() != 0:
+        pytest.skip("needs root here")
+    directory = Path(tempfile.mkdtemp(prefix="harp-podman-"))
+    # podman wants to raise what it may not raise here; and it takes crun and systemd unless it is told otherwise.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = hard if hard != resource.RLIM_INFINITY else 1 << 20
+    (directory / "containers.conf").write_text(PODMAN.format(directory=directory, files=files))
+    environment = {**_environment(directory), "CONTAINERS_CONF": str(directory / "containers.conf")}
+    places = ["--root", str(directory / "root"), "--runroot", str(directory / "run"), "--storage-driver", "overlay"]
+    command = [program, *places]
+    socket_path = directory / "sock"
+    try:
+        with Process(
+            [*command, "system", "service", "--time=0", f"unix://{socket_path}"], directory / "log", env=environment
+        ) as process:
+            engine = Podman(socket_path, command, environment)
+            process.until(lambda: _answers(engine), "podman", ENGINE_START)
+            try:
+                yield engine
+            finally:
+                engine.clear()
     finally:
         _unmount(directory)
         shutil.rmtree(directory)
@@ -335,20 +399,24 @@ def busybox() -> bytes:
     return Path(path_of("busybox-static", "busybox")).read_bytes()
 
 
+def busybox_tree() -> dict[str, bytes | Path | str]:
+    """The files of the busybox image, for `tar_of`."""
+    applets = subprocess.run(["busybox", "--list"], check=True, capture_output=True, text=True).stdout.split()
+    return {
+        "bin/busybox": busybox(),
+        **{f"bin/{applet}": "-> busybox" for applet in applets if applet != "busybox"},
+        "etc/os-release": 'NAME="Alpine Linux"\nID=alpine\nVERSION_ID=3.20.0\n',
+        "etc/passwd": f"root:x:0:0:root:/root:/bin/sh\napp:x:{APP_UID}:{APP_UID}:app:/:/bin/sh\n",
+        "etc/group": f"root:x:0:\napp:x:{APP_UID}:\n",
+        "etc/ssl/certs/ca-certificates.crt": "# the system's CAs\n",
+        "tmp/": "",
+    }
+
+
 def provide_busybox(engine: Engine) -> str:
     """The busybox image, made at first use. Its name."""
     if not engine.has_image(BUSYBOX):
-        applets = subprocess.run(["busybox", "--list"], check=True, capture_output=True, text=True).stdout.split()
-        files: dict[str, bytes | Path | str] = {"bin/busybox": busybox()}
-        files |= {f"bin/{applet}": "-> busybox" for applet in applets if applet != "busybox"}
-        files |= {
-            "etc/os-release": 'NAME="Alpine Linux"\nID=alpine\nVERSION_ID=3.20.0\n',
-            "etc/passwd": f"root:x:0:0:root:/root:/bin/sh\napp:x:{APP_UID}:{APP_UID}:app:/:/bin/sh\n",
-            "etc/group": f"root:x:0:\napp:x:{APP_UID}:\n",
-            "etc/ssl/certs/ca-certificates.crt": "# the system's CAs\n",
-            "tmp/": "",
-        }
-        engine.import_image(BUSYBOX, tar_of(files), 'CMD ["/bin/sh"]', "ENV PATH=/bin")
+        engine.import_image(BUSYBOX, tar_of(busybox_tree()), 'CMD ["/bin/sh"]', "ENV PATH=/bin")
     return BUSYBOX
 
 

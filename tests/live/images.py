@@ -14,7 +14,7 @@ import tomllib
 from hashlib import sha256
 from pathlib import Path
 
-from tests.live.engine import CACHE, DEBIAN, Engine, provide_busybox, provide_debian, tar_of
+from tests.live.engine import CACHE, DEBIAN, Engine, Podman, busybox_tree, provide_busybox, provide_debian, tar_of
 from tests.live.frp import EXAPP_VERSION, frpc
 from tests.live.peers import find, path_of
 
@@ -79,6 +79,19 @@ ENTRYPOINT ["/start.sh", "hello"]
             ),
         )
     return SMALL_EXAPP
+
+
+def provide_podman_exapp(podman: Podman) -> str:
+    """The ExApp on busybox, imported as a whole. Its name as podman has it."""
+    reference = f"localhost/{SMALL_EXAPP}"
+    if not podman.has_image(reference):
+        tree = busybox_tree() | {
+            "bin/frpc": Path(frpc(EXAPP_VERSION)).read_bytes(),
+            "bin/hello": static_program().read_bytes(),
+            "start.sh": (ROOT / "exapp/start.sh").read_bytes(),
+        }
+        podman.import_image(reference, tar_of(tree), 'ENTRYPOINT ["/start.sh", "hello"]', "ENV PATH=/bin")
+    return reference
 
 
 def provide_gosu_exapp(engine: Engine) -> str:

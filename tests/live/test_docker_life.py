@@ -11,9 +11,9 @@ import pytest
 
 from tests.live.appapi import App, AppApi
 from tests.live.daemon import Daemon, running_daemon
-from tests.live.engine import Engine
+from tests.live.engine import Engine, private_podman
 from tests.live.frp import EXAPP_VERSION, NEWEST, frpc, tls_of, toml
-from tests.live.images import provide_gosu_exapp, provide_python_exapp, provide_small_exapp
+from tests.live.images import provide_gosu_exapp, provide_podman_exapp, provide_python_exapp, provide_small_exapp
 from tests.live.processes import PATIENCE, Process
 from tests.live.product import KEY
 
@@ -35,12 +35,12 @@ def daemon(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield daemon
 
 
-def live(daemon: Daemon, appapi: AppApi, image: str, app_id: str) -> None:
+def live(daemon: Daemon, appapi: AppApi, image: str, app_id: str, network: str = "bridge") -> None:
     """A whole life, from the connection check to the removal with all data."""
     engine = daemon.engine
     assert appapi.ping().ok(200).body == b"OK"
     assert appapi.inspect_image(image).ok(200).json()["RepoTags"] == [image]
-    with daemon.app(App(app_id, image, port=23100)) as app:
+    with daemon.app(App(app_id, image, port=23100, network=network)) as app:
         appapi.deploy(app)
         appapi.enable(app)
         assert "enabled" in engine.logs(app.container)
@@ -82,6 +82,11 @@ def test_an_exapp_lives_on_a_remote_engine_behind_a_stock_frpc(engine: Engine, v
         tunnel.until(lambda: appapi.ping().status == 200, "engine")
         assert daemon.appapi.ping().status == 503
         live(daemon, appapi, image, "distant")
+
+
+def test_an_exapp_lives_on_podman(tmp_path: Path) -> None:
+    with private_podman() as podman, running_daemon(tmp_path, podman) as daemon:
+        live(daemon, daemon.appapi, provide_podman_exapp(podman), "podded", network="host")
 
 
 def remote_engine(daemon: Daemon, version: str, directory: Path) -> Process:
@@ -130,6 +135,18 @@ def test_certificates_take_half_a_second_and_start_nothing(daemon: Daemon, provi
             state = daemon.engine.inspect(app.container)["State"]
             assert (state["Status"], state["StartedAt"]) == ("created", NEVER)
     assert min(took) < 0.5, took  # whatever else runs on this machine
+
+
+def test_an_exapp_with_a_key_of_its_own_has_its_tunnel(engine: Engine, tmp_path: Path) -> None:
+    with running_daemon(tmp_path, engine, HP_EXAPP_KEYS="derived", HP_TUNNEL_CLAIMS="strict") as daemon:
+        for number, provide in enumerate((provide_small_exapp, provide_python_exapp)):
+            with daemon.app(App(f"own{number}", provide(engine), port=23130 + number)) as app:
+                daemon.appapi.deploy(app)
+                daemon.appapi.enable(app)
+                assert daemon.appapi.call("GET", f"/exapps/{app.app_id}/public").status == 200
+                environment = engine.inspect(app.container)["Config"]["Env"]
+                assert any(variable.startswith("HP_SHARED_KEY=") for variable in environment)
+                assert f"HP_SHARED_KEY={KEY}" not in environment
 
 
 def test_an_exapp_that_dies_at_its_start_says_why(daemon: Daemon) -> None:
