@@ -66,6 +66,7 @@ class Harp:
         self._servers: list[asyncio.Server] = []
         self._admin_servers: list[asyncio.Server] = []
         self._hurry = False
+        self._certificates_made = False
         self._runners: list[web.AppRunner] = []
         self._tasks: set[asyncio.Task[object]] = set()
         self._https: ssl.SSLContext | None = None
@@ -101,6 +102,8 @@ class Harp:
         self.ready = True
         self._spawn(self.instance.probe())
         self._spawn(self._renew_certificates())
+        if self._certificates_made:  # ExApps from before have the old ones
+            self._spawn(self.engines.renew_tunnel_files())
         log.info("serving", http=self.http_ports, https=self.https_ports, frp=self.frp_ports)
 
     async def stop(self, drain: float | None = None) -> None:
@@ -170,7 +173,7 @@ class Harp:
     def _tunnel_context(self) -> ssl.SSLContext:
         if not self.settings.tunnel.tls:
             return certificates.throwaway_context(datetime.now(UTC))
-        self._ensure_certificates()
+        self._certificates_made = bool(self._ensure_certificates().made)
         return certificates.server_context(self._frp_directory)
 
     def _bind_admin(self) -> None:

@@ -15,7 +15,7 @@ from harp.engines.errors import EngineUnreachable
 from harp.engines.inventory import REFRESH, Engines
 from harp.errors import SettingsError, TunnelAway
 from harp.net.dial import Dialer
-from harp.net.ports import PortTable
+from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
 from harp.net.targets import Tcp, TunnelPort, Unix
 from harp.policy.containers import Names
@@ -27,6 +27,15 @@ from tests.fakes.engine import EngineDialer, FakeEngine
 ENV = {"HP_SHARED_KEY": "a-shared-key-for-tests", "NC_INSTANCE_URL": "http://cloud"}
 NAMES = Names("app")
 RANGE = ApiRange((1, 24), (1, 41))
+
+
+class Tunnel:
+    """An offer that nobody connects to."""
+
+    name = "gpu"
+
+    async def connect(self, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        raise AssertionError
 
 
 @pytest.fixture
@@ -159,6 +168,19 @@ async def test_an_engine_that_is_away_is_told_and_asked_again_the_next_time(
     status = engines.statuses()[0]
     assert (status.port, status.trouble, status.facts is not None) == (24001, "", True)
     assert status.last_seen is not None
+
+
+async def test_an_engine_whose_tunnel_went_away_has_to_be_learned_again(dialer: EngineDialer, clock: Clock) -> None:
+    table = PortTable()
+    engines = Engines(load(ENV), dialer, table, clock)
+    tunnel = Tunnel()
+    table.claim(24001, tunnel)
+    await engines.learn(24001)
+    table.release(24001, tunnel)
+    assert engines.api(24001) is None
+    table.claim(24001, tunnel)
+    assert await engines.learn(24001) == RANGE
+    await engines.close()
 
 
 async def test_an_engine_without_minimum_is_taken_for_an_old_one(engines: Engines, fake: FakeEngine) -> None:

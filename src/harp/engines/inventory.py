@@ -109,6 +109,9 @@ class Engines:
         entry = self._entries.get(port)
         if entry is None or entry.engine.facts is None:
             return None
+        if self._away(port):  # learning it again fails soon, and in words
+            self.doubt(port)
+            return None
         if self._now() - entry.asked >= REFRESH:
             self._ask(port, entry)
         return entry.engine.facts.api
@@ -152,7 +155,7 @@ class Engines:
             try:
                 renewed = await (await self.engine(port)).renew_tunnel_files()
             except EngineError as error:
-                log.warning("tunnel certificates not renewed in ExApps", engine=port, reason=str(error))
+                log.info("tunnel certificates not renewed in ExApps", engine=port, reason=str(error))
             else:
                 log.info("tunnel certificates renewed in ExApps", engine=port, containers=renewed)
 
@@ -186,6 +189,10 @@ class Engines:
         if port != LOCAL and self._table.get(port) is None:
             return f"cannot be reached: no tunnel is connected for port {port}"
         return f"did not answer within {patience:g} s"
+
+    def _away(self, port: int) -> bool:
+        """Was there a tunnel for the engine, and is there none now?"""
+        return port != LOCAL and self._table.seen(port) and self._table.get(port) is None
 
     def _ask(self, port: int, entry: _Entry) -> asyncio.Task[EngineFacts]:
         """The question under way, else a new one."""
