@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import harp
 from harp.settings import OBSOLETE, examine
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 
 
 def test_every_variable_is_documented_and_no_other() -> None:
@@ -21,3 +23,18 @@ def test_the_reverse_proxy_snippets_stand_in_the_text_as_they_are_tested() -> No
     text = (DOCS / "reverse-proxies.md").read_text()
     for snippet in (DOCS / "snippets").iterdir():
         assert snippet.read_text().strip() in text, snippet.name
+
+
+def test_every_part_of_the_program_has_its_line_in_the_architecture() -> None:
+    text = (DOCS / "architecture.md").read_text()
+    for part in Path(harp.__file__).parent.glob("[!_]*"):
+        if part.is_dir():
+            assert f"| `{part.name}/` |" in text
+        elif part.suffix == ".py":
+            assert f"`{part.name}`" in text
+
+
+def test_every_page_is_linked_from_the_first() -> None:
+    text = (ROOT / "README.md").read_text()
+    for page in DOCS.glob("*.md"):
+        assert f"(docs/{page.name})" in text
