@@ -51,7 +51,10 @@ def logging_to(output: Output, level: str = "info", style: str = "json") -> stru
 class Full(io.BytesIO):
     """A disk without space."""
 
+    tried = 0
+
     def write(self, data: object) -> int:
+        self.tried += 1
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def flush(self) -> None:
@@ -59,9 +62,11 @@ class Full(io.BytesIO):
 
 
 def test_a_log_that_cannot_be_written_fails_nobody() -> None:
-    configure(Logs("info", "json"), [KEY], Full())
+    full = Full()
+    configure(Logs("info", "json"), [KEY], full)
     structlog.get_logger().info("serving")
     logging.getLogger("asyncio").warning("slow")
+    assert full.tried == 2
 
 
 def test_a_json_line_is_one_event_with_its_fields_and_the_time_in_utc() -> None:
