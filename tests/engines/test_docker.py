@@ -318,6 +318,15 @@ async def test_a_container_that_dies_at_once_has_not_started(engine: DockerEngin
     assert (outcome.started, outcome.status, outcome.exit_code) == (False, "exited", 1)
 
 
+async def test_an_engine_that_falls_silent_while_we_wait_ends_the_wait(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.add(CONTAINER, "one", Status="created")
+    fake.silent.add(("GET", f"/containers/{CONTAINER}/json"))
+    engine.inspect_limit = 0.05
+    outcome = await engine.wait_for_start(APP)
+    assert (outcome.started, outcome.status) == (False, "unknown")
+    assert str(outcome.reason).startswith("overall timeout: ")
+
+
 async def test_an_engine_that_breaks_while_we_wait_is_an_error(engine: DockerEngine, fake: FakeEngine) -> None:
     fake.errors["GET", f"/containers/{CONTAINER}/json"] = (500, "broken")
     with pytest.raises(EngineRefused, match=r"^broken"):

@@ -46,6 +46,7 @@ from harp.policy.trust import File
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
+INSPECT = 15.0  # seconds for a look at a container
 CALL = 60.0  # seconds for one call, unless it says otherwise
 LARGEST_ANSWER = 32 << 20  # bytes
 STOP_GRACE = 5  # seconds a container has to end before it is removed
@@ -82,6 +83,7 @@ class DockerEngine:
         connect: float,
     ) -> None:
         self.name = name
+        self.inspect_limit = INSPECT  # seconds
         self.facts: EngineFacts | None = None
         self._owner = owner
         self._registries = registries
@@ -187,7 +189,7 @@ class DockerEngine:
     # Verbs, as Deployer
 
     async def exists(self, names: Names) -> str | None:
-        async with self._within(15, f"inspect {names.container}"):
+        async with self._within(INSPECT, f"inspect {names.container}"):
             container = await self._inspect(names)
         return None if container is None else container.config.image or container.image
 
@@ -337,7 +339,7 @@ class DockerEngine:
 
     async def _inspect(self, names: Names) -> Container | None:
         try:
-            answer = await self.call("GET", f"/containers/{names.container}/json", limit=15)
+            answer = await self.call("GET", f"/containers/{names.container}/json", limit=self.inspect_limit)
         except EngineMissing:
             return None
         return parse(answer.body, Container)

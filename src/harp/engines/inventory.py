@@ -7,7 +7,6 @@ Docker client is loaded when the first engine is needed.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import ssl
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import structlog
 from harp.engines.errors import EngineError, EngineUnreachable
 from harp.engines.facts import EngineFacts, EngineStatus
 from harp.errors import SettingsError
+from harp.lazy import load_module
 from harp.net.ports import PortTable
 from harp.net.targets import Target, Tcp, Tls, TunnelPort, Unix
 from harp.policy.containers import owner_from
@@ -164,7 +164,7 @@ class Engines:
     async def _known(self, port: int, patience: float) -> EngineFacts:
         entry = self._entries.get(port)
         if entry is None:
-            module = await asyncio.to_thread(importlib.import_module, "harp.engines.docker")
+            module = await load_module("harp.engines.docker")
             entry = self._entries.get(port)
             if entry is None:
                 engine = module.DockerEngine(

@@ -9,6 +9,7 @@ from typing import Protocol
 import structlog
 from msgspec import Struct
 
+from harp.engines.errors import EngineTimeout
 from harp.engines.replies import Container, State
 from harp.engines.verbs import Started
 from harp.policy.containers import Names
@@ -61,10 +62,15 @@ class StartWatch:
     async def run(self) -> Started:
         """The outcome, after our patience and a last look at the latest."""
         pauses = delays()
+        last = Container()
         while True:
-            container = await self._engine.inspect(self._names)
+            try:
+                container = await self._engine.inspect(self._names)
+            except EngineTimeout as error:
+                return Started(False, last.state.status or "unknown", _health(last.state), f"overall timeout: {error}")
             if container is None:
                 return Started(False, "not_found", reason="container not found")
+            last = container
             outcome = await self._outcome(container)
             if outcome is not None:
                 return outcome
