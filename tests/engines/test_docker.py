@@ -233,6 +233,24 @@ async def test_start_and_stop_of_nothing_are_missing(engine: DockerEngine, fake:
             await verb(APP)
 
 
+@pytest.mark.parametrize(("timeout", "grace"), [(None, "10"), (0, "10"), (60, "60"), (3600, "90")])
+async def test_podman_is_told_a_containers_own_grace_or_it_would_have_none(timeout: int | None, grace: str) -> None:
+    fake = FakeEngine(podman=True)
+    fake.add(CONTAINER, "one", **RUNNING).body["StopTimeout"] = timeout
+    async with serving(fake) as dialer:
+        engine = DockerEngine("it", Unix("/x"), dialer, OWNER, None, connect=2.0)
+        await engine.ask(2.0)
+        await engine.stop(APP)
+        await engine.close()
+    assert fake.called("POST", f"/containers/{CONTAINER}/stop")[0].query == {"t": grace}
+
+
+async def test_docker_knows_the_grace_itself(engine: DockerEngine, fake: FakeEngine) -> None:
+    fake.add(CONTAINER, "one", **RUNNING)
+    await engine.stop(APP)
+    assert fake.called("POST", f"/containers/{CONTAINER}/stop")[0].query == {}
+
+
 # wait_for_start
 
 

@@ -165,7 +165,7 @@ class FakeEngine:
                     "Image": "sha256:0",
                     "RestartCount": container.restarts,
                     "State": state,
-                    "Config": {"Image": container.body["Image"], "Labels": container.body["Labels"]},
+                    "Config": {key: container.body.get(key) for key in ("Image", "Labels", "StopTimeout")},
                 }
             )
         if verb in ("start", "stop"):
