@@ -14,7 +14,7 @@ ROOT = Path(harp.__file__).parent
 
 # From the top; each layer may import itself and what stands below. What is not named stands above all.
 LAYERS = ["frontend", "proxy", "control", "tunnel", "status", "engines", "nextcloud", "state", "net", "policy", "wire"]
-GROUND = {"settings", "variables", "logs", "errors"}
+GROUND = {"settings", "variables", "logs", "errors", "lazy"}
 PURE = ["wire", "policy"]
 IMPURE_MODULES = {
     "aiohttp",

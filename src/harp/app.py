@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import resource
 import signal
@@ -24,6 +23,7 @@ from harp.errors import HarpError
 from harp.frontend.access import AccessLog
 from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import CONTROL, Gate
+from harp.lazy import load_module
 from harp.logs import configure
 from harp.loops import event_loop
 from harp.net import certificates
@@ -214,7 +214,7 @@ class Harp:
         """The control API, made at the first call: most of the memory and start-up time it costs is its libraries'."""
         async with self._control_lock:
             if self._control is None:
-                api = await asyncio.to_thread(importlib.import_module, "harp.control.api")
+                api = await load_module("harp.control.api")
                 self._control = await self._serve(
                     api.application(self.instance, self.settings, self._authenticate, self.engines)
                 )
@@ -222,7 +222,7 @@ class Harp:
 
     async def _start_admin(self, sockets: list[socket.socket]) -> None:
         """Serve the admin listener; its sockets are bound already and keep early callers waiting."""
-        admin = await asyncio.to_thread(importlib.import_module, "harp.status.admin")
+        admin = await load_module("harp.status.admin")
         factory = await self._serve(admin.application(Facts(self)))
         for sock in sockets:
             self._admin_servers.append(await serve(sock, factory))

@@ -28,7 +28,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-import structlog
 from aiohttp import web
 
 from harp.app import Harp
@@ -75,7 +74,8 @@ class RegisteredApp:
 class HarpForTests:
     """A HaRP and its Nextcloud. Everything listens on loopback, on free ports; nothing outlives the block.
 
-    The stand-in's users are admin:admin and user:user. The tunnel is without TLS, as with HP_FRP_DISABLE_TLS.
+    The stand-in's users are admin:admin and user:user. The tunnel is without TLS, as with HP_FRP_DISABLE_TLS. What HaRP
+    logs goes to standard output, which pytest shows with a test that fails.
     """
 
     def __init__(self) -> None:
@@ -87,8 +87,6 @@ class HarpForTests:
         self._thread = threading.Thread(target=self._serve, name="harp", daemon=True)
 
     def __enter__(self) -> Self:
-        if not structlog.is_configured():
-            structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
         self._thread.start()
         self._loop = self._started.result(PATIENCE)
         return self

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from msgspec import Struct
 
 from harp.errors import PeerError, Unreachable
+from harp.lazy import load_module
 from harp.nextcloud.payloads import read_record, read_visitor
 from harp.policy.decide import Call
 from harp.policy.exapp import ANONYMOUS, Level, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
@@ -128,7 +128,7 @@ class NextcloudClient:
         """The library is loaded at the first use, in a thread: it takes longer than the event loop may stand still."""
         async with self._opening:
             if self._getter is None:
-                http = await asyncio.to_thread(import_module, "harp.nextcloud.http")
+                http = await load_module("harp.nextcloud.http")
                 getter: Getter = http.Getter(self._settings, self._key)
                 self._getter = getter
             return self._getter
