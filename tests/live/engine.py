@@ -27,7 +27,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from tests.live.peers import path_of, require
-from tests.live.processes import Process
+from tests.live.processes import PATIENCE, Process
 
 CACHE = Path(__file__).parents[2] / ".cache" / "images"
 MIRROR = "http://deb.debian.org/debian"
@@ -157,6 +157,14 @@ class Engine:
         return _without_frames(
             self.call("GET", f"/containers/{name}/logs", query={"stdout": 1, "stderr": 1}).ok(200).body
         )
+
+    def printed(self, name: str, words: str) -> str:
+        """The container's log, as soon as it has these words in it."""
+        end = time.monotonic() + PATIENCE
+        while words not in (text := self.logs(name)):
+            assert time.monotonic() < end, f"no {words!r} in the log of {name}:\n{text}"
+            time.sleep(0.05)
+        return text
 
     def execute(self, name: str, *argv: str, user: str = "") -> tuple[int, str]:
         """Run a command in a running container: exit code and output."""

@@ -14,7 +14,7 @@ from tests.live.daemon import Daemon, running_daemon
 from tests.live.engine import Engine, private_podman
 from tests.live.frp import EXAPP_VERSION, NEWEST, frpc, tls_of, toml
 from tests.live.images import provide_gosu_exapp, provide_podman_exapp, provide_python_exapp, provide_small_exapp
-from tests.live.processes import PATIENCE, Process
+from tests.live.processes import Process
 from tests.live.product import KEY
 
 pytestmark = pytest.mark.timeout(300)  # the first test makes images
@@ -43,7 +43,7 @@ def live(daemon: Daemon, appapi: AppApi, image: str, app_id: str, network: str =
     with daemon.app(App(app_id, image, port=23100, network=network)) as app:
         appapi.deploy(app)
         appapi.enable(app)
-        assert "enabled" in engine.logs(app.container)
+        engine.printed(app.container, "enabled")
         answer = appapi.call("GET", f"/exapps/{app_id}/public").ok(200)
         assert answer.json() == {"hello": "stranger", "path": "/public"}
         marker = f"/{app.volume}/marker"
@@ -112,11 +112,11 @@ def remote_engine(daemon: Daemon, version: str, directory: Path) -> Process:
 
 def test_a_small_exapp_beats_within_three_seconds_of_its_creation(daemon: Daemon) -> None:
     image = provide_small_exapp(daemon.engine)
-    took = []
-    for _ in range(3):
+    took: list[float] = []
+    while len(took) < 5 and min(took, default=9) >= 3:  # something else may run on this machine
         with daemon.app(App("quick", image, port=23101)) as app:
             took.append(daemon.appapi.deploy(app, bundle()))
-    assert min(took) < 3, took  # whatever else runs on this machine
+    assert min(took) < 3, took
 
 
 def bundle() -> str:
@@ -127,14 +127,14 @@ def bundle() -> str:
 @pytest.mark.parametrize("provide", IMAGES.values(), ids=IMAGES.keys())
 def test_certificates_take_half_a_second_and_start_nothing(daemon: Daemon, provide: Callable[[Engine], str]) -> None:
     image = provide(daemon.engine)
-    took = []
-    for _ in range(4):
+    took: list[float] = []
+    while len(took) < 10 and min(took, default=1) >= 0.5:  # something else may run on this machine
         with daemon.app(App("still", image, port=23102)) as app:
             daemon.appapi.create(app).ok(201)
             took.append(daemon.appapi.install_certificates(app, bundle()).ok(204).seconds)
             state = daemon.engine.inspect(app.container)["State"]
             assert (state["Status"], state["StartedAt"]) == ("created", NEVER)
-    assert min(took) < 0.5, took  # whatever else runs on this machine
+    assert min(took) < 0.5, took
 
 
 def test_an_exapp_with_a_key_of_its_own_has_its_tunnel(engine: Engine, tmp_path: Path) -> None:
@@ -197,11 +197,8 @@ def test_the_start_script_needs_no_writable_root(engine: Engine, user: str) -> N
     image = provide_small_exapp(engine)
     engine.run("read-only", image, Env=[*environment, "APP_SECRET=s"], User=user, HostConfig=host)
     try:
-        end = time.monotonic() + PATIENCE
-        while "start error" not in (text := engine.logs("read-only")) and "connect to server" not in text:
-            assert time.monotonic() < end, text
-            time.sleep(0.05)
-        assert "without TLS certificates, /tmp/frpc.toml" in text
+        engine.printed("read-only", "without TLS certificates, /tmp/frpc.toml")
+        engine.printed("read-only", "connect to server")  # frpc has read it
         assert engine.stop("read-only") == 0
     finally:
         engine.call("DELETE", "/containers/read-only", query={"force": 1}).ok(204)
