@@ -118,6 +118,16 @@ def test_check_fails_for_tunnel_certificates_that_cannot_be_used_or_made(
         assert f"HP_CERTS_DIR: {tmp_path / place}" in capsys.readouterr().err
 
 
+def test_check_fails_for_an_engines_certificates_and_a_registries_file_that_are_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = {"HP_DOCKER_HOST": "tcp://dockerd:2376", "HP_DOCKER_CERT_PATH": str(tmp_path)}
+    assert check({**WITHOUT_FILES, **engine, "HP_REGISTRIES_FILE": str(tmp_path / "config.json")}) == 1
+    text = capsys.readouterr().out
+    assert f"HP_DOCKER_CERT_PATH: {tmp_path} needs ca.pem, cert.pem and key.pem" in text
+    assert f"HP_REGISTRIES_FILE: {tmp_path / 'config.json'} cannot be read" in text
+
+
 def test_check_changes_nothing(tmp_path: Path) -> None:
     assert check({**LEAST, "HP_CERTS_DIR": str(tmp_path / "certs")}) == 0
     assert list(tmp_path.iterdir()) == []

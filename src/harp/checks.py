@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from harp.engines.inventory import local_engine, registries_of
 from harp.errors import HarpError, SettingsError
 from harp.net.certificates import server_context
 from harp.net.listen import https_context
@@ -13,7 +14,19 @@ from harp.settings import Settings
 
 def problems_of(settings: Settings) -> list[str]:
     """Every problem with the files that the settings name, in words, each with its variable."""
-    return [f"HP_CERTS_DIR: {problem}" for problem in (*_of_https(settings), *_of_tunnel(settings))]
+    certificates = [f"HP_CERTS_DIR: {problem}" for problem in (*_of_https(settings), *_of_tunnel(settings))]
+    return [*certificates, *_of_engines(settings)]
+
+
+def _of_engines(settings: Settings) -> list[str]:
+    """The client certificate for an engine, and the logins at registries."""
+    problems = []
+    for read in (local_engine, registries_of):
+        try:
+            read(settings.engines)
+        except SettingsError as error:
+            problems += error.problems
+    return problems
 
 
 def _of_https(settings: Settings) -> list[str]:

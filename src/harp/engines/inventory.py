@@ -11,7 +11,6 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -52,7 +51,7 @@ class _Entry:
     asking: asyncio.Task[EngineFacts] | None = field(default=None, repr=False)
 
 
-def _local(settings: EngineSettings) -> Target:
+def local_engine(settings: EngineSettings) -> Target:
     """The engine of this host. Raises SettingsError when its certificates cannot be used."""
     host = settings.host
     if host.path:
@@ -70,8 +69,9 @@ def _local(settings: EngineSettings) -> Target:
     return Tls(host.host, host.port, context)
 
 
-def _registries(path: Path | None) -> Registries:
-    """Raises SettingsError."""
+def registries_of(settings: EngineSettings) -> Registries:
+    """What HP_REGISTRIES_FILE says. Raises SettingsError when it cannot be used."""
+    path = settings.registries
     if path is None:
         return NONE
     try:
@@ -88,8 +88,8 @@ class Engines:
     def __init__(self, settings: Settings, dialer: Dial, ports: PortTable, now: Callable[[], float]) -> None:
         self.ports = settings.engines.ports
         self.owner = owner_from(settings.nextcloud.url, settings.engines.instance)
-        self.registries = _registries(settings.engines.registries)
-        self._local = _local(settings.engines)
+        self.registries = registries_of(settings.engines)
+        self._local = local_engine(settings.engines)
         self._tunnel_files = settings.certs / "frp" if settings.tunnel.tls else None
         self._dialer = dialer
         self._table = ports
