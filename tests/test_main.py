@@ -123,7 +123,7 @@ def test_check_fails_for_an_engines_certificates_and_a_registries_file_that_are_
 ) -> None:
     engine = {"HP_DOCKER_HOST": "tcp://dockerd:2376", "HP_DOCKER_CERT_PATH": str(tmp_path)}
     assert check({**WITHOUT_FILES, **engine, "HP_REGISTRIES_FILE": str(tmp_path / "config.json")}) == 1
-    text = capsys.readouterr().out
+    text = "".join(capsys.readouterr())
     assert f"HP_DOCKER_CERT_PATH: {tmp_path} needs ca.pem, cert.pem and key.pem" in text
     assert f"HP_REGISTRIES_FILE: {tmp_path / 'config.json'} cannot be read" in text
 
