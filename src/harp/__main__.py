@@ -17,6 +17,8 @@ LONG_SECRET = 12  # characters; whoever has the fingerprint of a shorter one can
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    if os.getpid() == 1:  # a container's first process ignores TERM until it says otherwise; we are still loading then
+        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))

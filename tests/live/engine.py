@@ -255,7 +255,7 @@ def private_engine() -> Iterator[Engine]:
             process = Process(_command(directory, bridge, subnet), directory / "log", env=_environment(directory))
             engine = Engine(directory / "sock", f"{subnet}.0.1")
             try:
-                process.until(lambda: _answers(engine), "engine", ENGINE_START)
+                _wait(process, engine)
                 yield engine
             finally:
                 if process.running and _answers(engine):
@@ -298,7 +298,7 @@ def private_podman() -> Iterator[Podman]:
             [*command, "system", "service", "--time=0", f"unix://{socket_path}"], directory / "log", env=environment
         ) as process:
             engine = Podman(socket_path, command, environment)
-            process.until(lambda: _answers(engine), "podman", ENGINE_START)
+            _wait(process, engine)
             try:
                 yield engine
             finally:
@@ -326,6 +326,16 @@ def _command(directory: Path, bridge: str, subnet: str) -> list[str]:
 
 def _environment(directory: Path) -> dict[str, str]:
     return {"PATH": f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin", "HOME": str(directory)}
+
+
+def _wait(process: Process, engine: Engine) -> None:
+    """Wait until it answers; an engine that cannot run here is like one that is not installed."""
+    try:
+        process.until(lambda: _answers(engine), "engine", ENGINE_START)
+    except AssertionError as error:
+        if os.environ.get("HARP_PEERS") == "required":
+            raise
+        pytest.skip(f"no engine can run here: {error}")
 
 
 def _answers(engine: Engine) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,6 +141,30 @@ def test_it_stops_at_once_and_reloads_on_hup(engine: Engine) -> None:
         assert time.monotonic() - began < 3
         engine.call("POST", "/containers/harp-signals/start").ok(204)  # with the same certificates
         harp.until_pinged()
+
+
+def until_term_is_handled(pid: int) -> None:
+    """Wait for the first moment at which TERM is not ignored: the interpreter is up then, and HaRP is not."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        status = Path(f"/proc/{pid}/status").read_text()
+        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+        if caught & 1 << signal.SIGTERM - 1:
+            return
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_it_can_be_stopped_while_it_starts(engine: Engine) -> None:
+    environment = [f"HP_SHARED_KEY={KEY}", "NC_INSTANCE_URL=http://nextcloud.local"]
+    engine.run("harp-early", provide_harp(engine), Env=environment)
+    try:
+        until_term_is_handled(engine.inspect("harp-early")["State"]["Pid"])
+        began = time.monotonic()
+        assert engine.stop("harp-early") in {0, 128 + signal.SIGTERM}
+        assert time.monotonic() - began < 3
+    finally:
+        engine.call("DELETE", "/containers/harp-early", query={"force": 1, "v": 1}).ok(204)
 
 
 def test_wrong_settings_are_told_and_end_it(engine: Engine) -> None:
