@@ -20,6 +20,7 @@ from harp.net.resolve import Resolver
 from harp.net.targets import Tcp, TunnelPort, Unix
 from harp.policy.containers import Names
 from harp.policy.engines import ApiRange
+from harp.policy.trust import File
 from harp.settings import load
 from tests.fakes.clock import Clock
 from tests.fakes.engine import EngineDialer, FakeEngine
@@ -180,6 +181,32 @@ async def test_an_engine_whose_tunnel_went_away_has_to_be_learned_again(dialer: 
     assert engines.api(24001) is None
     table.claim(24001, tunnel)
     assert await engines.learn(24001) == RANGE
+    await engines.close()
+
+
+async def settled(engines: Engines, fake: FakeEngine, writes: int) -> None:
+    """Wait until so many archives were written."""
+    async with asyncio.timeout(5):
+        while len(fake.called("PUT", "/containers/nc_app_app/archive")) < writes:
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["at once", "when it is back"])
+async def test_renewed_certificates_reach_containers(
+    dialer: EngineDialer, fake: FakeEngine, clock: Clock, frp_directory: Path, tmp_path: Path, away: bool
+) -> None:
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "certs" / "frp").symlink_to(frp_directory)
+    engines = Engines(load({**ENV, "HP_CERTS_DIR": str(tmp_path / "certs")}), dialer, PortTable(), clock)
+    container = fake.add("nc_app_app", engines.owner.instance)
+    container.files["/certs/frp/ca.crt"] = File("/certs/frp/ca.crt", b"old")
+    dialer.away = TunnelAway("away") if away else None
+    await engines.renew_tunnel_files()
+    if away:
+        dialer.away = None
+        await engines.learn(24000)
+    await settled(engines, fake, 1)
+    assert container.files["/certs/frp/ca.crt"].content == b"this is ca.crt"
     await engines.close()
 
 

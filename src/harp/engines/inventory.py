@@ -48,6 +48,7 @@ class _Entry:
     asked: float = 0.0  # on the loop's clock
     last_seen: float | None = None
     trouble: str = ""
+    renewals: int = 0  # of the tunnel's certificates, that its containers have got
     asking: asyncio.Task[EngineFacts] | None = field(default=None, repr=False)
 
 
@@ -95,6 +96,8 @@ class Engines:
         self._table = ports
         self._now = now
         self._entries: dict[int, _Entry] = {}
+        self._renewals = 0  # of the tunnel's certificates, since we run
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def target(self, port: int) -> Target:
         """Where the engine of `port` is."""
@@ -142,6 +145,9 @@ class Engines:
 
     async def close(self) -> None:
         """Stop asking and drop all connections."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for entry in self._entries.values():
             if entry.asking is not None:
                 entry.asking.cancel()
@@ -150,14 +156,27 @@ class Engines:
         self._entries.clear()
 
     async def renew_tunnel_files(self) -> None:
-        """Give all our containers the tunnel's certificates as they are now: they were renewed."""
+        """Give all our containers the tunnel's certificates as they are now: they were renewed.
+
+        Engines that are away get them when they are back and used.
+        """
+        self._renewals += 1
         for port in {LOCAL, *(port for port, _ in self._table.items())} & self.ports:
+            self.doubt(port)
             try:
-                renewed = await (await self.engine(port)).renew_tunnel_files()
+                await self.engine(port)
             except EngineError as error:
                 log.info("tunnel certificates not renewed in ExApps", engine=port, reason=str(error))
-            else:
-                log.info("tunnel certificates renewed in ExApps", engine=port, containers=renewed)
+
+    async def _renew(self, port: int, entry: _Entry) -> None:
+        wanted = self._renewals
+        try:
+            renewed = await entry.engine.renew_tunnel_files()
+        except EngineError as error:
+            log.warning("tunnel certificates not renewed in ExApps", engine=port, reason=str(error))
+        else:
+            entry.renewals = wanted
+            log.info("tunnel certificates renewed in ExApps", engine=port, containers=renewed)
 
     # Asking
 
@@ -213,4 +232,8 @@ class Engines:
         if entry.last_seen is None or entry.trouble:
             log.info("engine", port=port, version=facts.version, api=str(facts.api), podman=facts.podman)
         entry.trouble, entry.last_seen = "", time.time()
+        if entry.renewals != self._renewals:
+            renewal = asyncio.get_running_loop().create_task(self._renew(port, entry))
+            self._tasks.add(renewal)
+            renewal.add_done_callback(self._tasks.discard)
         return facts
