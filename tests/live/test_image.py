@@ -143,6 +143,20 @@ def test_it_stops_at_once_and_reloads_on_hup(engine: Engine) -> None:
         harp.until_pinged()
 
 
+def test_the_demo_of_compose_yaml_runs(engine: Engine) -> None:
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9780/exapps/hello/public').read().decode())"
+    command = ["demo", "--port", "9780", "--frp-port", "9782", "--admin-port", "9200"]
+    host = {"ReadonlyRootfs": True, "Tmpfs": {"/tmp": ""}}
+    engine.run("harp-demo", provide_harp(engine), Cmd=command, HostConfig=host)
+    try:
+        engine.printed("harp-demo", "Ctrl-C ends it.")
+        code, text = engine.execute("harp-demo", "python3", "-c", ask)
+        assert (code, text.strip()) == (0, "Hello stranger, this is /public")
+        assert engine.stop("harp-demo") == 0
+    finally:
+        engine.call("DELETE", "/containers/harp-demo", query={"force": 1, "v": 1}).ok(204)
+
+
 def until_term_is_handled(pid: int) -> None:
     """Wait for the first moment at which TERM is not ignored: the interpreter is up then, and HaRP is not."""
     end = time.monotonic() + PATIENCE
