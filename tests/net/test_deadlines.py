@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -100,3 +101,17 @@ async def test_now_is_the_time_of_the_last_tick(deadlines: Deadlines, clock: Clo
     assert deadlines.now == before
     deadlines.tick()
     assert deadlines.now == before + 7
+
+
+async def test_one_that_fails_does_not_keep_the_others_from_expiring(deadlines: Deadlines, clock: Clock) -> None:
+    def fail() -> None:
+        raise RuntimeError("a bug")
+
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    waiters = [Waiter(clock.now, fail) for _ in range(3)]
+    for waiter in waiters:
+        deadlines.watch(waiter)
+    deadlines.tick()
+    assert [waiter.count for waiter in waiters] == [1, 1, 1]
+    assert [str(error) for error in reported] == ["a bug"] * 3
