@@ -324,7 +324,9 @@ class Gate:
             prefix = told.prefix + prefix
             request_id = told.request_id
         request_id = connection.request_id = request_id or self._new_id()
-        lines = _forwarding_lines if len(chain) + len(prefix) <= REMEMBERED else _forwarding_lines.__wrapped__
+        lines = (
+            _forwarding_lines if len(chain) + len(host) + len(prefix) <= REMEMBERED else _forwarding_lines.__wrapped__
+        )
         return lines(chain, proto, host, prefix) + b"x-request-id: %b\r\n" % request_id
 
     def _tell_stripped(self, verdict: Forward) -> None:
