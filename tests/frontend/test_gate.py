@@ -349,6 +349,16 @@ async def test_the_access_log_tells_what_happened_and_no_secret() -> None:
     assert all(line["reason"] for line in lines)
 
 
+async def test_the_access_log_tells_why_an_allowed_request_was_refused_all_the_same() -> None:
+    world = World()
+    world.dialer.errors = [Unreachable("127.0.0.1:23001: Connection refused")]
+    assert b"cannot be reached" in await world.ask()
+    await world.gate.close()
+    (line,) = [msgspec.json.decode(line) for line in world.log.getvalue().splitlines()]
+    assert line["status"] == 503
+    assert line["reason"] == "ExApp hello cannot be reached: 127.0.0.1:23001: Connection refused"
+
+
 async def test_a_bug_in_the_decision_is_500_and_not_a_dead_connection() -> None:
     world = World()
     world.instance.known = {"hello": "not a record"}  # type: ignore[dict-item]

@@ -18,7 +18,7 @@ from harp.policy.verdict import Verdict
 from harp.proxy.exchange import Handler
 from harp.settings import Limits, Timeouts
 from harp.wire.chunked import ChunkedDecoder, chunk, last_chunk
-from harp.wire.http import HEAD_END, Fields, RequestHead, RequestReader
+from harp.wire.http import HEAD_END, Fields, RequestFields, RequestHead, RequestReader
 
 HIGH_WATER = 256 * 1024  # bytes waiting for the client before the producer is told to pause
 LINGER_TIME = 2.0  # seconds to swallow a body that nobody wants, so that its sender sees our answer
@@ -76,6 +76,7 @@ class ClientConnection(asyncio.Protocol):
         "_chunked_answer",
         "_chunks",
         "_eof",
+        "_fields",
         "_gate",
         "_handler",
         "_keep_alive",
@@ -123,6 +124,7 @@ class ClientConnection(asyncio.Protocol):
         self._phase = HEAD
         self._handler: Handler | None = None
         self._buffer = b""
+        self._fields: RequestFields | None = None  # of the request before: the next one often repeats them
         self._left = 0
         self._chunks: ChunkedDecoder | None = None
         self._paused = False  # the handler wants no body now
@@ -263,7 +265,8 @@ class ClientConnection(asyncio.Protocol):
                     return
                 end += len(HEAD_END)
                 self._check_size(end)
-                head = self._gate.reader.read(data[:end])
+                head = self._gate.reader.read(data[:end], self._fields)
+                self._fields = head.fields
                 self._buffer = data[end:]
                 self._begin(head)
                 if self._phase is not HEAD:
@@ -457,6 +460,7 @@ class ClientConnection(asyncio.Protocol):
 
     def upgrade(self, reason: bytes, fields: bytes, data: bytes) -> None:
         self.status = 101
+        self._fields = None
         self._phase = RAW
         self._keep_alive = False
         if not self.blocked:
@@ -489,10 +493,10 @@ class ClientConnection(asyncio.Protocol):
         self._phase = CLOSED
         self._gate.finished(self, note)
 
-    def _complete(self) -> None:
+    def _complete(self, note: str = "") -> None:
         """The response has been written."""
         self._handler = None
-        self._gate.finished(self)
+        self._gate.finished(self, note)
         if self._left and self._phase in (BODY, DECIDE):
             self._linger()
         elif self._keep_alive and not self._gate.draining:
@@ -536,7 +540,7 @@ class ClientConnection(asyncio.Protocol):
         )
         self.transport.write(answer)
         if head is not None:
-            self._complete()
+            self._complete(reason)
             return
         self._gate.finished(self, reason)
         self._linger()

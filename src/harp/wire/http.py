@@ -26,7 +26,6 @@ MAX_LENGTH = 1 << 62
 LINE_REMEMBERED = 200  # bytes; longer header lines are read anew each time
 LINES_REMEMBERED = 2048
 FIELDS_REMEMBERED = 2048  # bytes; longer heads are read anew each time
-REQUESTS_REMEMBERED = 256
 RESPONSES_REMEMBERED = 256
 
 # Between neighbours only. Their effect is applied by each side's own framing (RFC 9110 section 7.6.1).
@@ -68,7 +67,7 @@ REQUEST_SPECIAL = (
     | {b"host", b"content-length", b"expect", b"cookie", b"authorization", b"x-real-ip", b"aa-request-id"}
 )
 RESPONSE_SPECIAL = HOP_BY_HOP | {b"content-length"}
-_REQUEST_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"))
+_REQUEST_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade"))
 
 # Printable ASCII without "#": a fragment never belongs on the wire, other bytes must be percent-encoded.
 _TARGET = re.compile(rb'[!"$-~]+').fullmatch
@@ -83,17 +82,18 @@ class RequestFields:
     `special` are the lines that anybody here looks at, in order; `plain` are complete lines, rendered for the next hop,
     that nobody does. `length` is the body's: bytes, or CHUNKED. `upgrade` is the protocol the client offers to switch
     to, None when there is no offer that may be relayed. Nothing of it changes, but that two places remember here what
-    they made of it: `passing` is the forwarding of these lines, `derived` what the reader's owner likes.
+    they made of it: `passing` is the forwarding of these lines, `derived` what the reader's owner likes. `raw` are the
+    bytes they were read from, b"" when they are not to be recognised.
     """
 
-    __slots__ = ("derived", "expects", "keep_alive", "length", "passing", "plain", "special", "upgrade")
+    __slots__ = ("derived", "keep_alive", "length", "passing", "plain", "raw", "special", "upgrade")
 
     special: Fields
     plain: list[bytes]
     length: int
     keep_alive: bool
     upgrade: bytes | None
-    expects: bool  # Expect: 100-continue
+    raw: bytes
     passing: bytes | None
     derived: object | None
 
@@ -184,24 +184,28 @@ class RequestReader:
     """Reads request heads, of any number of connections in turn.
 
     `watched` are more header names to be special. `read` takes exactly one head including its empty line and raises
-    BadRequest. Only heads are fed to llhttp, which checks every byte of them; bodies pass it by. Header lines that were
-    checked are not checked again while they repeat: then only the request line is read.
+    BadRequest. Only heads are fed to llhttp, which checks every byte of them; bodies pass it by. With `before`, what
+    the header lines of the connection's last request said, lines that repeat are not checked again: clients repeat
+    them, and so only the request line is read. Nothing of one connection is remembered for another.
     """
 
-    __slots__ = ("_fields", "_lines", "_max_headers", "_methods")
+    __slots__ = ("_lines", "_max_headers", "_methods")
 
     def __init__(self, max_headers: int, watched: frozenset[bytes] = frozenset()) -> None:
         self._max_headers = max_headers
         self._lines = _Lines(REQUEST_SPECIAL | watched)
-        self._fields: dict[bytes, RequestFields] = {}  # of HTTP/1.1 requests, by their bytes
         self._methods: set[bytes] = set()  # those that llhttp has taken
 
-    def read(self, data: bytes) -> RequestHead:
+    def read(self, data: bytes, before: RequestFields | None = None) -> RequestHead:
         line, _, rest = data.partition(b"\r\n")
-        fields = self._fields.get(rest)
-        if fields is None or line[-4:] != b"/1.1" or line.partition(b" ")[0] not in self._methods:
-            return self._read(data, line, rest)
-        return _head_of(line, fields)
+        if (
+            before is not None
+            and before.raw == rest
+            and line[-4:] == b"/1.1"
+            and line.partition(b" ")[0] in self._methods
+        ):
+            return _head_of(line, before)
+        return self._read(data, line, rest)
 
     def _read(self, data: bytes, line: bytes, rest: bytes) -> RequestHead:
         """Read a head all of whose bytes have to be checked."""
@@ -221,11 +225,8 @@ class RequestReader:
         fields.passing = fields.derived = None
         _read_request_headers(fields, _minor_of(line))
         head = _head_of(line, fields)
-        if head.minor and len(rest) <= FIELDS_REMEMBERED:
-            if len(self._fields) >= REQUESTS_REMEMBERED:
-                self._fields.clear()
-            self._fields[rest] = fields
-            self._methods.add(head.method)
+        fields.raw = rest if head.minor and len(rest) <= FIELDS_REMEMBERED else b""
+        self._methods.add(head.method)
         return head
 
 
@@ -314,7 +315,6 @@ def _minor_of(line: bytes) -> int:
 
 def _read_request_headers(fields: RequestFields, minor: int) -> None:
     host = length = coding = connection = upgrade = None
-    fields.expects = False
     for name, value in fields.special:
         if name == b"host":
             if host is not None:
@@ -330,10 +330,8 @@ def _read_request_headers(fields: RequestFields, minor: int) -> None:
             coding = value
         elif name == b"connection":
             connection = value.lower() if connection is None else connection + b"," + value.lower()
-        elif name == b"upgrade":
+        else:
             upgrade = value
-        else:  # expect
-            fields.expects = value.lower() == b"100-continue"
     if host is None:
         if minor:
             raise BadRequest("no Host header")
