@@ -59,7 +59,10 @@ class Deadlines:
         now = self.now = self._clock()
         for timed in [timed for timed in self._watched if timed.deadline <= now]:
             if timed in self._watched and timed.deadline <= now:
-                timed.expired()
+                try:
+                    timed.expired()
+                except Exception as error:  # a bug there is no reason to make everybody else wait for ever
+                    self._loop.call_exception_handler({"message": "a deadline failed", "exception": error})
 
     def _run(self) -> None:
         self._handle = self._loop.call_later(self._tick, self._run)
