@@ -189,10 +189,16 @@ def escape(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     Tracebacks keep their lines, their other control characters do not count as one line's text.
     """
     for name, value in event.items():
-        if isinstance(value, str) and not value.isprintable():
-            keep = "\n" if name == "exception" else ""
-            event[name] = "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in value)
+        if isinstance(value, str):
+            event[name] = printable(value, keep="\n" if name == "exception" else "")
     return event
+
+
+def printable(text: str, keep: str = "") -> str:
+    """`text` with what is not printable, but for the characters of `keep`, in the form of a Python literal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 class StandardLogs(logging.Handler):

@@ -323,7 +323,7 @@ async def test_a_tunnel_that_stays_away_is_503_naming_the_app() -> None:
     world.dialer.errors = [TunnelAway("no tunnel is connected for port 23001")]
     client, _ = await world.send(target=BEHIND_TUNNEL)
     assert client.status == 503
-    assert client.refused == "the tunnel of ExApp hello is not connected: no tunnel is connected for port 23001"
+    assert client.refused == "ExApp hello cannot be reached: no tunnel is connected for port 23001"
 
 
 async def test_an_exapp_that_is_silent_for_too_long_is_504() -> None:

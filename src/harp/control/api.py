@@ -47,6 +47,7 @@ def application(
     """The control API of one instance."""
     api = Api(instance, settings, authenticate)
     app = web.Application(middlewares=[failures], client_max_size=LARGEST_BODY)
+    app.on_response_prepare.append(_sign)
     app.router.add_get("/heartbeat", api.heartbeat)
     app.router.add_get("/info", api.info)
     app.router.add_post("/exapp_storage/{app_id}", api.store)
@@ -55,6 +56,14 @@ def application(
     docker.register(app, engines, settings)
     app.router.add_route("*", "/k8s/{call:.*}", api.kubernetes)
     return app
+
+
+async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    """Every answer carries the id under which the log knows its request, and no word of the library."""
+    response.headers.pop("Server", None)
+    request_id = request.headers.get("X-Request-Id")
+    if request_id is not None:
+        response.headers["X-Request-Id"] = request_id
 
 
 class Api:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import msgspec
 from msgspec import Struct
 
-from harp.logs import Lossy
+from harp.logs import Lossy, printable
 
 BATCH = 64 * 1024  # bytes
 DELAY = 0.5  # seconds a line may wait
@@ -29,6 +29,8 @@ class Entry(Struct):
     sent: int  # bytes of response body
     seconds: float
     reason: str
+    event: str = "request"  # as in every other line of the log
+    level: str = "info"
 
 
 class AccessLog:
@@ -71,4 +73,4 @@ def _text(entry: Entry) -> bytes:
         f"{entry.time} [request ] {entry.status} {entry.method} {entry.path} {entry.address}{app}{who}"
         f" {entry.sent}B {entry.seconds * 1000:.1f}ms id={entry.request_id}: {entry.reason}"
     )
-    return line.encode(errors="backslashreplace").replace(b"\n", b" ").replace(b"\r", b" ")
+    return printable(line).encode(errors="backslashreplace")

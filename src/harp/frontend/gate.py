@@ -211,7 +211,10 @@ class Gate:
                 verdict.prefix if self._settings.rewrite_location else b"",
             )
         elif isinstance(verdict, Control):
-            added = b"x-forwarded-for: %b\r\n" % connection.address.encode()
+            added = b"x-forwarded-for: %b\r\nx-request-id: %b\r\n" % (
+                connection.address.encode(),
+                self.request_id(connection),
+            )
             hop = Hop(CONTROL, "the control API", control_head(head, verdict.target, added))
         elif isinstance(verdict, Engine):
             self._pass_through(connection, head, verdict)

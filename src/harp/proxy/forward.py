@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 from msgspec import Struct
 
-from harp.errors import TunnelAway, Unreachable
+from harp.errors import Unreachable
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.dial import Connected
 from harp.net.ports import Offer, PortTable, ProtocolFactory
@@ -206,8 +206,6 @@ class Forwarding:
     async def _connect_and_send(self) -> None:
         try:
             connection = await self._proxy.connect(self._hop.target)
-        except TunnelAway as error:
-            self._unreachable(f"the tunnel of {self._hop.name} is not connected: {error}")
         except Unreachable as error:
             self._unreachable(f"{self._hop.name} cannot be reached: {error}")
         except Exception:

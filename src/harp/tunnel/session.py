@@ -137,7 +137,7 @@ class Tunnel(asyncio.Protocol):
         self._unconfirmed: dict[str, int] = {}  # claim -> the work stream, counted from login, that confirms it
         self._requested = 0  # work streams, since login
         self._arrived = 0
-        self._deciding = ""  # name of the claim whose present holder is being asked whether it lives
+        self._deciding: str | None = None  # name of the claim whose present holder is being asked whether it lives
         self._decision: asyncio.Task[None] | None = None
 
     def begin(self, rest: bytes) -> None:
@@ -247,13 +247,13 @@ class Tunnel(asyncio.Protocol):
 
     def _new_proxy(self, request: NewProxy) -> None:
         """Answer now, unless somebody else holds it, who must first be asked whether he lives."""
-        if self._deciding and self._deciding == request.proxy_name:
+        if self._deciding == request.proxy_name:
             return  # repeated, the answer is on its way
         known = self._held.get(request.proxy_name)
         if known is not None and known.port == request.remote_port:
             self._send(_granted(known))  # the client has missed our answer
             return
-        if self._vet is not None and not self._deciding:
+        if self._vet is not None and self._deciding is None:  # a second claim meanwhile is over the limit anyway
             self._deciding = request.proxy_name
             self._decision = asyncio.get_running_loop().create_task(self._vet_and_settle(self._vet, request))
         else:
@@ -261,7 +261,7 @@ class Tunnel(asyncio.Protocol):
 
     async def _vet_and_settle(self, vet: Vet, request: NewProxy) -> None:
         refusal = await vet(self._login.metas.get("token", ""), request.proxy_name, request.remote_port)
-        self._deciding = ""
+        self._deciding = None
         if refusal:
             self._refuse(request, ClaimRefused(refusal))
         else:
@@ -277,7 +277,7 @@ class Tunnel(asyncio.Protocol):
             self._refuse(request, refused)
 
     def _grant(self, request: NewProxy) -> None:
-        claim = self._claims.grant(self, len(self._held) + bool(self._deciding), request)
+        claim = self._claims.grant(self, len(self._held) + (self._deciding is not None), request)
         self._held[claim.name] = claim
         log.info("tunnel claim", address=self.address, name=shown(claim.name), port=claim.port)
         self._send(_granted(claim))
@@ -301,17 +301,17 @@ class Tunnel(asyncio.Protocol):
         """Answer once it is known whether the holder lives; after a dead one another may hold the rest."""
         holder = taken.holder.tunnel
         if await holder.alive():
-            self._deciding = ""
+            self._deciding = None
             self._refuse(request, taken)
             return
         holder.close("it does not answer, and its port is wanted by another client", abort=True)
-        self._deciding = ""
+        self._deciding = None
         self._settle(request)
 
     def _close_proxy(self, name: str) -> None:
         if self._decision is not None and name == self._deciding:
             self._decision.cancel()
-            self._deciding = ""
+            self._deciding = None
         claim = self._held.pop(name, None)
         if claim is not None:
             self._unconfirmed.pop(name, None)
