@@ -614,3 +614,12 @@ async def test_the_end_of_an_upgraded_stream_ends_both_sides_where_tls_knows_no_
     world.connection.finish()
     assert world.wire.closed
     assert handler.lost
+
+
+async def test_a_client_that_had_half_closed_before_its_upgrade_has_finished() -> None:
+    world = World()
+    world.feed(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly")
+    world.connection.eof_received()
+    world.connection.upgrade(b"Switching Protocols", b"upgrade: websocket\r\n", b"")
+    assert world.handler.received == b"early"
+    assert world.handler.ended == []

@@ -473,6 +473,8 @@ class ClientConnection(asyncio.Protocol):
             self.transport.resume_reading()
         if waiting:
             self._to_handler(waiting)
+        if self._eof:
+            self._handler_eof()
 
     def finish(self) -> None:
         if self.transport.can_write_eof():
