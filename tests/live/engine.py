@@ -12,13 +12,14 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
