@@ -305,6 +305,7 @@ def private_podman() -> Iterator[Podman]:
             finally:
                 engine.clear()
     finally:
+        _end_monitors(directory)
         _unmount(directory)
         shutil.rmtree(directory)
 
@@ -327,6 +328,14 @@ def _command(directory: Path, bridge: str, subnet: str) -> list[str]:
 
 def _environment(directory: Path) -> dict[str, str]:
     return {"PATH": f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin", "HOME": str(directory)}
+
+
+def _end_monitors(directory: Path) -> None:
+    """podman keeps the monitor of a command run in a container for five more minutes."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it may end while we look
+            if f"{directory}/".encode() in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _wait(process: Process, engine: Engine) -> None:
