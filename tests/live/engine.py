@@ -291,7 +291,7 @@ def private_podman() -> Iterator[Podman]:
     files = hard if hard != resource.RLIM_INFINITY else 1 << 20
     (directory / "containers.conf").write_text(PODMAN.format(directory=directory, files=files))
     environment = {**_environment(directory), "CONTAINERS_CONF": str(directory / "containers.conf")}
-    places = ["--root", str(directory / "root"), "--runroot", str(directory / "run"), "--storage-driver", "overlay"]
+    places = ["--root", str(directory / "root"), "--runroot", str(directory / "run"), "--storage-driver", "vfs"]
     command = [program, *places]
     socket_path = directory / "sock"
     try:
