@@ -33,6 +33,7 @@ from harp.net.listen import BACKLOG, bound_socket, https_context, listen, load_c
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
 from harp.nextcloud.instance import Instance
+from harp.policy.proxies import ban_key
 from harp.proxy.forward import Proxy
 from harp.settings import Settings, load
 from harp.status.conditions import Condition
@@ -205,9 +206,10 @@ class Harp:
         key = self.settings.shared_key.encode("utf-8", "surrogateescape")
         if compare_digest(token.encode("utf-8", "surrogateescape"), key):
             return None
-        if self.instance.banned(address):
+        key_of_bans = ban_key(address)
+        if self.instance.banned(key_of_bans):
             return "banned"
-        self.instance.strike(address, "a tunnel login with a wrong token")
+        self.instance.strike(key_of_bans, "a tunnel login with a wrong token")
         return WRONG_TOKEN
 
     async def _serve_control(self) -> ProtocolFactory:

@@ -355,24 +355,29 @@ async def test_a_half_closed_client_gets_all_its_pipelined_answers() -> None:
     assert world.wire.closed
 
 
-async def test_a_client_that_closes_in_the_middle_of_an_endless_stream_has_left() -> None:
+async def test_a_client_that_closes_in_the_middle_of_an_event_stream_has_left() -> None:
     for request in (GET, OLD_GET):
         world = World()
         world.feed(request)
-        world.respond(b"data: 1\n\n", UNTIL_CLOSE, end=False)
+        world.respond(b"data: 1\n\n", UNTIL_CLOSE, b"content-type: text/event-stream\r\n", end=False)
         assert world.connection.eof_received() is False
         assert "middle of a stream" in world.handler.lost
 
 
-async def test_a_client_that_closes_in_the_middle_of_a_body_of_known_length_gets_the_rest() -> None:
+@pytest.mark.parametrize(("length", "rest"), [(400, b"cd"), (CHUNKED, b"2\r\ncd\r\n")])
+async def test_a_client_that_half_closes_in_the_middle_of_a_body_gets_the_rest_however_long_it_takes(
+    length: int, rest: bytes
+) -> None:
     world = World()
     world.feed(GET)
-    world.respond(b"ab", 4, end=False)
+    world.respond(b"ab", length, end=False)
     assert world.connection.eof_received() is True
-    world.connection.send_body(b"cd")
-    world.connection.send_end([])
-    assert world.wire.take() == b"cd"
-    assert world.wire.closed
+    for _ in range(5):
+        world.gate.wait(SETTINGS.timeouts.half_closed - 1)
+        world.connection.send_body(b"cd")
+        assert world.wire.take() == rest
+    world.gate.wait(SETTINGS.timeouts.half_closed + 1)
+    assert world.wire.aborted
 
 
 async def test_a_half_closed_client_is_not_waited_for_for_ever() -> None:

@@ -177,7 +177,7 @@ async def test_what_a_stranger_says_about_forwarding_is_dropped() -> None:
     world = World()
     await world.ask(
         lines="X-Forwarded-For: 1.1.1.1\nX-Forwarded-Proto: https\nX-Forwarded-Host: evil\n"
-        "X-Forwarded-Prefix: /evil\nX-Request-Id: evil\n"
+        "X-Forwarded-Prefix: /evil\nX-Request-Id: evil\nX-Real-Ip: evil\nForwarded: for=evil\n"
     )
     text = "\n".join(world.forwarded())
     assert "evil" not in text
@@ -189,7 +189,7 @@ async def test_what_a_trusted_proxy_says_is_kept_and_added_to() -> None:
     world = World(peer="10.0.0.1", HP_TRUSTED_PROXY_IPS="10.0.0.0/8")
     await world.ask(
         lines="X-Forwarded-For: 1.1.1.1, 2.2.2.2\nX-Forwarded-Proto: https\nX-Forwarded-Host: cloud.test\n"
-        "X-Forwarded-Prefix: /nc\nX-Request-Id: abc-1\n"
+        "X-Forwarded-Prefix: /nc\nX-Request-Id: abc-1\nX-Real-Ip: 2.2.2.2\nForwarded: for=2.2.2.2\n"
     )
     lines = world.forwarded()
     assert "x-forwarded-for: 1.1.1.1, 2.2.2.2, 10.0.0.1" in lines
@@ -197,6 +197,8 @@ async def test_what_a_trusted_proxy_says_is_kept_and_added_to() -> None:
     assert "x-forwarded-host: cloud.test" in lines
     assert "x-forwarded-prefix: /nc/exapps/hello" in lines
     assert "x-request-id: abc-1" in lines
+    assert "x-real-ip: 2.2.2.2" in lines
+    assert "forwarded: for=2.2.2.2" in lines
 
 
 async def test_nextclouds_request_id_is_taken_over() -> None:

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from harp.policy.proxies import Client, ClientAddresses, client_address
+from harp.policy.proxies import Client, ClientAddresses, ban_key, client_address
 from harp.settings import Network, Proxies
 
 TRUSTED = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
@@ -45,7 +45,14 @@ def find(peer: str, value: bytes | None, trusted: bool = True) -> Client:
 def test_behind_a_trusted_proxy_the_rightmost_untrusted_address_is_the_client(
     value: bytes | None, address: str
 ) -> None:
-    assert find("10.0.0.1", value) == Client(address, address)
+    assert find("10.0.0.1", value).address == address
+
+
+def test_strikes_count_on_an_ipv4_address_and_on_the_64_of_an_ipv6_one() -> None:
+    """A customer of any provider has a /64 of addresses to choose from."""
+    assert find("8.8.4.4", b"").ban_key == ban_key("8.8.4.4") == "8.8.4.4"
+    assert find("2001:db8:0:1::7", b"").ban_key == ban_key("2001:db8:0:1::9") == "2001:db8:0:1::/64"
+    assert ban_key("::ffff:8.8.4.4") == "8.8.4.4"
 
 
 def test_a_trusted_proxy_may_be_written_as_ipv4_in_ipv6() -> None:

@@ -75,6 +75,7 @@ class ClientConnection(asyncio.Protocol):
         "_buffer",
         "_chunked_answer",
         "_chunks",
+        "_endless",
         "_eof",
         "_fields",
         "_gate",
@@ -131,6 +132,7 @@ class ClientConnection(asyncio.Protocol):
         self._keep_alive = False
         self._chunked_answer = False
         self._until_close = False
+        self._endless = False  # the answer is a stream of events
         self._eof = False
         self._looping = False
         self._overfull = False  # reading is paused for what waits in the buffer
@@ -178,8 +180,8 @@ class ClientConnection(asyncio.Protocol):
         phase = self._phase
         if phase is WAIT or (phase is DECIDE and not self._left):
             # The answer may still be wanted: nobody can tell a half-closed client from one that left, until we write.
-            # But who closes in the middle of a stream that has no end of its own has heard enough of it.
-            if self._chunked_answer or self._until_close:
+            # But who closes in the middle of a stream of events, which has no end of its own, has heard enough of it.
+            if self._endless:
                 self._lose("the client closed the connection in the middle of a stream")
                 return False
             self._keep_alive = self._keep_alive and bool(self._buffer)
@@ -302,7 +304,7 @@ class ClientConnection(asyncio.Protocol):
         self.sent = 0
         self.request_id = b""
         self.unreachable = False
-        self._chunked_answer = self._until_close = False
+        self._chunked_answer = self._until_close = self._endless = False
         self._gate.handle(self, head)
 
     def attach(self, handler: Handler) -> None:
@@ -397,6 +399,7 @@ class ClientConnection(asyncio.Protocol):
         self.sent = len(data)
         if self._left and end:
             self._keep_alive = False
+        self._endless = not end and b"text/event-stream" in fields
         if length is None:
             framing = b""
         elif length >= 0 or end:
@@ -425,6 +428,8 @@ class ClientConnection(asyncio.Protocol):
 
     def send_body(self, data: bytes) -> None:
         self.sent += len(data)
+        if self._eof and self._phase is WAIT and not self.blocked:  # it moves, so the limit begins again
+            self.deadline = self._gate.deadlines.now + self._gate.timeouts.half_closed
         if not self._chunked_answer:
             self.transport.write(data)
         elif len(data) < JOIN:

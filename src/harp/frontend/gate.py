@@ -319,18 +319,19 @@ class Gate:
         told = self._told(head.fields)
         chain, host = connection.peer_bytes, told.host
         proto = b"https" if connection.secure else b"http"
-        request_id = b""
+        request_id = hearsay = b""
         if self._addresses.is_neighbour(connection.peer):
             chain = told.chain + chain
             host = told.first_host or host
             proto = told.proto or proto
             prefix = told.prefix + prefix
             request_id = told.request_id
+            hearsay = told.hearsay
         request_id = connection.request_id = request_id or self._new_id()
         lines = (
             _forwarding_lines if len(chain) + len(host) + len(prefix) <= REMEMBERED else _forwarding_lines.__wrapped__
         )
-        return lines(chain, proto, host, prefix) + b"x-request-id: %b\r\n" % request_id
+        return b"%b%bx-request-id: %b\r\n" % (lines(chain, proto, host, prefix), hearsay, request_id)
 
     def _tell_stripped(self, verdict: Forward) -> None:
         """Once per ExApp: the reverse proxy in front should be put right."""

@@ -24,6 +24,7 @@ class Told(Struct, frozen=True):
     first_host: bytes = b""  # that the client asked for
     prefix: bytes = b""  # that was removed before us
     request_id: bytes = b""
+    hearsay: bytes = b""  # further lines about the client, complete
 
     def __repr__(self) -> str:
         return f"Told({self.host!r})"
@@ -44,4 +45,5 @@ def told_by(lines: Fields, addresses: bytes) -> Told:
         first_host=told.get(b"x-forwarded-host", b""),
         prefix=prefix if _PREFIX(prefix) else b"",
         request_id=next((value for value in ids if _REQUEST_ID(value)), b""),
+        hearsay=b"".join([b"%b: %b\r\n" % field for field in lines if field[0] in (b"forwarded", b"x-real-ip")]),
     )

@@ -7,7 +7,7 @@ starts at the right and stops at the first address that is no trusted proxy; wha
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from msgspec import Struct
 
@@ -99,8 +99,18 @@ def _read(peer: str, value: bytes, trusted: tuple[Network, ...]) -> Client:
             if not _within(address, trusted):
                 break
     elif not trusted and address.is_private and told:
-        return Client(str(address), str(_parse(told[-1]) or address))
-    return Client(str(address), str(address))
+        return Client(str(address), _ban_key(_parse(told[-1]) or address))
+    return Client(str(address), _ban_key(address))
+
+
+def ban_key(address: str) -> str:
+    """What strikes of this address count on: itself, or the /64 of an IPv6 one, which is one customer's."""
+    parsed = _parse(address)
+    return _ban_key(parsed) if parsed is not None else address
+
+
+def _ban_key(address: IPv4Address | IPv6Address) -> str:
+    return str(address) if isinstance(address, IPv4Address) else str(IPv6Network((address, 64), strict=False))
 
 
 def _within(address: IPv4Address | IPv6Address, networks: tuple[Network, ...]) -> bool:

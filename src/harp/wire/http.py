@@ -54,9 +54,17 @@ RESERVED = frozenset(
         b"aa-version",
     )
 )
-# Rewritten for the next hop.
+# What is said about the client's side: rewritten for the next hop.
 FORWARDED = frozenset(
-    (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix", b"x-request-id")
+    (
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-forwarded-prefix",
+        b"x-real-ip",
+        b"x-request-id",
+    )
 )
 _OURS = RESERVED | FORWARDED
 CREDENTIALS = RESERVED | {b"cookie", b"set-cookie", b"authorization", b"proxy-authorization", b"x-registry-auth"}
@@ -64,7 +72,7 @@ REQUEST_SPECIAL = (
     HOP_BY_HOP
     | RESERVED
     | FORWARDED
-    | {b"host", b"content-length", b"expect", b"cookie", b"authorization", b"x-real-ip", b"aa-request-id"}
+    | {b"host", b"content-length", b"expect", b"cookie", b"authorization", b"aa-request-id"}
 )
 RESPONSE_SPECIAL = HOP_BY_HOP | {b"content-length"}
 _REQUEST_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade"))
