@@ -34,7 +34,7 @@ from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
 from harp.nextcloud.instance import Instance
 from harp.policy.proxies import ban_key
-from harp.proxy.forward import Proxy
+from harp.proxy.upstreams import Upstreams
 from harp.settings import Settings, load
 from harp.status.conditions import Condition
 from harp.status.engines import EngineLine, EngineTunnel, inventory
@@ -87,10 +87,10 @@ class Harp:
         self._resolver = Resolver(loop.time)
         self._dialer = Dialer(self.ports, self._resolver, connect=settings.timeouts.connect, hold=settings.tunnel.hold)
         self._dialer.offer_inner(CONTROL.name, self._serve_control)
-        self.proxy = Proxy(self._dialer, self.ports, self.deadlines, settings.timeouts)
+        self.upstreams = Upstreams(self._dialer, self.ports, self.deadlines, settings.timeouts)
         self.engines = Engines(settings, self._dialer, self.ports, loop.time)
         access_log = AccessLog(enabled=settings.logs.level in ("debug", "info"), json=settings.logs.format == "json")
-        self.gate = Gate(settings, self.instance, self.proxy, self.engines, self.deadlines, access_log)
+        self.gate = Gate(settings, self.instance, self.upstreams, self.engines, self.deadlines, access_log)
         self.gate.limit_connections(_connections_allowed(settings.limits.connections))
         self.tunnel = self._tunnel_server(tunnel_tls)
         try:
@@ -118,7 +118,7 @@ class Harp:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.gate.close()
-        await self.proxy.close()
+        await self.upstreams.close()
         for server in self._admin_servers:
             server.close()
         for runner in self._runners:

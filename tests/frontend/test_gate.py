@@ -21,7 +21,7 @@ from harp.policy.engines import ApiRange
 from harp.policy.exapp import ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.registries import NONE, registries_from
 from harp.policy.verdict import Missing, NeedRecord
-from harp.proxy.forward import Proxy
+from harp.proxy.upstreams import Upstreams
 from harp.settings import load
 from tests.fakes.dialer import ScriptedDialer
 from tests.fakes.transport import MemoryTransport
@@ -116,7 +116,7 @@ class World:
         self.engines = FakeEngines()
         self.deadlines = Deadlines()
         self.log = BytesIO()
-        proxy = Proxy(self.dialer, PortTable(), self.deadlines, self.settings.timeouts)
+        proxy = Upstreams(self.dialer, PortTable(), self.deadlines, self.settings.timeouts)
         access_log = AccessLog(enabled=True, json=True, stream=self.log)
         self.gate = Gate(self.settings, self.instance, proxy, self.engines, self.deadlines, access_log)
         self.peer = peer

@@ -10,7 +10,9 @@ from harp.errors import TunnelAway, Unreachable
 from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.targets import Target, Tcp, TunnelPort
-from harp.proxy.forward import FIRST_BYTE, PROBE, PROBE_LIMIT, Forwarding, Hop, Proxy
+from harp.proxy.forward import Forwarding, Hop
+from harp.proxy.probe import FIRST_BYTE, PROBE, PROBE_LIMIT
+from harp.proxy.upstreams import Upstreams
 from harp.settings import load
 from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields, RequestReader
 from harp.wire.websocket import CLOSE_GOING_AWAY
@@ -93,14 +95,14 @@ class World:
         self.deadlines = Deadlines(clock=self.clock)
         self.dialer = ScriptedDialer()
         self.ports = PortTable()
-        self.proxy = Proxy(self.dialer, self.ports, self.deadlines, TIMEOUTS)
+        self.upstreams = Upstreams(self.dialer, self.ports, self.deadlines, TIMEOUTS)
 
     async def send(
         self, lines: bytes = b"GET / HTTP/1.1\r\n", *, target: Target = APP, prefix: bytes = b""
     ) -> tuple[Client, Forwarding]:
         client = Client()
         head = RequestReader(20).read(lines + b"Host: a\r\n\r\n")
-        forwarding = self.proxy.forward(client, head, Hop(target, "ExApp hello", b"HEAD BYTES", prefix))
+        forwarding = Forwarding(self.upstreams, client, head, Hop(target, "ExApp hello", b"HEAD BYTES", prefix))
         forwarding.start()
         await self.settle()
         return client, forwarding
@@ -302,7 +304,7 @@ async def test_a_client_that_leaves_while_connecting_leaves_nothing_behind() -> 
     world = World()
     client = Client()
     head = RequestReader(20).read(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    forwarding = world.proxy.forward(client, head, Hop(APP, "ExApp hello", b"HEAD"))
+    forwarding = Forwarding(world.upstreams, client, head, Hop(APP, "ExApp hello", b"HEAD"))
     forwarding.start()
     forwarding.gone("the client went away")
     await world.settle()
@@ -535,7 +537,7 @@ async def test_closing_the_proxy_drops_idle_connections() -> None:
     world = World()
     await world.send()
     world.answer(OK)
-    await world.proxy.close()
+    await world.upstreams.close()
     assert world.wire().aborted
 
 

@@ -30,7 +30,8 @@ from harp.policy.exapp import ExApp
 from harp.policy.proxies import ClientAddresses
 from harp.policy.registries import Registries
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
-from harp.proxy.forward import Hop, Proxy
+from harp.proxy.forward import Forwarding, Hop
+from harp.proxy.upstreams import Upstreams
 from harp.settings import Settings
 from harp.wire.forwarding import control_head, engine_head, request_head
 from harp.wire.http import RequestFields, RequestHead, RequestReader
@@ -87,7 +88,7 @@ class Gate:
         self,
         settings: Settings,
         instance: Knowledge,
-        proxy: Proxy,
+        upstreams: Upstreams,
         engines: Fleet,
         deadlines: Deadlines,
         access_log: AccessLog,
@@ -100,7 +101,7 @@ class Gate:
         self.connections: set[ClientConnection] = set()
         self._settings = settings
         self._instance = instance
-        self._proxy = proxy
+        self._upstreams = upstreams
         self._engines = engines
         self._access_log = access_log
         self._rules = instance.rules
@@ -225,7 +226,7 @@ class Gate:
         self._forward(connection, head, hop)
 
     def _forward(self, connection: ClientConnection, head: RequestHead, hop: Hop) -> None:
-        forwarding = self._proxy.forward(connection, head, hop)
+        forwarding = Forwarding(self._upstreams, connection, head, hop)
         connection.attach(forwarding)
         forwarding.start()
 

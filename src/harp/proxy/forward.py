@@ -1,42 +1,31 @@
 """Forward one request, and whatever becomes of it, to its target.
 
-`Proxy` keeps the idle connections; a `Forwarding` joins one client exchange with one borrowed connection. When an idle
-connection is at hand the whole exchange runs in callbacks; only making a new connection takes a task.
+A `Forwarding` joins one client exchange with one borrowed connection. When an idle connection is at hand the whole
+exchange runs in callbacks; only making a new connection takes a task.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from typing import Protocol
 
 import structlog
 from msgspec import Struct
 
 from harp.errors import Unreachable
-from harp.net.deadlines import NEVER, Deadlines
-from harp.net.dial import Connected
-from harp.net.ports import Offer, PortTable, ProtocolFactory
+from harp.net.deadlines import NEVER
 from harp.net.targets import Target, TunnelPort
 from harp.proxy.exchange import Downstream
-from harp.proxy.upstream import BODY, HEAD, IDLE, RAW, Upstream
-from harp.settings import Timeouts
+from harp.proxy.probe import FIRST_BYTE, PROBE_LIMIT, Probe
+from harp.proxy.upstream import BODY, HEAD, RAW, Upstream
+from harp.proxy.upstreams import Upstreams
 from harp.wire.chunked import chunk, last_chunk
-from harp.wire.forwarding import response_fields, trailers_to_pass
+from harp.wire.forwarding import declared_length, response_fields, trailers_to_pass, with_prefix
 from harp.wire.http import Fields, RequestHead, ResponseHead
 from harp.wire.websocket import CLOSE_GOING_AWAY, FrameTracker
 
-MAX_IDLE = 128  # idle connections kept per target
 FRESH = 2.0  # seconds: what may not be sent twice goes out on no connection that was idle longer
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"PROPFIND", b"REPORT", b"SEARCH"))
-RETRY_DELAYS = (0.1, 0.4, 1.5)  # seconds: an ExApp that restarts refuses connections for a moment
 RETRY_AFTER = 2  # seconds, told to clients of an ExApp that is away
-
-# frpc up to 0.67 keeps a stream open in silence when it cannot connect to the ExApp (F 5.6). Until a tunnel has
-# carried its first answer, silence is checked with a heartbeat of our own before it is believed.
-FIRST_BYTE = 10.0  # seconds
-PROBE = b"GET /heartbeat HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
-PROBE_LIMIT = 10.0  # seconds
 
 log = structlog.get_logger()
 
@@ -50,109 +39,6 @@ class Hop(Struct, frozen=True):
     location_prefix: bytes = b""  # put before paths in Location that lack it; b"" = leave them alone
 
 
-class Dial(Protocol):
-    """How connections are made: `net.dial.Dialer`."""
-
-    async def dial(self, target: Target, factory: ProtocolFactory) -> Connected:
-        """As `loop.create_connection`. Raises Unreachable."""
-        ...
-
-
-class Proxy:
-    """Idle connections by target, and how to make new ones."""
-
-    def __init__(self, dialer: Dial, ports: PortTable, deadlines: Deadlines, timeouts: Timeouts) -> None:
-        self.deadlines = deadlines
-        self.timeouts = timeouts
-        self._dialer = dialer
-        self._ports = ports
-        self._idle: dict[Target, deque[Upstream]] = {}
-        self._answered: dict[int, Offer] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def forward(self, downstream: Downstream, request: RequestHead, hop: Hop) -> Forwarding:
-        """Join `downstream` to the target; the returned handler is for its connection."""
-        return Forwarding(self, downstream, request, hop)
-
-    async def close(self) -> None:
-        """Drop every idle connection and stop connecting."""
-        for idle in list(self._idle.values()):
-            for connection in list(idle):
-                connection.abandon()
-        self._idle.clear()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def take(self, target: Target, max_idle: float) -> Upstream | None:
-        """The connection used last, if it was idle for at most `max_idle` seconds."""
-        idle = self._idle.get(target)
-        while idle:
-            connection = idle.pop()
-            if connection.state is IDLE and not connection.transport.is_closing():
-                if self.deadlines.now - connection.idle_since <= max_idle:
-                    return connection
-                idle.append(connection)
-                return None
-        return None
-
-    def give_back(self, connection: Upstream) -> None:
-        """Keep an idle connection for the next request to its target."""
-        idle = self._idle.get(connection.target)
-        if idle is None:
-            idle = self._idle[connection.target] = deque()
-        elif len(idle) >= MAX_IDLE:
-            idle.popleft().abandon()
-        now = self.deadlines.now
-        connection.idle_since = now
-        connection.deadline = now + self.timeouts.upstream_idle
-        idle.append(connection)
-
-    def lost(self, connection: Upstream) -> None:
-        """Forget a connection that has ended."""
-        idle = self._idle.get(connection.target)
-        if idle is not None:
-            if connection in idle:
-                idle.remove(connection)
-            if not idle:
-                del self._idle[connection.target]
-
-    async def connect(self, target: Target) -> Upstream:
-        """A new connection. Raises Unreachable; refused ones are tried again for about two seconds."""
-        for delay in RETRY_DELAYS:
-            try:
-                return await self._dial(target)
-            except Unreachable as error:
-                if not isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError)):
-                    raise
-                await asyncio.sleep(delay)
-        return await self._dial(target)
-
-    async def _dial(self, target: Target) -> Upstream:
-        _, connection = await self._dialer.dial(target, lambda: Upstream(self, target))
-        assert isinstance(connection, Upstream)
-        return connection
-
-    def spawn(self, task: asyncio.Task[None]) -> None:
-        """Keep a task alive until it ends by itself or `close` ends it."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def answered(self, target: Target) -> None:
-        """The ExApp behind a tunnel has answered: from now on its silence means that it works."""
-        if isinstance(target, TunnelPort):
-            offer = self._ports.get(target.port)
-            if offer is not None:
-                self._answered[target.port] = offer
-
-    def has_answered(self, target: Target) -> bool:
-        """False for a tunnel session through which nothing has ever come back; true for everything else."""
-        if not isinstance(target, TunnelPort):
-            return True
-        offer = self._ports.get(target.port)
-        return offer is None or self._answered.get(target.port) is offer
-
-
 class Forwarding:
     """One exchange on its way. Handler of the client's side, User of the borrowed connection."""
 
@@ -163,7 +49,6 @@ class Forwarding:
         "_downstream",
         "_ended",
         "_hop",
-        "_proxy",
         "_request",
         "_retried",
         "_sent_body",
@@ -172,10 +57,11 @@ class Forwarding:
         "_task",
         "_tracker",
         "_unproven",
+        "_upstreams",
     )
 
-    def __init__(self, proxy: Proxy, downstream: Downstream, request: RequestHead, hop: Hop) -> None:
-        self._proxy = proxy
+    def __init__(self, upstreams: Upstreams, downstream: Downstream, request: RequestHead, hop: Hop) -> None:
+        self._upstreams = upstreams
         self._downstream = downstream
         self._request = request
         self._hop = hop
@@ -192,8 +78,8 @@ class Forwarding:
 
     def start(self) -> None:
         """Send the request, on an idle connection if there is a good one."""
-        idle = self._proxy.timeouts.upstream_idle if self._request.method in IDEMPOTENT else FRESH
-        connection = self._proxy.take(self._hop.target, idle)
+        idle = self._upstreams.timeouts.upstream_idle if self._request.method in IDEMPOTENT else FRESH
+        connection = self._upstreams.take(self._hop.target, idle)
         if connection is None:
             self._connect()
         else:
@@ -201,11 +87,11 @@ class Forwarding:
 
     def _connect(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._connect_and_send())
-        self._proxy.spawn(self._task)
+        self._upstreams.spawn(self._task)
 
     async def _connect_and_send(self) -> None:
         try:
-            connection = await self._proxy.connect(self._hop.target)
+            connection = await self._upstreams.connect(self._hop.target)
         except Unreachable as error:
             self._unreachable(f"{self._hop.name} cannot be reached: {error}")
         except Exception:
@@ -229,8 +115,8 @@ class Forwarding:
 
     def _send(self, connection: Upstream) -> None:
         self._connection = connection
-        limit = self._proxy.timeouts.response
-        if not connection.reused and not self._proxy.has_answered(self._hop.target):
+        limit = self._upstreams.timeouts.response
+        if not connection.reused and not self._upstreams.has_answered(self._hop.target):
             self._unproven = True
             limit = min(limit, FIRST_BYTE)
         request = self._request
@@ -251,7 +137,7 @@ class Forwarding:
             self._touch(connection)
             return
         self._sent_body = True
-        limit = self._proxy.timeouts.response
+        limit = self._upstreams.timeouts.response
         if connection.state is HEAD:
             connection.send_body(chunk(data) if self._chunked else data, limit)
         else:  # the answer has begun already; it is governed by its own limit
@@ -310,12 +196,12 @@ class Forwarding:
     def on_head(self, head: ResponseHead, length: int | None, data: bytes, end: bool) -> None:
         self._started = True
         if self._unproven:
-            self._proxy.answered(self._hop.target)
+            self._upstreams.answered(self._hop.target)
         fields = response_fields(head)
         if self._hop.location_prefix:
-            fields = _with_prefix(fields, self._hop.location_prefix)
+            fields = with_prefix(fields, self._hop.location_prefix)
         if length is None:
-            fields += _declared_length(head)
+            fields += declared_length(head)
         connection = self._connection
         if end:
             self._ended = True
@@ -349,7 +235,7 @@ class Forwarding:
             self._tracker = FrameTracker()
             self._tracker.feed(data)
         if self._unproven:
-            self._proxy.answered(self._hop.target)
+            self._upstreams.answered(self._hop.target)
         upgrade = head.upgrade or self._request.upgrade
         fields = response_fields(head) + b"connection: upgrade\r\nupgrade: %b\r\n" % upgrade
         self._touch(connection)
@@ -367,14 +253,14 @@ class Forwarding:
         """No byte of an answer within the limit: seconds to go on waiting, None to give up."""
         if not self._unproven:
             return None
-        if self._proxy.has_answered(self._hop.target):
+        if self._upstreams.has_answered(self._hop.target):
             self._unproven = False
-            return self._proxy.timeouts.response
+            return self._upstreams.timeouts.response
         if self._retried:
             return None
         self._retried = True
-        probe = Probe(self._proxy, self._hop.target)
-        self._proxy.spawn(asyncio.get_running_loop().create_task(probe.run()))
+        probe = Probe(self._upstreams, self._hop.target)
+        self._upstreams.spawn(asyncio.get_running_loop().create_task(probe.run()))
         return PROBE_LIMIT
 
     def on_lost(self, reason: str, *, status: int, silent: bool) -> None:
@@ -416,11 +302,11 @@ class Forwarding:
         if self._downstream.blocked:
             connection.deadline = NEVER
             return
-        timeouts = self._proxy.timeouts
+        timeouts = self._upstreams.timeouts
         limit = timeouts.tunnel if connection.state is RAW else timeouts.server
         if self._client_done or self._server_done:
             limit = min(limit, timeouts.half_closed)
-        connection.deadline = self._proxy.deadlines.now + limit
+        connection.deadline = self._upstreams.deadlines.now + limit
 
     def _half_closed(self, connection: Upstream) -> None:
         """One side of an upgraded stream has finished: pass it on, and end when both have."""
@@ -434,61 +320,3 @@ class Forwarding:
         if self._client_done and not isinstance(self._hop.target, TunnelPort):
             connection.transport.write_eof()
         # Behind a tunnel the end is not passed on: frpc would cut the other direction as well (F 5.6).
-
-
-class Probe:
-    """Asks an ExApp behind a tunnel for its heartbeat: any answer at all proves that the tunnel has an end."""
-
-    def __init__(self, proxy: Proxy, target: Target) -> None:
-        self._proxy = proxy
-        self._target = target
-
-    async def run(self) -> None:
-        try:
-            connection = await self._proxy.connect(self._target)
-        except Unreachable:
-            return
-        connection.send(self, PROBE, bodyless=False, complete=True, limit=PROBE_LIMIT)
-
-    def on_head(self, head: ResponseHead, length: int | None, data: bytes, end: bool) -> None:
-        self._proxy.answered(self._target)
-
-    def on_interim(self, head: ResponseHead) -> None: ...
-
-    def on_upgrade(self, head: ResponseHead, data: bytes) -> None: ...
-
-    def on_data(self, data: bytes) -> None: ...
-
-    def on_end(self, trailers: Fields) -> None: ...
-
-    def on_eof(self) -> None: ...
-
-    def on_silence(self) -> float | None:
-        return None
-
-    def on_lost(self, reason: str, *, status: int, silent: bool) -> None: ...
-
-    def on_blocked(self) -> None: ...
-
-    def on_drained(self) -> None: ...
-
-
-def _declared_length(head: ResponseHead) -> bytes:
-    """A response without a body (HEAD, 304) may still say how long the body would be."""
-    return b"content-length: %d\r\n" % head.length if head.length >= 0 and head.status != 204 else b""
-
-
-def _with_prefix(fields: bytes, prefix: bytes) -> bytes:
-    """Put `prefix` before the path of Location and Content-Location when it is a path of this host without it."""
-    lines = fields.split(b"\r\n")
-    for index, line in enumerate(lines):
-        name, _, value = line.partition(b": ")
-        if (
-            name in (b"location", b"content-location")
-            and value.startswith(b"/")
-            and not value.startswith(b"//")
-            and value != prefix
-            and not value.startswith((prefix + b"/", prefix + b"?"))
-        ):
-            lines[index] = name + b": " + prefix + value
-    return b"\r\n".join(lines)

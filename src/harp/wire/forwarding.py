@@ -68,6 +68,27 @@ def _passing(fields: RequestFields, dropped: frozenset[bytes]) -> bytes:
     return b"".join(lines)
 
 
+def declared_length(head: ResponseHead) -> bytes:
+    """A response without a body (HEAD, 304) may still say how long the body would be."""
+    return b"content-length: %d\r\n" % head.length if head.length >= 0 and head.status != 204 else b""
+
+
+def with_prefix(fields: bytes, prefix: bytes) -> bytes:
+    """Put `prefix` before the path of Location and Content-Location when it is a path of this host without it."""
+    lines = fields.split(b"\r\n")
+    for index, line in enumerate(lines):
+        name, _, value = line.partition(b": ")
+        if (
+            name in (b"location", b"content-location")
+            and value.startswith(b"/")
+            and not value.startswith(b"//")
+            and value != prefix
+            and not value.startswith((prefix + b"/", prefix + b"?"))
+        ):
+            lines[index] = name + b": " + prefix + value
+    return b"\r\n".join(lines)
+
+
 def trailers_to_pass(trailers: Fields) -> Fields:
     """The trailer fields that may go on."""
     return [field for field in trailers if field[0].replace(b"_", b"-") not in _NOT_TRAILERS]
