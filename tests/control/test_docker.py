@@ -162,7 +162,7 @@ async def test_only_post_is_taken_and_only_these_verbs(client: Client) -> None:
 # exists
 
 
-async def test_exists(client: Client, deployer: FakeDeployer) -> None:
+async def test_exists_is_200_with_and_without_a_container(client: Client, deployer: FakeDeployer) -> None:
     deployer.result = "img:1"
     assert await post(client, "exists", {"name": "app", "unknown": 1}) == (200, '{"exists":true,"image_ref":"img:1"}')
     deployer.result = None
@@ -310,7 +310,7 @@ async def test_remove_keeps_the_data_unless_told(client: Client, deployer: FakeD
 # image_remove, install_certificates
 
 
-async def test_image_remove(client: Client, deployer: FakeDeployer) -> None:
+async def test_image_remove_is_200_whatever_became_of_it(client: Client, deployer: FakeDeployer) -> None:
     deployer.result = Deleted(False, reason="in_use")
     assert await post(client, "image_remove", {"image_ref": "a:1"}) == (200, '{"deleted":false,"reason":"in_use"}')
     deployer.result = Deleted(True, 7)
@@ -327,7 +327,7 @@ async def test_image_remove(client: Client, deployer: FakeDeployer) -> None:
         ({"system_certs_bundle": "PEM"}, "PEM", True),
     ],
 )
-async def test_install_certificates(
+async def test_install_certificates_is_204(
     client: Client, deployer: FakeDeployer, body: dict[str, object], bundle: str, tunnel: bool
 ) -> None:
     assert await post(client, "install_certificates", {"name": "app", **body}) == (204, "")

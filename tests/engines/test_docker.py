@@ -287,7 +287,7 @@ async def test_an_unhealthy_container_has_not_started_and_its_check_says_why(
     assert str(outcome.reason).startswith("unhealthy: connection refused")
 
 
-@pytest.mark.parametrize("status", ["exited", "dead", "paused"])
+@pytest.mark.parametrize("status", ["exited", "dead", "paused", "removing", "stopping", "stopped"])
 async def test_a_container_that_died_tells_exit_code_memory_and_last_lines(
     engine: DockerEngine, fake: FakeEngine, status: str
 ) -> None:

@@ -17,6 +17,7 @@ from harp.policy.containers import Names
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 POLL = (0.05, 0.1, 0.15, 0.2, 0.4)  # seconds between looks, the last one for good
+OVER = frozenset(("paused", "exited", "dead", "removing", "stopping", "stopped"))  # the last two are podman's
 PODMAN_HEALTH = 2.0  # seconds between health checks that we start ourselves
 
 
@@ -90,7 +91,7 @@ class StartWatch:
             checks = state.health.log if state.health else None
             said = checks[-1].output.strip() if checks else ""
             return await self._failed(container, f"unhealthy: {said[:200]}" if said else "unhealthy")
-        if state.status in ("paused", "exited", "dead"):
+        if state.status in OVER:
             return await self._failed(container, f"non-recoverable state: {state.status}")
         return None
 
