@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -24,7 +25,11 @@ def require(peer: str, *programs: str) -> None:
     missing = [program for program in programs if find(program) is None]
     if not missing:
         return
-    reason = f"{', '.join(missing)} not found: install {peer} (scripts/install-peers, make frp)"
+    do_without(f"{', '.join(missing)} not found: install {peer} (scripts/install-peers, make frp)")
+
+
+def do_without(reason: str) -> NoReturn:
+    """Skip (or fail, see above), because this machine lacks what a test needs."""
     if os.environ.get("HARP_PEERS") == "required":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from harp.errors import SettingsError
 from harp.net import certificates
+from tests.live.peers import require
 from tests.net.openssl_recipe import make_with_openssl, sign_with_openssl
 
 NOW = datetime.now(UTC)
@@ -266,8 +267,7 @@ def test_the_ends_are_known_for_the_status_page(made: Path) -> None:
 
 @pytest.fixture(scope="module")
 def of_openssl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("openssl") is None:
-        pytest.skip("the openssl program is not installed")
+    require("openssl", "openssl")
     directory = tmp_path_factory.mktemp("openssl") / "frp"
     make_with_openssl(directory)
     return directory
