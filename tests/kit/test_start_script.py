@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +16,10 @@ import pytest
 
 from harp.net.targets import Tcp, Unix
 from harp.tunnel import frpc_config
+from tests.live.peers import require
 
 SCRIPT = Path(__file__).parents[2] / "exapp/start.sh"
-SHELLS = [
-    pytest.param(shell, marks=pytest.mark.skipif(shutil.which(shell[0]) is None, reason=f"no {shell[0]} here"))
-    for shell in (["dash"], ["bash", "--posix"], ["busybox", "sh"])
-]
+SHELLS = [["dash"], ["bash", "--posix"], ["busybox", "sh"]]
 # Says that it runs, remembers its configuration, and lasts.
 FRPC = """#!/bin/sh
 cat "$2" >"$TRACE.toml"
@@ -119,6 +116,7 @@ def until(kit: Kit, tunnels: int) -> None:
 
 @pytest.fixture(params=SHELLS, ids=lambda shell: shell[0])
 def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
+    require(request.param[0], request.param[0])
     yield Kit(request.param, tmp_path)
     if os.geteuid() == 0:
         Path("/frpc.toml").unlink(missing_ok=True)  # where the script writes as root

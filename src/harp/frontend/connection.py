@@ -624,8 +624,3 @@ class ClientConnection(asyncio.Protocol):
     def give_up(self) -> None:
         """The time for draining is over."""
         self._abort()
-
-    @property
-    def busy(self) -> bool:
-        """Is an exchange under way?"""
-        return self._phase in (DECIDE, BODY, WAIT, RAW)

@@ -295,11 +295,6 @@ class Gate:
         for connection in list(self.connections):
             connection.drain()
 
-    @property
-    def busy(self) -> int:
-        """Connections with an exchange under way."""
-        return sum(connection.busy for connection in self.connections)
-
     async def close(self) -> None:
         """End every connection now."""
         for connection in list(self.connections):
