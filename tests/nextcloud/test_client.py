@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -384,10 +382,5 @@ async def test_a_record_that_waits_too_long_for_its_turn_is_trouble(nextcloud: F
     await client.close()
 
 
-async def test_a_client_that_was_never_used_closes_without_loading_anything() -> None:
+async def test_a_client_that_was_never_used_closes() -> None:
     await client_of("http://127.0.0.1:1").close()
-
-
-def test_the_http_library_is_not_loaded_before_the_first_call() -> None:
-    program = "import sys, harp.nextcloud.instance; sys.exit('aiohttp' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True)

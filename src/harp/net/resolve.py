@@ -19,23 +19,29 @@ TTL = 30.0  # seconds
 LIMIT = 10.0  # seconds for one look-up
 MAX_NAMES = 4096
 
+Addresses = tuple[str, ...]  # never empty
+
 
 class Resolver:
     """Resolves host names, one look-up per name at a time; IPv4 is preferred, as containers expect (A 2.2 step 13)."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._known: dict[str, tuple[float, str]] = {}
-        self._running: dict[str, asyncio.Future[str]] = {}
+        self._known: dict[str, tuple[float, Addresses]] = {}
+        self._running: dict[str, asyncio.Future[Addresses]] = {}
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="resolve")
 
     async def resolve(self, host: str) -> str:
         """An IP literal for `host`. Raises Unreachable."""
+        return (await self.addresses(host))[0]
+
+    async def addresses(self, host: str) -> Addresses:
+        """IP literals for `host`, the preferred one first. Raises Unreachable, caused by what the system says."""
         known = self._known.get(host)
         if known is not None and known[0] > self._now():
             return known[1]
         if _is_address(host):
-            return host
+            return (host,)
         running = self._running.get(host)
         if running is None:
             running = self._running[host] = asyncio.ensure_future(self._look_up(host))
@@ -52,30 +58,30 @@ class Resolver:
             running.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _look_up(self, host: str) -> str:
+    async def _look_up(self, host: str) -> Addresses:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(LIMIT):
                 found = await loop.run_in_executor(self._threads, _getaddrinfo, host)
-        except TimeoutError:
-            raise Unreachable(f"the name {host} was not resolved within {LIMIT:g} s") from None
+        except TimeoutError as error:
+            raise Unreachable(f"the name {host} was not resolved within {LIMIT:g} s") from error
         except (OSError, UnicodeError) as error:
-            raise Unreachable(f"the name {host} does not resolve: {error}") from None
+            raise Unreachable(f"the name {host} does not resolve: {error}") from error
         if len(self._known) >= MAX_NAMES:
             self._known.clear()
         self._known[host] = (self._now() + TTL, found)
         return found
 
-    def _finished(self, host: str, done: asyncio.Future[str]) -> None:
+    def _finished(self, host: str, done: asyncio.Future[Addresses]) -> None:
         self._running.pop(host, None)
         if not done.cancelled():
             done.exception()  # the waiters got it; without any, nobody needs it
 
 
-def _getaddrinfo(host: str) -> str:
+def _getaddrinfo(host: str) -> Addresses:
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    first = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    return str(first[4][0])
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return tuple(str(entry[4][0]) for entry in found)
 
 
 def _is_address(host: str) -> bool:

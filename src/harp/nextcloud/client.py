@@ -6,21 +6,18 @@ Every call is a GET of our own making: of the client's request nothing travels b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 from urllib.parse import quote
 
 from msgspec import Struct
 
 from harp.errors import PeerError, Unreachable
-from harp.lazy import load_module
+from harp.nextcloud.http import Answer, Getter
 from harp.nextcloud.payloads import read_record, read_visitor
 from harp.policy.decide import Call
 from harp.policy.exapp import ANONYMOUS, Level, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.settings import Nextcloud
-
-if TYPE_CHECKING:
-    from harp.nextcloud.http import Answer, Getter
+from harp.wire.http import Fields
 
 RECORD_SIZE = 1024 * 1024  # bytes of an exapp-meta answer
 VISITOR_SIZE = 64 * 1024  # bytes of a user-info answer
@@ -43,23 +40,21 @@ class NextcloudClient:
     """Asks one Nextcloud. No method raises for what Nextcloud does: trouble is an answer."""
 
     def __init__(self, settings: Nextcloud, shared_key: str, now: Callable[[], float]) -> None:
-        self._settings = settings
-        self._key = shared_key
+        self._timeout = settings.timeout
         self._base = f"{settings.url}/index.php/apps/app_api/harp/"
-        self._opening = asyncio.Lock()
-        self._getter: Getter | None = None
+        self._getter = Getter(settings, shared_key, now)
         self._record_calls = asyncio.Semaphore(RECORD_CALLS)
         self._gate = _Gate(now)
 
     async def record(self, app_id: str) -> RecordFact:
         """What Nextcloud says of an ExApp, by its lower-cased id."""
         try:
-            async with asyncio.timeout(self._settings.timeout):
+            async with asyncio.timeout(self._timeout):
                 await self._record_calls.acquire()
         except TimeoutError:
             return Trouble("Nextcloud is too slow for the number of ExApps that are asked for")
         try:
-            answer = await self._get(f"exapp-meta?appId={quote(app_id, safe='')}", {}, RECORD_SIZE)
+            answer = await self._get(f"exapp-meta?appId={quote(app_id, safe='')}", [], RECORD_SIZE)
         finally:
             self._record_calls.release()
         if isinstance(answer, Trouble):
@@ -80,15 +75,17 @@ class NextcloudClient:
 
     async def visitor(self, app_id: str, call: Call) -> Seen:
         """Who the credentials of `call` belong to."""
-        headers = {"x-forwarded-for": call.address} if call.address else {}
-        if call.credentials.cookie:
-            headers["cookie"] = call.credentials.cookie.decode("utf-8", "replace")
-        if call.credentials.authorization:
-            headers["authorization"] = call.credentials.authorization.decode("utf-8", "replace")
+        credentials = call.credentials
+        told = (
+            (b"x-forwarded-for", call.address.encode()),
+            (b"cookie", credentials.cookie),
+            (b"authorization", credentials.authorization),
+        )
+        headers = [(name, value) for name, value in told if value]
         answer = await self._get(f"user-info?appId={quote(app_id, safe='')}", headers, VISITOR_SIZE)
         if isinstance(answer, Trouble):
             return Seen(answer)
-        nobody = Visitor("", Level.PUBLIC, refused=True) if call.credentials.authorization else ANONYMOUS
+        nobody = Visitor("", Level.PUBLIC, refused=True) if credentials.authorization else ANONYMOUS
         match answer.status:
             case 200:
                 try:
@@ -106,16 +103,14 @@ class NextcloudClient:
 
     async def close(self) -> None:
         """Give up all connections."""
-        if self._getter is not None:
-            await self._getter.close()
+        self._getter.close()
 
-    async def _get(self, target: str, headers: Mapping[str, str], limit: int) -> Answer | Trouble:
-        getter = await self._opened()
+    async def _get(self, target: str, headers: Fields, limit: int) -> Answer | Trouble:
         down = self._gate.enter()
         if down is not None:
             return down
         try:
-            return await getter.get(self._base + target, headers, limit)
+            return await self._getter.get(self._base + target, headers, limit)
         except Unreachable as error:
             down = Trouble(str(error))
             return down
@@ -123,15 +118,6 @@ class NextcloudClient:
             return Trouble(str(error))
         finally:
             self._gate.leave(down)
-
-    async def _opened(self) -> Getter:
-        """The library is loaded at the first use, in a thread: it takes longer than the event loop may stand still."""
-        async with self._opening:
-            if self._getter is None:
-                http = await load_module("harp.nextcloud.http")
-                getter: Getter = http.Getter(self._settings, self._key)
-                self._getter = getter
-            return self._getter
 
 
 class _Gate:

@@ -1,0 +1,250 @@
+"""Connections to Nextcloud against a server that does with each of them what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from harp.errors import PeerError, Unreachable
+from harp.net.resolve import Addresses, Resolver
+from harp.nextcloud.connections import Connection, Connections
+from harp.nextcloud.http import Answer, Getter
+from harp.settings import Nextcloud
+from tests.fakes.clock import Clock
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+REQUEST = b"GET / HTTP/1.1\r\n\r\n"
+
+Serve = Callable[["Peer"], Awaitable[None]]
+
+
+class Peer:
+    """The other end of one connection, and which one it is."""
+
+    def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.number = number
+        self._reader = reader
+        self._writer = writer
+
+    async def request(self) -> None:
+        """Wait for one request."""
+        await self._reader.readuntil(b"\r\n\r\n")
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+
+@asynccontextmanager
+async def serving(serve: Serve) -> AsyncIterator[str]:
+    """The URL of a server that does `serve` with each connection, then closes it."""
+    accepted = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted += 1
+        try:
+            await serve(Peer(accepted, reader, writer))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def getting(url: str, timeout: float = 5.0) -> AsyncIterator[Callable[[], Awaitable[Answer]]]:
+    """What makes one call to `url`."""
+    settings = Nextcloud(url=url, session_lifetime=3, record_lifetime=60, connect_timeout=2, timeout=timeout)
+    getter = Getter(settings, "the key", Clock())
+    try:
+        yield lambda: getter.get(f"{url}/x", [], 100)
+    finally:
+        getter.close()
+
+
+async def numbered(peer: Peer) -> None:
+    """Answer each request with the number of its connection."""
+    while True:
+        await peer.request()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % peer.number)
+
+
+async def once(peer: Peer) -> None:
+    """Answer one request, and close at the next without a word."""
+    await peer.request()
+    peer.send(OK)
+    await peer.request()
+
+
+async def bodies(get: Callable[[], Awaitable[Answer]], calls: int) -> list[bytes]:
+    return [(await get()).body for _ in range(calls)]
+
+
+async def test_calls_one_after_the_other_take_one_connection() -> None:
+    async with serving(numbered) as url, getting(url) as get:
+        assert await bodies(get, 3) == [b"1", b"1", b"1"]
+
+
+async def test_calls_at_once_take_one_connection_each() -> None:
+    async with serving(numbered) as url, getting(url) as get:
+        answers = await asyncio.gather(get(), get(), get())
+        assert {answer.body for answer in answers} == {b"1", b"2", b"3"}
+
+
+async def test_a_call_over_a_kept_connection_that_has_ended_goes_out_again() -> None:
+    async with serving(once) as url, getting(url) as get:
+        assert await bodies(get, 3) == [b"ok", b"ok", b"ok"]
+
+
+async def test_a_call_over_a_new_connection_does_not_go_out_again() -> None:
+    asked = 0
+
+    async def serve(peer: Peer) -> None:
+        nonlocal asked
+        await peer.request()
+        asked += 1
+
+    async with serving(serve) as url, getting(url) as get:
+        with pytest.raises(PeerError, match="closed without an answer"):
+            await get()
+    assert asked == 1
+
+
+async def test_a_call_that_was_answered_in_part_does_not_go_out_again() -> None:
+    async def serve(peer: Peer) -> None:
+        await once(peer)
+        peer.send(OK[:-1])
+
+    async with serving(serve) as url, getting(url) as get:
+        assert await bodies(get, 1) == [b"ok"]
+        with pytest.raises(PeerError, match="before the answer was complete"):
+            await get()
+
+
+async def test_what_comes_without_a_question_is_not_taken_for_the_next_answer() -> None:
+    more = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.request()
+        peer.send(OK)
+        if peer.number == 1:
+            await more.wait()
+            peer.send(OK.replace(b"ok", b"no"))
+        await peer.request()
+
+    async with serving(serve) as url, getting(url) as get:
+        assert await bodies(get, 1) == [b"ok"]
+        more.set()
+        await asyncio.sleep(0.01)
+        assert await bodies(get, 1) == [b"ok"]
+
+
+async def test_an_answer_that_comes_drop_by_drop_does_not_outlive_the_limit() -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.request()
+        while True:
+            peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await asyncio.sleep(0.01)
+
+    async with serving(serve) as url, getting(url, timeout=0.05) as get:
+        with pytest.raises(PeerError, match=r"^Nextcloud has not answered within 0\.05 s$"):
+            await get()
+
+
+async def test_a_body_may_last_until_the_connection_closes() -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.request()
+        peer.send(b"HTTP/1.0 200 OK\r\n\r\nall")
+        await asyncio.sleep(0)
+        peer.send(b" of it")
+
+    async with serving(serve) as url, getting(url) as get:
+        assert await bodies(get, 2) == [b"all of it", b"all of it"]
+
+
+async def test_a_compressed_answer_is_told() -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.request()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b")
+
+    async with serving(serve) as url, getting(url) as get:
+        with pytest.raises(PeerError, match="Nextcloud's answer is compressed"):
+            await get()
+
+
+# Below the calls
+
+
+class Names(Resolver):
+    """Answers with the addresses that the test gives."""
+
+    def __init__(self, *addresses: str) -> None:
+        super().__init__(Clock())
+        self._addresses = addresses
+        self.forgotten: list[str] = []
+
+    async def addresses(self, host: str) -> Addresses:
+        return self._addresses
+
+    def forget(self, host: str) -> None:
+        self.forgotten.append(host)
+
+
+async def connected(url: str, *addresses: str, idle: float = 1.0) -> tuple[Connections, Connection]:
+    connections = Connections(url.replace("127.0.0.1", "cloud.example.com"), Names(*addresses), 1.0, idle)
+    return connections, await connections.connect()
+
+
+async def test_an_address_that_refuses_is_passed_over() -> None:
+    async with serving(numbered) as url:
+        _, connection = await connected(url, "127.0.0.2", "127.0.0.1")
+        assert (await connection.ask(REQUEST, 10)).body == b"1"
+        connection.abandon()
+
+
+async def test_a_name_none_of_whose_addresses_answers_is_looked_up_again() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        names = Names("127.0.0.2", "127.0.0.1")
+        connections = Connections(f"http://cloud.example.com:{closed.getsockname()[1]}", names, 1.0)
+        with pytest.raises(ConnectionRefusedError):
+            await connections.connect()
+    assert names.forgotten == ["cloud.example.com"]
+
+
+async def test_a_connection_is_not_kept_for_long() -> None:
+    async with serving(numbered) as url:
+        connections, connection = await connected(url, "127.0.0.1", idle=0.01)
+        connections.keep(connection)
+        assert connections.take() is connection
+        connections.keep(connection)
+        async with asyncio.timeout(5):
+            while not connection.transport.is_closing():
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        assert connections.take() is None
+
+
+async def test_closing_ends_what_is_kept() -> None:
+    async with serving(numbered) as url:
+        connections, connection = await connected(url, "127.0.0.1")
+        connections.keep(connection)
+        connections.close()
+        assert connection.transport.is_closing()
+
+
+async def test_a_name_that_does_not_resolve_is_unreachable_and_stays_unnamed() -> None:
+    async with getting("http://exapp..example") as get:
+        with pytest.raises(Unreachable) as raised:
+            await get()
+    assert str(raised.value).startswith("Nextcloud cannot be reached: ")
+    assert "example" not in str(raised.value)
