@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from aiohttp import web
-
+from harp.frontend.admin import AdminGate
+from harp.frontend.connection import ClientConnection
 from harp.health import problem_of
-from harp.settings import Settings, load
-from harp.status.admin import application
+from harp.net.deadlines import Deadlines
+from harp.net.listen import listen
+from harp.settings import Address, Settings, load
 from harp.status.conditions import Condition
 from harp.status.engines import EngineLine
+from harp.status.pages import Pages
 
 
 class Fine:
@@ -54,9 +56,8 @@ async def listeners(directory: Path) -> AsyncIterator[dict[str, str]]:
     path = directory / "admin.sock"
     servers = [await asyncio.start_server(accept, "127.0.0.1", 0) for _ in range(2)]
     http, frp = (server.sockets[0].getsockname()[1] for server in servers)
-    runner = web.AppRunner(application(Fine()))
-    await runner.setup()
-    await web.UnixSite(runner, str(path)).start()
+    gate = AdminGate(settings(directory), Pages(Fine()), Deadlines())
+    servers += await listen((Address("", 0, str(path)),), lambda: ClientConnection(gate, secure=False))
     try:
         yield {
             "HP_EXAPPS_ADDRESS": f"0.0.0.0:{http}",
@@ -65,7 +66,8 @@ async def listeners(directory: Path) -> AsyncIterator[dict[str, str]]:
             "HP_EXAPPS_HTTPS_ADDRESS": f"127.0.0.1:{free_port()}",
         }
     finally:
-        await runner.cleanup()
+        gate.close()
+        gate.deadlines.close()
         for server in servers:
             server.close()
             await server.wait_closed()

@@ -6,7 +6,6 @@ import asyncio
 import os
 import resource
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import Coroutine
@@ -21,6 +20,7 @@ import structlog
 from harp.engines.inventory import LOCAL, Engines
 from harp.errors import HarpError
 from harp.frontend.access import AccessLog
+from harp.frontend.admin import AdminGate
 from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import CONTROL, Gate
 from harp.lazy import load_module
@@ -29,7 +29,7 @@ from harp.loops import event_loop
 from harp.net import certificates
 from harp.net.deadlines import Deadlines
 from harp.net.dial import Dialer
-from harp.net.listen import BACKLOG, bound_socket, https_context, listen, load_certificate, ports_of, serve
+from harp.net.listen import https_context, listen, load_certificate, ports_of
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
 from harp.nextcloud.instance import Instance
@@ -38,6 +38,7 @@ from harp.proxy.upstreams import Upstreams
 from harp.settings import Settings, load
 from harp.status.conditions import Condition
 from harp.status.engines import EngineLine, EngineTunnel, inventory
+from harp.status.pages import Pages
 from harp.tunnel.server import TunnelServer
 from harp.tunnel.vetting import Vetting
 from harp.wire.frp import WRONG_TOKEN
@@ -92,11 +93,12 @@ class Harp:
         access_log = AccessLog(enabled=settings.logs.level in ("debug", "info"), json=settings.logs.format == "json")
         self.gate = Gate(settings, self.instance, self.upstreams, self.engines, self.deadlines, access_log)
         self.gate.limit_connections(_connections_allowed(settings.limits.connections))
+        self._admin = AdminGate(settings, Pages(Facts(self)), self.deadlines)
         self.tunnel = self._tunnel_server(tunnel_tls)
         try:
             await self.tunnel.start()
             await self._start_frontends()
-            self._bind_admin()
+            await self._start_admin()
         except BaseException:
             await self.stop(drain=0)
             raise
@@ -121,6 +123,7 @@ class Harp:
         await self.upstreams.close()
         for server in self._admin_servers:
             server.close()
+        self._admin.close()
         for runner in self._runners:
             await runner.cleanup()
         await self.engines.close()
@@ -177,14 +180,6 @@ class Harp:
         self._certificates_made = bool(self._ensure_certificates().made)
         return certificates.server_context(self._frp_directory)
 
-    def _bind_admin(self) -> None:
-        """Take the addresses of the admin listener now, serve them when its libraries are loaded."""
-        sockets = [bound_socket(address) for address in self.settings.listen.admin]
-        for sock in sockets:
-            sock.listen(BACKLOG)
-        self.admin_ports = [sock.getsockname()[1] for sock in sockets if sock.family != socket.AF_UNIX]
-        self._spawn(self._start_admin(sockets))
-
     async def _start_frontends(self) -> None:
         gate = self.gate
         servers = await listen(self.settings.listen.http, lambda: ClientConnection(gate, secure=False))
@@ -196,6 +191,11 @@ class Harp:
             servers = await listen(self.settings.listen.https, lambda: ClientConnection(gate, secure=True), self._https)
             self._servers += servers
             self.https_ports = ports_of(servers)
+
+    async def _start_admin(self) -> None:
+        admin = self._admin
+        self._admin_servers = await listen(self.settings.listen.admin, lambda: ClientConnection(admin, secure=False))
+        self.admin_ports = ports_of(self._admin_servers)
 
     def _authenticate_tunnel(self, address: str, token: str) -> str | None:
         """As `_authenticate`, for the FRP server of our own: it asks about claims, so ExApps' own keys will do."""
@@ -221,13 +221,6 @@ class Harp:
                     api.application(self.instance, self.settings, self._authenticate, self.engines)
                 )
             return self._control
-
-    async def _start_admin(self, sockets: list[socket.socket]) -> None:
-        """Serve the admin listener; its sockets are bound already and keep early callers waiting."""
-        admin = await load_module("harp.status.admin")
-        factory = await self._serve(admin.application(Facts(self)))
-        for sock in sockets:
-            self._admin_servers.append(await serve(sock, factory))
 
     async def _serve(self, application: web.Application) -> ProtocolFactory:
         from aiohttp import web  # noqa: PLC0415 - costs a fifth of a second

@@ -1,4 +1,4 @@
-"""The admin listener: is the process alive, and should it get requests?
+"""The pages of the admin listener: is the process alive, and should it get requests?
 
 Nothing here needs a key, so nothing here tells a secret.
 """
@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
-from aiohttp import web
 
 from harp.status.conditions import Condition
 from harp.status.engines import EngineLine
@@ -35,15 +34,11 @@ class Facts(Protocol):
         ...
 
 
-def application(facts: Facts) -> web.Application:
-    """The pages of the admin listener."""
-    pages = Pages(facts)
-    app = web.Application()
-    app.router.add_get("/heartbeat", pages.heartbeat)
-    app.router.add_get("/healthz", pages.healthz)
-    app.router.add_get("/readyz", pages.readyz)
-    app.router.add_get("/engines", pages.engines)
-    return app
+class Page(msgspec.Struct, frozen=True):
+    """A page as it is now; `body` is JSON."""
+
+    status: int
+    body: bytes
 
 
 class Pages:
@@ -51,18 +46,34 @@ class Pages:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
+        self._pages = {
+            b"/heartbeat": self.heartbeat,
+            b"/healthz": self.healthz,
+            b"/readyz": self.readyz,
+            b"/engines": self.engines,
+        }
 
-    async def heartbeat(self, request: web.Request) -> web.Response:
+    @property
+    def paths(self) -> Sequence[bytes]:
+        """Where there are pages."""
+        return list(self._pages)
+
+    def at(self, path: bytes) -> Page | None:
+        """The page at a path, without its query; None when there is none."""
+        page = self._pages.get(path)
+        return None if page is None else page()
+
+    def heartbeat(self) -> Page:
         """The event loop turns; nothing else is looked at (A 7.4)."""
-        return web.json_response({"status": "ok"})
+        return Page(200, b'{"status":"ok"}')
 
-    async def healthz(self, request: web.Request) -> web.Response:
+    def healthz(self) -> Page:
         """Alive: restart us when this fails. A process that drains has closed its listeners on purpose."""
         listeners = self._facts.listeners()
         healthy = self._facts.draining() or all(condition.ok for condition in listeners.values())
-        return _answer("ok" if healthy else "failing", listeners, healthy)
+        return _page("ok" if healthy else "failing", listeners, healthy)
 
-    async def readyz(self, request: web.Request) -> web.Response:
+    def readyz(self) -> Page:
         """Ready: send us requests. A Nextcloud that cannot be reached is shown, but does not make us unready.
 
         Without it PUBLIC routes, signed calls and cached sessions still work, and it is often Nextcloud that waits
@@ -76,18 +87,12 @@ class Pages:
         }
         conditions = {**required, "nextcloud": nextcloud or Condition(False, "not asked yet")}
         ready = nextcloud is not None and all(condition.ok for condition in required.values())
-        return _answer("ready" if ready else "not ready", conditions, ready)
+        return _page("ready" if ready else "not ready", conditions, ready)
 
-    async def engines(self, request: web.Request) -> web.Response:
+    def engines(self) -> Page:
         """The inventory of engines."""
-        body = msgspec.json.encode(self._facts.engines())
-        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+        return Page(200, msgspec.json.encode(self._facts.engines()))
 
 
-def _answer(status: str, conditions: Mapping[str, Condition], ok: bool) -> web.Response:
-    described = {name: {"ok": condition.ok, "detail": condition.detail} for name, condition in conditions.items()}
-    return web.json_response(
-        {"status": status, "conditions": described},
-        status=200 if ok else 503,
-        headers={"Cache-Control": "no-store"},
-    )
+def _page(status: str, conditions: Mapping[str, Condition], ok: bool) -> Page:
+    return Page(200 if ok else 503, msgspec.json.encode({"status": status, "conditions": conditions}))

@@ -1,0 +1,75 @@
+"""The admin listener: answers with the pages of `status`, at once and without a key."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import structlog
+
+from harp.frontend.connection import ClientConnection
+from harp.net.deadlines import Deadlines
+from harp.settings import Settings
+from harp.status.pages import Page, Pages
+from harp.wire.http import RequestHead, RequestReader
+
+CONNECTIONS = 64  # at once
+
+log = structlog.get_logger()
+
+
+class AdminGate:
+    """The gate of the admin listener's connections. While HaRP drains it goes on answering, to say so."""
+
+    draining = False
+
+    def __init__(self, settings: Settings, pages: Pages, deadlines: Deadlines) -> None:
+        self.deadlines = deadlines
+        self.limits = settings.limits
+        self.timeouts = settings.timeouts
+        self.reader = RequestReader(settings.limits.headers)
+        self._pages = pages
+        self._connections: set[ClientConnection] = set()
+
+    def handle(self, connection: ClientConnection, head: RequestHead) -> None:
+        try:
+            page = self._pages.at(head.path)
+        except Exception:
+            log.exception("admin page failed")
+            connection.refuse(500, "HaRP failed at this page; its log says why")
+            return
+        if page is None:
+            known = ", ".join(path.decode() for path in self._pages.paths)
+            connection.refuse(404, f"the admin listener has {known}")
+        elif head.method not in (b"GET", b"HEAD"):
+            _send(connection, head, Page(405, b'{"status":"only GET and HEAD are served"}'), b"allow: GET, HEAD\r\n")
+        else:
+            _send(connection, head, page)
+
+    def request_id(self, connection: ClientConnection) -> bytes:
+        """None: the access log says nothing of these requests."""
+        return b"-"
+
+    def finished(self, connection: ClientConnection, note: str = "") -> None:
+        pass
+
+    def opened(self, connection: ClientConnection) -> str | None:
+        self._connections.add(connection)
+        if len(self._connections) > CONNECTIONS:
+            return f"all {CONNECTIONS} connections of the admin listener are in use"
+        return None
+
+    def closed(self, connection: ClientConnection) -> None:
+        self._connections.discard(connection)
+
+    def close(self) -> None:
+        """End every connection now."""
+        for connection in list(self._connections):
+            connection.give_up()
+
+
+def _send(connection: ClientConnection, head: RequestHead, page: Page, fields: bytes = b"") -> None:
+    phrase = HTTPStatus(page.status).phrase.encode()
+    kind = b"content-type: application/json\r\ncache-control: no-store\r\n"
+    start = b"HTTP/1.1 %d %b\r\n%b%bcontent-length: %d\r\n" % (page.status, phrase, kind, fields, len(page.body))
+    body = b"" if head.method == b"HEAD" else page.body
+    connection.send_head(page.status, start, len(page.body), body, True)
