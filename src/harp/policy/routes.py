@@ -12,13 +12,15 @@ from __future__ import annotations
 from enum import IntEnum
 from functools import cache
 from types import ModuleType
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-import regex
 from msgspec import Struct
 
 from harp.policy.bans import Denial, Offence
 from harp.policy.paths import CACHED_PATH, Spot
+
+if TYPE_CHECKING:
+    import regex
 
 PATTERN_SIZE = 1024  # bytes
 ROUTES = 1000  # per ExApp
@@ -128,6 +130,12 @@ def _compile(url: str) -> _Pattern:
             return cast(_Pattern, re2.compile(source, re2.IGNORECASE))
         except re2.error:
             pass  # RE2 does not know it; perhaps `regex` does
+    return _guarded(source)
+
+
+def _guarded(source: bytes) -> _Guarded:
+    import regex  # noqa: PLC0415 - 1.5 MB that few routes need
+
     try:
         return _Guarded(regex.compile(source, regex.IGNORECASE))
     except (regex.error, RecursionError, OverflowError) as error:
