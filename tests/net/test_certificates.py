@@ -5,12 +5,19 @@ from __future__ import annotations
 import shutil
 import ssl
 import stat
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from harp.errors import SettingsError
 from harp.net import certificates
@@ -135,6 +142,26 @@ def test_a_complete_directory_is_left_alone(made: Path) -> None:
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in made.iterdir()}
     assert certificates.ensure(made, 5000, NOW + 100 * DAY) == certificates.Report((), ())
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in made.iterdir()} == before
+
+
+def test_a_complete_directory_is_found_to_be_in_order_without_the_library_that_makes_certificates(made: Path) -> None:
+    program = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from harp.net.certificates import Report, ensure
+assert ensure(Path(sys.argv[1]), 5000, datetime.now(UTC)) == Report((), ())
+sys.exit("cryptography" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program, made], check=True)
+
+
+def test_a_key_with_a_pass_phrase_is_told_and_nobody_is_asked_for_it(made: Path) -> None:
+    key = load_pem_private_key((made / "server.key").read_bytes(), None)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    (made / "server.key").write_bytes(pem)
+    with pytest.raises(SettingsError, match=r"server\.key cannot be read: "):
+        certificates.ensure(made, 5000, NOW)
 
 
 def test_leaves_are_renewed_thirty_days_before_they_end_with_the_same_keys_and_ca(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ to remote engines, so whatever exists is used as it is; what is missing is made,
 and every key stay, therefore copies elsewhere keep working until their own date.
 
 Keys are made and files are read and written here: call `ensure`, `server_context` and `expiry` off the event loop.
-`cryptography` is imported by the functions that need it, so this module costs nothing in plain mode.
+`cryptography` is imported by the functions that need it: nobody does while everything is in order.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from harp.errors import SettingsError
+from harp.net.rehearsal import load_pair, rehearse
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
@@ -87,6 +88,8 @@ def ensure(directory: Path, validity_days: int, now: datetime) -> Report:
     a crash leaves a directory that the next call completes. Raises SettingsError with every reason why the server
     cannot run with this directory.
     """
+    if _in_order(directory, now):
+        return Report((), ())
     work = _Directory(directory, timedelta(days=validity_days), now)
     try:
         work.complete()
@@ -109,11 +112,10 @@ def server_context(directory: Path) -> ssl.SSLContext:
         context.load_verify_locations(directory / "ca.crt")
     except OSError as error:  # ssl.SSLError is one
         raise SettingsError([f"{directory / 'ca.crt'}: {_words(error)}"]) from error
-    certificate = directory / "server.crt"
     try:
-        context.load_cert_chain(certificate, directory / "server.key")
+        load_pair(context, directory, "server")
     except OSError as error:
-        raise SettingsError([f"{certificate} and server.key: {_words(error)}"]) from error
+        raise SettingsError([f"{directory / 'server.crt'} and server.key: {_words(error)}"]) from error
     return context
 
 
@@ -143,6 +145,21 @@ def expiry(directory: Path) -> Expiry:
             return None
 
     return Expiry(ca=end("ca.crt"), server=end("server.crt"), client=end("client.crt"))
+
+
+def _in_order(directory: Path, now: datetime) -> bool:
+    """Is everything there, fits together and lasts? What is not in order is for `_Directory` to find out and tell."""
+    try:
+        if (directory / "ca.key").exists():
+            load_pair(_bare_context(), directory, "ca")
+        lifetimes = rehearse(server_context(directory), directory, SERVER_NAME)
+    except (OSError, SettingsError):
+        return False
+    return not any(_ends_soon(life.begin, life.end, now) for life in lifetimes)
+
+
+def _ends_soon(begin: datetime, end: datetime, now: datetime) -> bool:
+    return end - now < min(RENEW_BEFORE, (end - begin) / 3)
 
 
 class _Directory:
@@ -260,8 +277,7 @@ class _Directory:
         return min((self._now + self._validity).replace(microsecond=0), signer.certificate.not_valid_after_utc)
 
     def _ends_soon(self, certificate: Certificate) -> bool:
-        life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-        return certificate.not_valid_after_utc - self._now < min(RENEW_BEFORE, life / 3)
+        return _ends_soon(certificate.not_valid_before_utc, certificate.not_valid_after_utc, self._now)
 
     def _certificate(self, name: str) -> Certificate | None:
         """The first certificate of a file; None when it is missing, or cannot be read, which is noted."""

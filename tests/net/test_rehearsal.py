@@ -1,0 +1,56 @@
+"""What the handshake in memory finds wrong; that it finds nothing wrong where nothing is, the certificates' tests show."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from harp.net import certificates
+from harp.net.rehearsal import Lifetime, rehearse
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    certificates.ensure(tmp_path / "frp", 100, NOW)
+    return tmp_path / "frp"
+
+
+def rehearsed(directory: Path, name: str = certificates.SERVER_NAME) -> list[Lifetime]:
+    return rehearse(certificates.server_context(directory), directory, name)
+
+
+def test_the_lifetimes_of_ca_server_and_client_are_told(made: Path) -> None:
+    life = Lifetime(NOW - certificates.BACKDATE, NOW + timedelta(days=100))
+    assert rehearsed(made) == [life, life, life]
+
+
+def test_a_server_of_another_name_is_refused(made: Path) -> None:
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        rehearsed(made, "another.nc")
+
+
+@pytest.mark.parametrize("stem", ["client", "server"])
+def test_a_pair_of_another_ca_is_refused(made: Path, tmp_path: Path, stem: str) -> None:
+    certificates.ensure(tmp_path / "other", 100, NOW)
+    for suffix in ("crt", "key"):
+        (tmp_path / "other" / f"{stem}.{suffix}").replace(made / f"{stem}.{suffix}")
+    with pytest.raises(ssl.SSLError):
+        rehearsed(made)
+
+
+@pytest.mark.parametrize("name", ["client.crt", "client.key"])
+def test_a_missing_file_is_an_error(made: Path, name: str) -> None:
+    (made / name).unlink()
+    with pytest.raises(FileNotFoundError):
+        rehearsed(made)
+
+
+def test_a_certificate_that_has_ended_is_refused(tmp_path: Path) -> None:
+    certificates.ensure(tmp_path, 1, NOW - timedelta(days=2))
+    with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
+        rehearsed(tmp_path)
