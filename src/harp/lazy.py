@@ -11,13 +11,15 @@ from threading import Lock
 from types import ModuleType
 
 _ONE_AT_A_TIME = Lock()
+_LOADED: dict[str, ModuleType] = {}
 
 
 async def load_module(name: str) -> ModuleType:
     """The module of that name."""
-    return await asyncio.to_thread(_load, name)
+    return _LOADED.get(name) or await asyncio.to_thread(_load, name)
 
 
 def _load(name: str) -> ModuleType:
     with _ONE_AT_A_TIME:
-        return import_module(name)
+        module = _LOADED[name] = import_module(name)
+    return module

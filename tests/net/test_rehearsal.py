@@ -1,4 +1,4 @@
-"""What the handshake in memory finds wrong; that it finds nothing wrong where nothing is, the certificates' tests show."""
+"""What the handshake in memory finds wrong; the tests of the certificates show that it passes what is right."""
 
 from __future__ import annotations
 

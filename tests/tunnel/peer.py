@@ -11,13 +11,10 @@ from harp.tunnel.mux import MuxSession
 from harp.tunnel.server import TunnelServer
 from harp.wire import frp
 from harp.wire.frp import Login, LoginResp, Message, MessageReader, NewProxy, NewProxyResp, NewWorkConn, ReqWorkConn
+from harp.wire.frp_ciphers import CfbDecryptor, CfbEncryptor, GcmDecryptor, GcmEncryptor
 from harp.wire.frp_crypto import (
-    CfbDecryptor,
-    CfbEncryptor,
     Decryptor,
     Encryptor,
-    GcmDecryptor,
-    GcmEncryptor,
     control_key,
     control_keys,
     privilege_key,

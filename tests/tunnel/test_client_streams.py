@@ -10,7 +10,7 @@ from harp.net.targets import Tcp, Unix
 from harp.tunnel.client_streams import Control, Service, Work, clean
 from harp.tunnel.frpc_config import ClientConfig, ClientProxy
 from harp.tunnel.mux import MuxSession
-from harp.wire import frp, frp_crypto
+from harp.wire import frp, frp_ciphers, frp_crypto
 from harp.wire.frp import MessageReader
 from tests.tunnel.conftest import Clock
 from tests.tunnel.memory import Recorder, memory_pair
@@ -60,8 +60,8 @@ class Server:
         await self.messages()
         await self.say(frp.LoginResp("0.61.1", RUN_ID))
         key = frp_crypto.control_key(self.token)
-        self.encryptor = frp_crypto.CfbEncryptor(key, bytes(16))
-        self.decryptor = frp_crypto.CfbDecryptor(key)
+        self.encryptor = frp_ciphers.CfbEncryptor(key, bytes(16))
+        self.decryptor = frp_ciphers.CfbDecryptor(key)
 
 
 def control(clock: Clock, config: ClientConfig = CONFIG, run_id: str = "") -> Control:
@@ -90,7 +90,7 @@ async def test_what_comes_right_behind_the_answer_to_the_login_is_encrypted_alre
     requests: list[None] = []
     client = Control(CONFIG, clock.deadlines, "", asyncio.Event(), lambda: requests.append(None))
     server = Server(client)
-    request = frp_crypto.CfbEncryptor(frp_crypto.control_key(""), bytes(16)).encrypt(frp.encode(frp.ReqWorkConn(), 1))
+    request = frp_ciphers.CfbEncryptor(frp_crypto.control_key(""), bytes(16)).encrypt(frp.encode(frp.ReqWorkConn(), 1))
     server.wire.transport.write(frp.encode(frp.LoginResp("0.61.1", RUN_ID), 1) + request)
     await settle()
     assert len(requests) == 1
@@ -246,8 +246,8 @@ async def test_version_2_says_hello_and_derives_its_keys_from_both_hellos(clock:
     server.wire.transport.write(frp.frame(frp.FrameType.SERVER_HELLO, answer))
     await server.say(frp.LoginResp("0.70.1", RUN_ID))
     from_client, to_client = frp_crypto.control_keys("", frp_crypto.transcript(hello.payload, answer))
-    server.encryptor = frp_crypto.GcmEncryptor(to_client, bytes(12))
-    server.decryptor = frp_crypto.GcmDecryptor(from_client)
+    server.encryptor = frp_ciphers.GcmEncryptor(to_client, bytes(12))
+    server.decryptor = frp_ciphers.GcmDecryptor(from_client)
     assert await server.messages() == [frp.NewProxy(proxy_name="my_app", proxy_type="tcp", remote_port=23001)]
     await server.say(frp.Pong(error="bye"))
     assert await client.ended == "bye"

@@ -18,7 +18,7 @@ from harp.errors import PeerError
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.targets import Tcp, Unix
 from harp.tunnel.frpc_config import ClientConfig, ClientProxy
-from harp.wire import frp, frp_crypto
+from harp.wire import frp, frp_ciphers, frp_crypto
 from harp.wire.frp import MessageReader
 
 FRP_VERSION = "0.61.1"  # the release whose behaviour this client has, for the server's log
@@ -204,12 +204,12 @@ class Control(asyncio.Protocol):
         token = self._config.token
         if self._config.wire == 1:
             key = frp_crypto.control_key(token)
-            self._encryptor = frp_crypto.CfbEncryptor(key, os.urandom(frp_crypto.IV_SIZE))
-            self._decryptor = frp_crypto.CfbDecryptor(key)
+            self._encryptor = frp_ciphers.CfbEncryptor(key, os.urandom(frp_ciphers.IV_SIZE))
+            self._decryptor = frp_ciphers.CfbDecryptor(key)
         else:
             ours, theirs = frp_crypto.control_keys(token, frp_crypto.transcript(*self._hellos))
-            self._encryptor = frp_crypto.GcmEncryptor(ours, os.urandom(frp_crypto.NONCE_SIZE))
-            self._decryptor = frp_crypto.GcmDecryptor(theirs)
+            self._encryptor = frp_ciphers.GcmEncryptor(ours, os.urandom(frp_ciphers.NONCE_SIZE))
+            self._decryptor = frp_ciphers.GcmDecryptor(theirs)
         self._reader.feed(self._decryptor.decrypt(self._reader.rest()))
 
     def _claim(self) -> None:

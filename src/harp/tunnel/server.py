@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from harp.lazy import load_module
 from harp.net.deadlines import Deadlines
 from harp.net.listen import ListenError, bound_socket
 from harp.net.ports import PortTable
@@ -34,19 +35,9 @@ from harp.wire.frp import (
     frame,
     server_hello,
 )
-from harp.wire.frp_crypto import (
-    IV_SIZE,
-    NONCE_SIZE,
-    CfbDecryptor,
-    CfbEncryptor,
-    GcmDecryptor,
-    GcmEncryptor,
-    control_key,
-    control_keys,
-    privilege_key,
-    transcript,
-)
+from harp.wire.frp_crypto import control_key, control_keys, privilege_key, transcript
 
+CIPHERS = "harp.wire.frp_ciphers"
 FRP_TOKEN = ""  # HaRP clients have none: the shared key travels in `metas`
 COMPATIBLE = "0.61.1"  # the frps version that clients are told
 BACKLOG = 1024
@@ -190,6 +181,7 @@ class TunnelServer:
         handed_over = connected = False
         try:
             tls = await self._sniff(sock)
+            await load_module(CIPHERS)  # a login will need them
             handed_over = True  # from here on the loop closes the socket
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: guest,
@@ -331,12 +323,15 @@ class TunnelServer:
 
 
 def _channel(opening: Opening) -> Channel:
+    from harp.wire import frp_ciphers as ciphers  # noqa: PLC0415 - loaded for the first guest
+
     if opening.hellos is None:
         key = control_key(FRP_TOKEN)
-        return Channel(opening.transport, 1, CfbEncryptor(key, os.urandom(IV_SIZE)), CfbDecryptor(key))
+        encryptor = ciphers.CfbEncryptor(key, os.urandom(ciphers.IV_SIZE))
+        return Channel(opening.transport, 1, encryptor, ciphers.CfbDecryptor(key))
     from_client, to_client = control_keys(FRP_TOKEN, transcript(*opening.hellos))
-    encryptor = GcmEncryptor(to_client, os.urandom(NONCE_SIZE))
-    return Channel(opening.transport, 2, encryptor, GcmDecryptor(from_client))
+    records = ciphers.GcmEncryptor(to_client, os.urandom(ciphers.NONCE_SIZE))
+    return Channel(opening.transport, 2, records, ciphers.GcmDecryptor(from_client))
 
 
 class _NotWelcome(Exception):
