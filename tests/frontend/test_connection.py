@@ -15,6 +15,7 @@ from tests.fakes.transport import MemoryTransport
 
 SETTINGS = load({"HP_SHARED_KEY": "key", "NC_INSTANCE_URL": "http://cloud", "HP_MAX_HEADERS": "16"})
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n"
 OLD_GET = b"GET /a HTTP/1.0\r\n\r\n"
 
 
@@ -109,13 +110,14 @@ class World:
         return self.gate.handlers[-1]
 
     def respond(self, body: bytes = b"ok", length: int | None = 2, fields: bytes = b"", *, end: bool = True) -> bytes:
-        self.connection.send_head(200, b"OK", fields, length, body, end)
+        declared = b"content-length: %d\r\n" % length if length is not None and length >= 0 else b""
+        self.connection.send_head(200, b"HTTP/1.1 200 OK\r\n" + fields + declared, length, body, end)
         return self.wire.take()
 
 
 def respond_ok(connection: ClientConnection, head: RequestHead) -> None:
     connection.attach(Recorder())
-    connection.send_head(200, b"OK", b"", 2, b"ok", True)
+    connection.send_head(200, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n", 2, b"ok", True)
 
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -329,11 +331,11 @@ async def test_a_dropped_client_gets_not_a_byte() -> None:
 async def test_interim_answers_go_to_http_1_1_only() -> None:
     world = World()
     world.feed(GET)
-    world.connection.send_interim(103, b"Early Hints", b"link: </a>\r\n")
+    world.connection.send_interim(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n")
     assert world.wire.take() == b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
     old = World()
     old.feed(OLD_GET)
-    old.connection.send_interim(100, b"Continue", b"")
+    old.connection.send_interim(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert old.wire.take() == b""
 
 
@@ -421,7 +423,7 @@ async def test_a_client_that_stops_reading_is_given_up_but_a_slow_one_is_not() -
 async def test_an_upgraded_stream_is_raw_in_both_directions() -> None:
     world = World()
     world.feed(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly")
-    world.connection.upgrade(b"Switching Protocols", b"upgrade: websocket\r\n", b"first")
+    world.connection.upgrade(SWITCH, b"first")
     assert world.wire.take() == b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\nfirst"
     assert world.handler.received == b"early"
     world.feed(b"frame")
@@ -439,7 +441,7 @@ async def test_an_upgraded_stream_that_ends_lets_the_client_say_its_last_words()
     """Its reply to a WebSocket's close frame: a reset would take the frame away from it."""
     world = World()
     world.feed(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-    world.connection.upgrade(b"Switching Protocols", b"", b"")
+    world.connection.upgrade(SWITCH, b"")
     world.connection.close()
     assert world.wire.eof_sent
     world.feed(b"\x88\x82mask..")
@@ -511,7 +513,7 @@ async def test_draining_closes_idle_connections_and_lets_running_requests_end() 
     idle, running, relayed = World(), World(), World()
     running.feed(GET)
     relayed.feed(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-    relayed.connection.upgrade(b"OK", b"", b"")
+    relayed.connection.upgrade(SWITCH, b"")
     for world in (idle, running, relayed):
         world.gate.draining = True
         world.connection.drain()
@@ -614,7 +616,7 @@ async def test_a_client_that_reads_nothing_is_given_up_also_while_its_body_is_no
 async def test_the_end_of_an_upgraded_stream_ends_both_sides_where_tls_knows_no_half() -> None:
     world = World(secure=True)
     world.feed(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-    world.connection.upgrade(b"Switching Protocols", b"upgrade: websocket\r\n", b"")
+    world.connection.upgrade(SWITCH, b"")
     handler = world.handler
     world.connection.finish()
     assert world.wire.closed
@@ -625,6 +627,6 @@ async def test_a_client_that_had_half_closed_before_its_upgrade_has_finished() -
     world = World()
     world.feed(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly")
     world.connection.eof_received()
-    world.connection.upgrade(b"Switching Protocols", b"upgrade: websocket\r\n", b"")
+    world.connection.upgrade(SWITCH, b"")
     assert world.handler.received == b"early"
     assert world.handler.ended == []

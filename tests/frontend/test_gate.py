@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from io import BytesIO
+from itertools import count
 
 import msgspec
 import pytest
@@ -51,16 +52,25 @@ class FakeInstance:
         self.strikes: list[tuple[str, str]] = []
         self.failed: list[str] = []
         self.fetched: list[Missing] = []
+        self.asked: list[str] = []  # for records
         self.gate = asyncio.Event()
         self.gate.set()
+        self.settled = False  # nothing changes while the test goes on
+        self._versions = count(1)
+
+    @property
+    def version(self) -> int:
+        return 0 if self.settled else next(self._versions)
 
     def banned(self, address: str) -> float:
         return self.ban
 
     def record(self, app_id: str) -> RecordFact | None:
+        self.asked.append(app_id)
         return self.known.get(app_id)
 
     def visitor(self, call: Call) -> VisitorFact | None:
+        call.credentials.digest = call.credentials.cookie + (call.credentials.authorization or b"")
         return self.who
 
     async def fetch(self, missing: Missing, call: Call) -> None:
@@ -428,3 +438,95 @@ async def test_an_engine_that_fails_is_asked_again_what_it_is() -> None:
     await world.ask("/exapps/app_api/v1.44/_ping", PING)
     world.answer(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
     assert world.engines.doubted == [24000]
+
+
+class Settled:
+    """A world in which nothing changes by itself, with ExApps that answer at once."""
+
+    def __init__(self, peer: str = "127.0.0.1") -> None:
+        self.world = World(peer=peer)
+        self.world.instance.settled = True
+        self.instance = self.world.instance
+
+    async def ask(self, lines: str = "", path: str = "/exapps/hello/user") -> str:
+        """The status of a GET."""
+        answer = await self.world.ask(path, lines) or self.world.answer()
+        return answer.split(b" ")[1].decode()
+
+
+async def test_a_decision_is_made_once_while_nothing_changes() -> None:
+    settled = Settled()
+    settled.instance.who = Visitor("alice", Level.USER)
+    session = "Cookie: oc_sessionPassphrase=alice\n"
+    assert [await settled.ask(session) for _ in range(3)] == ["200"] * 3
+    assert settled.instance.asked == ["hello"]
+    assert "authorization-app-api: YWxpY2U6dG9rZW4=" in settled.world.forwarded()
+
+
+async def test_each_path_is_decided_by_itself() -> None:
+    settled = Settled()
+    assert await settled.ask(path="/exapps/hello/public") == "200"
+    assert await settled.ask(path="/exapps/hello/user") == "403"
+    assert await settled.ask(path="/exapps/hello/public?secret=1") == "200"
+    assert settled.instance.asked == ["hello", "hello"]
+
+
+async def test_a_change_of_the_facts_counts_at_once() -> None:
+    settled = Settled()
+    settled.instance.who = Visitor("alice", Level.USER)
+    session = "Cookie: oc_sessionPassphrase=alice\n"
+    assert await settled.ask(session) == "200"
+    settled.instance.known["hello"] = UnknownApp()
+    settled.instance.settled = False  # another version
+    assert await settled.ask(session) == "404"
+
+
+async def test_a_session_that_ends_counts_after_a_tick_at_the_latest() -> None:
+    settled = Settled()
+    settled.instance.who = Visitor("alice", Level.USER)
+    session = "Cookie: oc_sessionPassphrase=alice\n"
+    assert await settled.ask(session) == "200"
+    settled.instance.who = Visitor("", Level.PUBLIC)
+    settled.world.deadlines.tick()
+    assert await settled.ask(session) == "403"
+
+
+@pytest.mark.parametrize("other", ["", "Cookie: oc_sessionPassphrase=bob\n", "Authorization: Basic Ym9iOng=\n"])
+async def test_a_decision_about_one_caller_is_no_other_ones(other: str) -> None:
+    settled = Settled()
+    settled.instance.who = Visitor("alice", Level.USER)
+    assert await settled.ask("Cookie: oc_sessionPassphrase=alice\n") == "200"
+    settled.instance.who = Visitor("", Level.PUBLIC)
+    assert await settled.ask(other) == "403"
+
+
+async def test_a_decision_about_one_address_is_no_other_ones() -> None:
+    settled = Settled()  # a private peer: the ban key is the address it names
+    assert await settled.ask("X-Forwarded-For: 1.1.1.1\n", "/exapps/hello/public") == "200"
+    settled.instance.ban = 60.0
+    assert await settled.ask("X-Forwarded-For: 2.2.2.2\n", "/exapps/hello/public") == "429"
+
+
+async def test_a_decision_about_a_call_with_the_shared_key_is_not_kept() -> None:
+    settled = Settled()
+    for _ in range(2):
+        assert await settled.ask(f"Harp-Shared-Key: {KEY}\n", "/exapps/hello/public") == "200"
+    assert settled.instance.asked == ["hello", "hello"]
+
+
+async def test_a_strike_counts_each_time() -> None:
+    settled = Settled()
+    settled.instance.who = Visitor("", Level.PUBLIC, refused=True)
+    for _ in range(2):
+        assert await settled.ask("Authorization: Basic Ym9iOng=\n", "/exapps/hello/public") == "200"
+    assert len(settled.instance.strikes) == 2
+
+
+async def test_other_trusted_proxies_count_on_open_connections() -> None:
+    world = World(peer="10.0.0.1", HP_TRUSTED_PROXY_IPS="10.0.0.0/8")
+    world.instance.settled = True
+    for proxies, expected in (("10.0.0.0/8", "1.1.1.1, 10.0.0.1"), ("192.168.0.0/16", "10.0.0.1")):
+        world.gate.reload(load({**ENV, "HP_TRUSTED_PROXY_IPS": proxies}))
+        await world.ask(lines="X-Forwarded-For: 1.1.1.1\n")
+        assert f"x-forwarded-for: {expected}" in world.forwarded()
+        world.answer()

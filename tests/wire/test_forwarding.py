@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harp.wire.forwarding import control_head, request_head, response_fields, trailers_to_pass
+from harp.wire.forwarding import control_head, request_head, response_start, trailers_to_pass
 from harp.wire.http import RequestReader, ResponseReader
 
 ADDED = b"ex-app-id: hello\r\n"
@@ -12,8 +12,9 @@ ADDED = b"ex-app-id: hello\r\n"
 
 def forwarded(lines: bytes, target: bytes = b"/x", *, control: bool = False) -> list[bytes]:
     data = b"GET /exapps/hello/x?q=1 HTTP/1.1\r\nHost: cloud\r\n" + lines + b"\r\n"
-    build = control_head if control else request_head
-    return build(RequestReader(50).read(data), target, ADDED).split(b"\r\n")
+    head = RequestReader(50).read(data)
+    built = control_head(head, target, b"1.1.1.1", b"7") if control else request_head(head, target, ADDED, b"7")
+    return built.split(b"\r\n")
 
 
 def test_method_target_and_query_go_on_and_names_are_lower_case() -> None:
@@ -23,6 +24,7 @@ def test_method_target_and_query_go_on_and_names_are_lower_case() -> None:
         b"accept: */*",
         b"x-two: 2",
         b"ex-app-id: hello",
+        b"x-request-id: 7",
         b"",
         b"",
     ]
@@ -55,7 +57,14 @@ def test_method_target_and_query_go_on_and_names_are_lower_case() -> None:
     ],
 )
 def test_hop_by_hop_and_reserved_headers_stay_here(line: bytes) -> None:
-    assert forwarded(line + b"\r\n") == [b"GET /x?q=1 HTTP/1.1", b"host: cloud", b"ex-app-id: hello", b"", b""]
+    assert forwarded(line + b"\r\n") == [
+        b"GET /x?q=1 HTTP/1.1",
+        b"host: cloud",
+        b"ex-app-id: hello",
+        b"x-request-id: 7",
+        b"",
+        b"",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +82,7 @@ def test_headers_named_by_connection_stay_here_but_no_end_to_end_ones() -> None:
 
 def test_a_websocket_offer_is_made_again() -> None:
     lines = forwarded(b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n")
-    assert lines[-5:] == [b"connection: upgrade", b"upgrade: websocket", b"ex-app-id: hello", b"", b""]
+    assert lines[-6:-3] == [b"connection: upgrade", b"upgrade: websocket", b"ex-app-id: hello"]
 
 
 def test_a_chunked_body_is_announced_and_a_length_kept() -> None:
@@ -83,14 +92,22 @@ def test_a_chunked_body_is_announced_and_a_length_kept() -> None:
 
 def test_a_request_without_host_gets_one() -> None:
     head = RequestReader(9).read(b"GET / HTTP/1.0\r\n\r\n")
-    assert request_head(head, b"/", b"") == b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    assert request_head(head, b"/", b"", b"7") == b"GET / HTTP/1.1\r\nhost: localhost\r\nx-request-id: 7\r\n\r\n"
 
 
 def test_the_control_api_learns_the_engine_and_no_credential() -> None:
     lines = forwarded(
         b"Docker-Engine-Port: 24001\r\nAuthorization: Basic x\r\nHarp-Shared-Key: k\r\nCookie: c=1\r\n", control=True
     )
-    assert lines == [b"GET /x?q=1 HTTP/1.1", b"host: cloud", b"docker-engine-port: 24001", ADDED.strip(), b"", b""]
+    assert lines == [
+        b"GET /x?q=1 HTTP/1.1",
+        b"host: cloud",
+        b"docker-engine-port: 24001",
+        b"x-forwarded-for: 1.1.1.1",
+        b"x-request-id: 7",
+        b"",
+        b"",
+    ]
 
 
 def test_a_response_loses_its_framing_and_hop_by_hop_fields() -> None:
@@ -98,8 +115,9 @@ def test_a_response_loses_its_framing_and_hop_by_hop_fields() -> None:
         b"HTTP/1.1 200 OK\r\nServer: x\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n"
         b"Content-Length: 3\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nAuthorization-App-Api: kept\r\n\r\n"
     )
-    assert response_fields(head) == (
-        b"server: x\r\nset-cookie: a=b\r\nset-cookie: c=d\r\nauthorization-app-api: kept\r\n"
+    assert response_start(head) == (
+        b"HTTP/1.1 200 OK\r\nserver: x\r\nset-cookie: a=b\r\nset-cookie: c=d\r\nauthorization-app-api: kept\r\n"
+        b"content-length: 3\r\n"
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum, auto
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from harp.errors import BadRequest, PeerError
 from harp.frontend.answers import refusal
@@ -114,7 +114,7 @@ class ClientConnection(asyncio.Protocol):
         self.blocked = False
         self.head: RequestHead | None = None
         self.verdict: Verdict | None = None
-        self.request_id = b""  # given by the gate when somebody asks
+        self.request_id = b""  # given by the gate
         self.address = ""  # the true client's, as far as we know
         self.ban_key = ""  # the address that strikes count on
         self.started = 0.0  # monotonic time of the request's arrival, when anybody measures
@@ -266,45 +266,44 @@ class ClientConnection(asyncio.Protocol):
                     self._hold(data)
                     return
                 end += len(HEAD_END)
-                self._check_size(end)
-                head = self._gate.reader.read(data[:end], self._fields)
-                self._fields = head.fields
-                self._buffer = data[end:]
-                self._begin(head)
+                if end > self._gate.limits.head_size:
+                    self._refuse_size()
+                if end < len(data):
+                    self._buffer = data[end:]
+                    data = data[:end]
+                self._begin(self._gate.reader.read(data, self._fields))
                 if self._phase is not HEAD:
                     return
-                data = self._buffer
-                self._buffer = b""
+                data, self._buffer = self._buffer, b""
         except BadRequest as error:
             self.head = None
+            self.request_id = b""
             self._answer_error(error.status, error.reason)
         finally:
             self._looping = False
 
     def _hold(self, data: bytes) -> None:
         """Keep the part of a head that has come."""
-        self._check_size(len(data))
+        if len(data) > self._gate.limits.head_size:
+            self._refuse_size()
         if data.count(b"\n") != data.count(b"\r\n"):
             raise BadRequest("malformed request: a line that does not end in CR LF")
         self.deadline = min(self.deadline, self._gate.deadlines.now + self._gate.timeouts.head)
         self._buffer = data
 
-    def _check_size(self, size: int) -> None:
-        limit = self._gate.limits.head_size
-        if size > limit:
-            raise BadRequest(f"a request head of more than {limit} bytes", 431)
+    def _refuse_size(self) -> NoReturn:
+        raise BadRequest(f"a request head of more than {self._gate.limits.head_size} bytes", 431)
 
     def _begin(self, head: RequestHead) -> None:
         self.head = head
+        self._fields = head.fields
         self._left = head.length
         self._keep_alive = head.keep_alive
         self._phase = DECIDE
         self.deadline = NEVER
         self.status = 0
         self.sent = 0
-        self.request_id = b""
         self.unreachable = False
-        self._chunked_answer = self._until_close = self._endless = False
         self._gate.handle(self, head)
 
     def attach(self, handler: Handler) -> None:
@@ -388,41 +387,40 @@ class ClientConnection(asyncio.Protocol):
 
     # Downstream: the response
 
-    def send_interim(self, status: int, reason: bytes, fields: bytes) -> None:
+    def send_interim(self, response: bytes) -> None:
         if self.head is not None and self.head.minor:
-            self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, fields))
+            self.transport.write(response)
 
-    def send_head(self, status: int, reason: bytes, fields: bytes, length: int | None, data: bytes, end: bool) -> None:
-        head = self.head
-        assert head is not None
+    def send_head(self, status: int, start: bytes, length: int | None, data: bytes, end: bool) -> None:
         self.status = status
         self.sent = len(data)
         if self._left and end:
             self._keep_alive = False
-        self._endless = not end and b"text/event-stream" in fields
-        if length is None:
-            framing = b""
-        elif length >= 0 or end:
-            framing = b"content-length: %d\r\n" % (length if length >= 0 else len(data))
-        elif head.minor:
-            framing = b"transfer-encoding: chunked\r\n"
-            self._chunked_answer = True
-            if data:
-                data = chunk(data)
-        else:  # HTTP/1.0 knows no chunks
-            framing = b""
-            self._until_close = True
-            self._keep_alive = False
+        if not end:
+            self._chunked_answer = self._until_close = False
+            self._endless = b"text/event-stream" in start
+        head = self.head
+        assert head is not None
+        if length is not None and length < 0:
+            if end:
+                start += b"content-length: %d\r\n" % len(data)
+            elif head.minor:
+                start += b"transfer-encoding: chunked\r\n"
+                self._chunked_answer = True
+                if data:
+                    data = chunk(data)
+            else:  # HTTP/1.0 knows no chunks
+                self._until_close = True
+                self._keep_alive = False
         if not self._keep_alive or self._gate.draining:
             self._keep_alive = False
-            persistence = b"connection: close\r\n"
-        else:
-            persistence = b"" if head.minor else b"connection: keep-alive\r\n"
-        lines = b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (status, reason, fields, framing, persistence)
+            start += b"connection: close\r\n"
+        elif not head.minor:
+            start += b"connection: keep-alive\r\n"
         if len(data) < JOIN:
-            self.transport.write(lines + data)
+            self.transport.write(b"%b\r\n%b" % (start, data))
         else:
-            self.transport.writelines((lines, data))
+            self.transport.writelines((start, b"\r\n", data))
         if end:
             self._complete()
 
@@ -440,6 +438,7 @@ class ClientConnection(asyncio.Protocol):
     def send_end(self, trailers: Fields) -> None:
         if self._chunked_answer:
             self.transport.write(last_chunk(trailers))
+        self._endless = False
         self._complete()
 
     def cut(self, reason: str) -> None:
@@ -463,14 +462,14 @@ class ClientConnection(asyncio.Protocol):
         """Is this request still to be decided? The client may have left while facts were fetched."""
         return self._phase is DECIDE and self.head is head
 
-    def upgrade(self, reason: bytes, fields: bytes, data: bytes) -> None:
+    def upgrade(self, response: bytes, data: bytes) -> None:
         self.status = 101
         self._fields = None
         self._phase = RAW
-        self._keep_alive = False
+        self._keep_alive = self._chunked_answer = False
         if not self.blocked:
             self.deadline = NEVER
-        self.transport.write(b"HTTP/1.1 101 %b\r\n%b\r\n%b" % (reason, fields, data))
+        self.transport.write(response + data)
         self.sent = len(data)
         waiting, self._buffer = self._buffer, b""
         if self._overfull:
@@ -520,7 +519,7 @@ class ClientConnection(asyncio.Protocol):
         self.head = self.verdict = None
         timeouts = self._gate.timeouts
         self.deadline = self._gate.deadlines.now + (timeouts.client if self.blocked else timeouts.keepalive)
-        if not self._looping:
+        if not self._looping and (self._buffer or self._overfull or self._eof):
             self._take_waiting()
 
     def _take_waiting(self) -> None:

@@ -19,8 +19,9 @@ import structlog
 
 from harp.engines.errors import EngineError
 from harp.frontend.access import AccessLog, Entry
+from harp.frontend.caller import Caller
 from harp.frontend.connection import ClientConnection
-from harp.frontend.told import Told, told_by
+from harp.frontend.plans import Plan, Plans
 from harp.logs import timestamp
 from harp.net.deadlines import Deadlines
 from harp.net.targets import Inner, Target, Tcp, TunnelPort
@@ -34,13 +35,13 @@ from harp.proxy.forward import Forwarding, Hop
 from harp.proxy.upstreams import Upstreams
 from harp.settings import Settings
 from harp.wire.forwarding import control_head, engine_head, request_head
-from harp.wire.http import RequestFields, RequestHead, RequestReader
+from harp.wire.http import RequestHead, RequestReader
 
 log = structlog.get_logger()
 
 CONTROL = Inner("control")
+TO_CONTROL = Hop(CONTROL, "the control API")
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
-REMEMBERED = 512  # bytes; longer forwarding headers are built anew each time
 DOUBTFUL = (400, 502, 504)  # answers after which an engine may be another one, with another API
 MOST_FACTS = 4  # facts fetched for one request; two are ever needed, a changing cache may ask again
 
@@ -49,6 +50,10 @@ class Knowledge(Known, Protocol):
     """What the gate needs of a Nextcloud: `nextcloud.instance.Instance`."""
 
     rules: Rules
+
+    @property
+    def version(self) -> int:
+        """Another one whenever a record has changed or a ban has begun."""
 
     async def fetch(self, missing: Missing, call: Call) -> None:
         """Put the missing fact on `call`."""
@@ -106,6 +111,7 @@ class Gate:
         self._access_log = access_log
         self._rules = instance.rules
         self._addresses = ClientAddresses(settings.proxies)
+        self._plans = Plans(deadlines)
         self._capacity = settings.limits.connections
         self._per_address: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -149,38 +155,49 @@ class Gate:
 
     def handle(self, connection: ClientConnection, head: RequestHead) -> None:
         try:
-            self._handle(connection, head)
+            if self._access_log.enabled:
+                connection.started = monotonic()
+            caller = head.fields.derived
+            if not isinstance(caller, Caller) or caller.addresses is not self._addresses:
+                caller = self._recognise(connection, head)
+            connection.request_id = caller.request_id or b"%b-%x" % (self._id_prefix, next(self._ids))
+            plan = self._plans.find(self._instance.version, caller.name, head.path)
+            if plan is None:
+                self._decide(connection, head, caller)
+            else:
+                self._follow(connection, head, caller, plan)
         except Exception:
             log.exception("request failed")
             if connection.waits(head):
                 connection.refuse(500, "HaRP failed at this request; its log says why")
 
-    def _handle(self, connection: ClientConnection, head: RequestHead) -> None:
-        if self._access_log.enabled:
-            connection.started = monotonic()
-        told = self._told(head.fields)
-        client = self._addresses.of(connection.peer, told.addresses)
-        connection.address = client.address
-        connection.ban_key = client.ban_key
-        call = Call(head.path, client.ban_key, told.credentials)
+    def _recognise(self, connection: ClientConnection, head: RequestHead) -> Caller:
+        caller = Caller(head.fields.special, connection.peer, connection.secure, self._addresses)
+        head.fields.derived = caller
+        connection.address = caller.address
+        connection.ban_key = caller.ban_key
+        return caller
+
+    def _decide(self, connection: ClientConnection, head: RequestHead, caller: Caller) -> None:
+        call = Call(head.path, caller.ban_key, caller.credentials)
         answer = decide(call, self._instance, self._rules)
         if isinstance(answer, (NeedRecord, NeedVisitor)):
-            self._spawn(self._learn(connection, head, call, answer))
+            self._spawn(self._learn(connection, head, caller, call, answer))
+        elif isinstance(answer, Forward) and not answer.strike and caller.name_it():
+            plan = self._plan(answer)
+            self._plans.keep(caller.name, head.path, plan)
+            self._follow(connection, head, caller, plan)
         else:
-            self._act(connection, head, call, answer)
-
-    def _told(self, fields: RequestFields) -> Told:
-        told = fields.derived
-        if not isinstance(told, Told):
-            told = fields.derived = told_by(fields.special, self._addresses.told(fields.special))
-        return told
+            self._act(connection, head, caller, answer)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _learn(self, connection: ClientConnection, head: RequestHead, call: Call, missing: Missing) -> None:
+    async def _learn(
+        self, connection: ClientConnection, head: RequestHead, caller: Caller, call: Call, missing: Missing
+    ) -> None:
         """Fetch what the decision needs, then decide."""
         answer: Verdict | Missing = missing
         try:
@@ -195,38 +212,38 @@ class Gate:
         if isinstance(answer, (NeedRecord, NeedVisitor)):
             answer = Refuse(503, "no decision was reached", retry_after=1)
         if connection.waits(head):
-            self._act(connection, head, call, answer)
+            self._act(connection, head, caller, answer)
 
-    def _act(self, connection: ClientConnection, head: RequestHead, call: Call, verdict: Verdict) -> None:
+    def _act(self, connection: ClientConnection, head: RequestHead, caller: Caller, verdict: Verdict) -> None:
         connection.verdict = verdict
-        if isinstance(verdict, Forward):
-            if verdict.strike:
-                self._instance.strike(call.address, verdict.reason)
-            if verdict.stripped:
-                self._tell_stripped(verdict)
-            added = _identity(verdict) + self._forwarding(connection, head, verdict.prefix)
-            hop = Hop(
-                target_of(verdict.record),
-                f"ExApp {verdict.app_id}",
-                request_head(head, verdict.target, added),
-                verdict.prefix if self._settings.rewrite_location else b"",
-            )
-        elif isinstance(verdict, Control):
-            added = b"x-forwarded-for: %b\r\nx-request-id: %b\r\n" % (
-                connection.address.encode(),
-                self.request_id(connection),
-            )
-            hop = Hop(CONTROL, "the control API", control_head(head, verdict.target, added))
-        elif isinstance(verdict, Engine):
-            self._pass_through(connection, head, verdict)
-            return
-        else:
-            self._refuse(connection, call, verdict)
-            return
-        self._forward(connection, head, hop)
+        match verdict:
+            case Forward():
+                if verdict.strike:
+                    self._instance.strike(caller.ban_key, verdict.reason)
+                self._follow(connection, head, caller, self._plan(verdict))
+            case Control():
+                line = control_head(head, verdict.target, caller.address.encode(), connection.request_id)
+                self._forward(connection, head, TO_CONTROL, line)
+            case Engine():
+                self._pass_through(connection, head, verdict)
+            case Refuse():
+                self._refuse(connection, caller, verdict)
 
-    def _forward(self, connection: ClientConnection, head: RequestHead, hop: Hop) -> None:
-        forwarding = Forwarding(self._upstreams, connection, head, hop)
+    def _plan(self, verdict: Forward) -> Plan:
+        if verdict.stripped:
+            self._tell_stripped(verdict)
+        location_prefix = verdict.prefix if self._settings.rewrite_location else b""
+        hop = Hop(target_of(verdict.record), f"ExApp {verdict.app_id}", location_prefix)
+        return Plan(verdict, hop, _identity(verdict))
+
+    def _follow(self, connection: ClientConnection, head: RequestHead, caller: Caller, plan: Plan) -> None:
+        """To the ExApp."""
+        verdict = connection.verdict = plan.verdict
+        added = caller.added(plan.identity, verdict.prefix)
+        self._forward(connection, head, plan.hop, request_head(head, verdict.target, added, connection.request_id))
+
+    def _forward(self, connection: ClientConnection, head: RequestHead, hop: Hop, line: bytes) -> None:
+        forwarding = Forwarding(self._upstreams, connection, head, hop, line)
         connection.attach(forwarding)
         forwarding.start()
 
@@ -257,11 +274,11 @@ class Gate:
     ) -> None:
         way, login = self._engines.registries.ask(way)
         line = engine_head(head, way.target(api), login)
-        self._forward(connection, head, Hop(self._engines.target(port), self._engines.name(port), line))
+        self._forward(connection, head, Hop(self._engines.target(port), self._engines.name(port)), line)
 
-    def _refuse(self, connection: ClientConnection, call: Call, verdict: Refuse) -> None:
+    def _refuse(self, connection: ClientConnection, caller: Caller, verdict: Refuse) -> None:
         if verdict.strike:
-            self._instance.strike(call.address, verdict.reason)
+            self._instance.strike(caller.ban_key, verdict.reason)
         if verdict.banned and self._settings.bans.action == "drop":
             connection.drop()
         else:
@@ -283,11 +300,8 @@ class Gate:
     def request_id(self, connection: ClientConnection) -> bytes:
         """The id of the request under way: the sender's where it has a say, else one of our own."""
         if not connection.request_id:
-            connection.request_id = self._new_id()
+            connection.request_id = b"%b-%x" % (self._id_prefix, next(self._ids))
         return connection.request_id
-
-    def _new_id(self) -> bytes:
-        return b"%b-%x" % (self._id_prefix, next(self._ids))
 
     def drain(self) -> None:
         """Stop taking requests: idle connections close, the others after their exchange."""
@@ -305,29 +319,6 @@ class Gate:
         self._access_log.flush()
 
     # Parts
-
-    def _forwarding(self, connection: ClientConnection, head: RequestHead, prefix: bytes) -> bytes:
-        """The header lines that tell the ExApp about the client's side.
-
-        What a neighbour (a trusted proxy; without configuration, a private peer) says is kept and added to; what
-        anybody else says about it is dropped.
-        """
-        told = self._told(head.fields)
-        chain, host = connection.peer_bytes, told.host
-        proto = b"https" if connection.secure else b"http"
-        request_id = hearsay = b""
-        if self._addresses.is_neighbour(connection.peer):
-            chain = told.chain + chain
-            host = told.first_host or host
-            proto = told.proto or proto
-            prefix = told.prefix + prefix
-            request_id = told.request_id
-            hearsay = told.hearsay
-        request_id = connection.request_id = request_id or self._new_id()
-        lines = (
-            _forwarding_lines if len(chain) + len(host) + len(prefix) <= REMEMBERED else _forwarding_lines.__wrapped__
-        )
-        return b"%b%bx-request-id: %b\r\n" % (lines(chain, proto, host, prefix), hearsay, request_id)
 
     def _tell_stripped(self, verdict: Forward) -> None:
         """Once per ExApp: the reverse proxy in front should be put right."""
@@ -364,16 +355,6 @@ def _target(host: str, port: int) -> Target:
 def target_of(record: ExApp) -> Target:
     """Where an ExApp is reached: a loopback host means the tunnel of that port (A 5.1)."""
     return _target(record.host, record.port)
-
-
-@lru_cache(maxsize=1024)
-def _forwarding_lines(chain: bytes, proto: bytes, host: bytes, prefix: bytes) -> bytes:
-    return b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nx-forwarded-prefix: %b\r\n" % (
-        chain,
-        proto,
-        host,
-        prefix,
-    )
 
 
 def _identity(verdict: Forward) -> bytes:

@@ -41,6 +41,7 @@ class Instance:
         self.records = RecordCache(settings.nextcloud.record_lifetime, now)
         self.sessions = SessionCache(settings.nextcloud.session_lifetime, now, key=token_bytes(32))
         self.bans = BanList(settings.bans, now)
+        self.version = 0  # counts changes of records and new bans: decisions made before may not hold any more
         self.reachable: bool | None = None  # None = not asked yet
         self.last_error = ""  # why it is not reachable
         self.last_success: float | None = None  # when Nextcloud answered last, on the clock of `now`
@@ -98,6 +99,7 @@ class Instance:
         started = self.bans.strike(address, reason)
         log.info("strike", address=address, reason=reason)
         if started:
+            self.version += 1
             log.warning("banned", address=address, seconds=round(self.bans.seconds(address)), reason=reason)
 
     def connection_failed(self, app_id: str) -> None:
@@ -107,10 +109,12 @@ class Instance:
     def put(self, record: ExApp) -> None:
         """Take a record from the control API."""
         self._report(record)
+        self.version += 1
         self.records.put(record)
 
     def delete(self, app_id: str) -> bool:
         """Forget a record at the control API's word; any spelling of the id. False if there was none."""
+        self.version += 1
         return self.records.delete(app_id.lower())
 
     async def close(self) -> None:
@@ -145,6 +149,7 @@ class Instance:
             return self.records.get(app_id) or fact
         if isinstance(fact, ExApp):
             self._report(fact)
+        self.version += 1
         self.records.learn(app_id, fact)
         return self.records.get(app_id) or fact
 

@@ -45,15 +45,15 @@ class Downstream(Protocol):
     def pause_body(self) -> None:
         """Stop the flow of the request body."""
 
-    def send_interim(self, status: int, reason: bytes, fields: bytes) -> None:
-        """Pass on an interim response (1xx but 101)."""
+    def send_interim(self, response: bytes) -> None:
+        """Pass on a whole interim response (1xx but 101)."""
 
-    def send_head(self, status: int, reason: bytes, fields: bytes, length: int | None, data: bytes, end: bool) -> None:
+    def send_head(self, status: int, start: bytes, length: int | None, data: bytes, end: bool) -> None:
         """Begin the response, with the first piece of its body in the same write.
 
-        `fields` are complete header lines without Content-Length and Transfer-Encoding. `length` is the body's in
-        bytes, negative when unknown, None when this response has no body and `fields` says what there is to say.
-        `end`: `data` is the whole body.
+        `start` are the status line and complete header lines, among them Content-Length where the length is known, and
+        never Transfer-Encoding. `length` is the body's in bytes, negative when unknown, None when this response has no
+        body. `end`: `data` is the whole body.
         """
 
     def send_body(self, data: bytes) -> None:
@@ -68,8 +68,8 @@ class Downstream(Protocol):
     def refuse(self, status: int, reason: str, retry_after: int | None = None, *, unreachable: bool = False) -> None:
         """Answer with an error of our own, instead of send_head. `unreachable`: the target's address did not answer."""
 
-    def upgrade(self, reason: bytes, fields: bytes, data: bytes) -> None:
-        """Answer 101 and become a raw stream in both directions, through send_body and Handler.body."""
+    def upgrade(self, response: bytes, data: bytes) -> None:
+        """Answer with a whole 101 and become a raw stream in both directions, through send_body and Handler.body."""
 
     def finish(self) -> None:
         """Close our sending side of an upgraded stream."""

@@ -19,7 +19,7 @@ from harp.proxy.probe import FIRST_BYTE, PROBE_LIMIT, Probe
 from harp.proxy.upstream import BODY, HEAD, RAW, Upstream
 from harp.proxy.upstreams import Upstreams
 from harp.wire.chunked import chunk, last_chunk
-from harp.wire.forwarding import declared_length, response_fields, trailers_to_pass, with_prefix
+from harp.wire.forwarding import interim_response, response_start, switching_response, trailers_to_pass, with_prefix
 from harp.wire.http import Fields, RequestHead, ResponseHead
 from harp.wire.websocket import CLOSE_GOING_AWAY, FrameTracker
 
@@ -31,11 +31,10 @@ log = structlog.get_logger()
 
 
 class Hop(Struct, frozen=True):
-    """Where a request goes next, and how."""
+    """Where requests go next, and how."""
 
     target: Target
     name: str  # for messages: "ExApp hello"
-    head: bytes  # the request head to send
     location_prefix: bytes = b""  # put before paths in Location that lack it; b"" = leave them alone
 
 
@@ -48,6 +47,7 @@ class Forwarding:
         "_connection",
         "_downstream",
         "_ended",
+        "_head",
         "_hop",
         "_request",
         "_retried",
@@ -60,11 +60,15 @@ class Forwarding:
         "_upstreams",
     )
 
-    def __init__(self, upstreams: Upstreams, downstream: Downstream, request: RequestHead, hop: Hop) -> None:
+    def __init__(
+        self, upstreams: Upstreams, downstream: Downstream, request: RequestHead, hop: Hop, head: bytes
+    ) -> None:
+        """`request` is what the client has sent, `head` what is sent in its place."""
         self._upstreams = upstreams
         self._downstream = downstream
         self._request = request
         self._hop = hop
+        self._head = head
         self._connection: Upstream | None = None
         self._task: asyncio.Task[None] | None = None
         self._chunked = request.length < 0
@@ -120,9 +124,7 @@ class Forwarding:
             self._unproven = True
             limit = min(limit, FIRST_BYTE)
         request = self._request
-        connection.send(
-            self, self._hop.head, bodyless=request.method == b"HEAD", complete=not request.length, limit=limit
-        )
+        connection.send(self, self._head, request.method == b"HEAD", not request.length, limit)
         if request.length and not connection.blocked:
             self._downstream.resume_body()
 
@@ -191,24 +193,22 @@ class Forwarding:
     # User: the connection's side
 
     def on_interim(self, head: ResponseHead) -> None:
-        self._downstream.send_interim(head.status, head.reason, response_fields(head))
+        self._downstream.send_interim(interim_response(head))
 
     def on_head(self, head: ResponseHead, length: int | None, data: bytes, end: bool) -> None:
         self._started = True
         if self._unproven:
             self._upstreams.answered(self._hop.target)
-        fields = response_fields(head)
+        start = head.start or response_start(head)
         if self._hop.location_prefix:
-            fields = with_prefix(fields, self._hop.location_prefix)
-        if length is None:
-            fields += declared_length(head)
+            start = with_prefix(start, self._hop.location_prefix)
         connection = self._connection
         if end:
             self._ended = True
             self._connection = None
         elif connection is not None:
             self._touch(connection)
-        self._downstream.send_head(head.status, head.reason, fields, length, data, end)
+        self._downstream.send_head(head.status, start, length, data, end)
 
     def on_data(self, data: bytes) -> None:
         if self._tracker is not None:
@@ -236,10 +236,8 @@ class Forwarding:
             self._tracker.feed(data)
         if self._unproven:
             self._upstreams.answered(self._hop.target)
-        upgrade = head.upgrade or self._request.upgrade
-        fields = response_fields(head) + b"connection: upgrade\r\nupgrade: %b\r\n" % upgrade
         self._touch(connection)
-        self._downstream.upgrade(head.reason, fields, data)
+        self._downstream.upgrade(switching_response(head, head.upgrade or self._request.upgrade), data)
 
     def on_eof(self) -> None:
         self._server_done = True

@@ -75,6 +75,7 @@ class Upstream(asyncio.Protocol):
         "_bodyless",
         "_buffer",
         "_chunks",
+        "_last",
         "_left",
         "_pool",
         "_request_done",
@@ -103,6 +104,9 @@ class Upstream(asyncio.Protocol):
         self.blocked = False
         self.paused = False  # nothing is read
         self._buffer = b""
+        self._last: ResponseHead | None = (
+            None  # the head that this connection's last answer had; the next may repeat it
+        )
         self._bodyless = False
         self._left = 0
         self._chunks: ChunkedDecoder | None = None
@@ -111,7 +115,7 @@ class Upstream(asyncio.Protocol):
 
     # The exchange
 
-    def send(self, user: User, head: bytes, *, bodyless: bool, complete: bool, limit: float) -> None:
+    def send(self, user: User, head: bytes, bodyless: bool, complete: bool, limit: float) -> None:
         """Send a request head. `bodyless`: the method is HEAD. `complete`: no body follows."""
         self.user = user
         self.state = HEAD
@@ -155,7 +159,11 @@ class Upstream(asyncio.Protocol):
         state = self.state
         try:
             if state is HEAD:
-                self._read_head(data)
+                last = self._last
+                if last is not None and not self._buffer and data.startswith(last.raw):
+                    self._begin(last, data[len(last.raw) :])
+                else:
+                    self._read_head(data)
             elif state is BODY:
                 self._read_body(data)
             elif state is RAW:
@@ -231,6 +239,7 @@ class Upstream(asyncio.Protocol):
                 raise PeerError(f"a response with status {head.status}")
             self.user.on_interim(head)
         self._buffer = b""
+        self._last = head if head.raw else None
         self._begin(head, data)
 
     def _switch(self, head: ResponseHead, data: bytes) -> None:
@@ -241,19 +250,16 @@ class Upstream(asyncio.Protocol):
     def _begin(self, head: ResponseHead, data: bytes) -> None:
         length = head.length
         if self._bodyless or head.status in (204, 304):
-            self._respond(head, None, data, whole=True)
+            self._respond(head, None, data, -len(data))
         elif length >= 0:
-            self._left = length - len(data)
-            if self._left <= 0:
-                self._respond(head, length, data, whole=True)
-            else:
-                self._respond(head, length, data, whole=False)
+            self._respond(head, length, data, length - len(data))
         elif length == CHUNKED:
             self._begin_chunked(head, data)
         else:
-            self._left = UNTIL_CLOSE
             self._reusable = False
-            self._respond(head, UNTIL_CLOSE, data, whole=False)
+            self._left = UNTIL_CLOSE
+            self.state = BODY
+            self.user.on_head(head, UNTIL_CLOSE, data, False)
 
     def _begin_chunked(self, head: ResponseHead, data: bytes) -> None:
         decoder = self._chunks = ChunkedDecoder()
@@ -262,7 +268,7 @@ class Upstream(asyncio.Protocol):
         self._reusable = self._reusable and head.keep_alive
         user = self.user
         if decoder.done and not decoder.trailers:
-            self._release(reusable=not decoder.rest)
+            self._release(not decoder.rest)
             user.on_head(head, CHUNKED, payload, True)
             return
         self.state = BODY
@@ -270,16 +276,18 @@ class Upstream(asyncio.Protocol):
         if decoder.done and self.state is BODY:
             self._finish(decoder.trailers, reusable=not decoder.rest)
 
-    def _respond(self, head: ResponseHead, length: int | None, data: bytes, *, whole: bool) -> None:
+    def _respond(self, head: ResponseHead, length: int | None, data: bytes, left: int) -> None:
+        """Begin an answer of known length, of which `left` bytes are still to come; negative ones are too many."""
         user = self.user
-        self._reusable = self._reusable and head.keep_alive
-        if whole:
-            excess = len(data) - (length or 0)
-            self._release(reusable=not excess)
-            user.on_head(head, length, data[: length or 0] if excess else data, True)
-        else:
+        if not head.keep_alive:
+            self._reusable = False
+        if left > 0:
+            self._left = left
             self.state = BODY
             user.on_head(head, length, data, False)
+        else:
+            self._release(not left)
+            user.on_head(head, length, data[:left] if left else data, True)
 
     def _read_body(self, data: bytes) -> None:
         if self._chunks is not None:
@@ -293,7 +301,7 @@ class Upstream(asyncio.Protocol):
             self.user.on_data(data)
             return
         user = self.user
-        self._release(reusable=not left)
+        self._release(not left)
         user.on_data(data[:left] if left else data)
         user.on_end([])
 
@@ -308,10 +316,10 @@ class Upstream(asyncio.Protocol):
 
     def _finish(self, trailers: Fields, *, reusable: bool) -> None:
         user = self.user
-        self._release(reusable=reusable)
+        self._release(reusable)
         user.on_end(trailers)
 
-    def _release(self, *, reusable: bool) -> None:
+    def _release(self, reusable: bool) -> None:
         """The answer is complete: keep the connection for the next exchange, if it can be."""
         self._chunks = None
         if reusable and self._reusable and self._request_done and not (self.blocked or self.paused):

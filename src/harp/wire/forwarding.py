@@ -12,7 +12,7 @@ _TO_CONTROL = HOP_BY_HOP | FORWARDED | (RESERVED - {b"docker-engine-port"}) | {b
 _NOT_TRAILERS = _TO_EXAPP | {b"content-length", b"host", b"authorization", b"cookie", b"set-cookie", b"trailer"}
 
 
-def request_head(head: RequestHead, target: bytes, added: bytes) -> bytes:
+def request_head(head: RequestHead, target: bytes, added: bytes, request_id: bytes) -> bytes:
     """The request as an ExApp gets it, always HTTP/1.1.
 
     `target` is the path to send, without query. `added` are complete lines that go last: identity and forwarding.
@@ -21,13 +21,27 @@ def request_head(head: RequestHead, target: bytes, added: bytes) -> bytes:
     passing = fields.passing
     if passing is None:
         passing = fields.passing = _passing(fields, _TO_EXAPP)
-    return b"%b %b%b HTTP/1.1\r\n%b%b\r\n" % (head.method, target, head.query, passing, added)
+    return b"%b %b%b HTTP/1.1\r\n%b%bx-request-id: %b\r\n\r\n" % (
+        head.method,
+        target,
+        head.query,
+        passing,
+        added,
+        request_id,
+    )
 
 
-def control_head(head: RequestHead, target: bytes, added: bytes) -> bytes:
-    """The request as the control API gets it, which is ourselves."""
+def control_head(head: RequestHead, target: bytes, address: bytes, request_id: bytes) -> bytes:
+    """The request as the control API gets it, which is ourselves. `address` is the client's."""
     passing = _passing(head.fields, _TO_CONTROL)
-    return b"%b %b%b HTTP/1.1\r\n%b%b\r\n" % (head.method, target, head.query, passing, added)
+    return b"%b %b%b HTTP/1.1\r\n%bx-forwarded-for: %b\r\nx-request-id: %b\r\n\r\n" % (
+        head.method,
+        target,
+        head.query,
+        passing,
+        address,
+        request_id,
+    )
 
 
 def engine_head(head: RequestHead, target: bytes, registry_login: bytes) -> bytes:
@@ -47,12 +61,29 @@ def engine_head(head: RequestHead, target: bytes, registry_login: bytes) -> byte
     return b"".join(lines)
 
 
-def response_fields(head: ResponseHead) -> bytes:
-    """The header lines of a response for the client: everything but hop-by-hop fields and the body's length."""
-    passing = head.passing
-    if passing is None:
-        passing = head.passing = b"".join(_end_to_end(head))
-    return passing
+def response_start(head: ResponseHead) -> bytes:
+    """The response's status line and header lines for the client, without an empty line at the end.
+
+    Hop-by-hop fields are gone. Content-Length is there when the length is known, also where there is no body (HEAD,
+    304) and it tells how long the body would be.
+    """
+    start = head.start
+    if start is None:
+        length = b"content-length: %d\r\n" % head.length if head.length >= 0 and head.status != 204 else b""
+        line = b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)
+        start = head.start = b"".join([line, *_end_to_end(head), length])
+    return start
+
+
+def interim_response(head: ResponseHead) -> bytes:
+    """A whole interim response (1xx) for the client."""
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"".join(_end_to_end(head)))
+
+
+def switching_response(head: ResponseHead, protocol: bytes) -> bytes:
+    """A whole 101 for the client."""
+    fields = b"".join(_end_to_end(head))
+    return b"HTTP/1.1 101 %b\r\n%bconnection: upgrade\r\nupgrade: %b\r\n\r\n" % (head.reason, fields, protocol)
 
 
 def _passing(fields: RequestFields, dropped: frozenset[bytes]) -> bytes:
@@ -68,14 +99,12 @@ def _passing(fields: RequestFields, dropped: frozenset[bytes]) -> bytes:
     return b"".join(lines)
 
 
-def declared_length(head: ResponseHead) -> bytes:
-    """A response without a body (HEAD, 304) may still say how long the body would be."""
-    return b"content-length: %d\r\n" % head.length if head.length >= 0 and head.status != 204 else b""
+def with_prefix(start: bytes, prefix: bytes) -> bytes:
+    """The same start of a response, with `prefix` before the path of Location and Content-Location.
 
-
-def with_prefix(fields: bytes, prefix: bytes) -> bytes:
-    """Put `prefix` before the path of Location and Content-Location when it is a path of this host without it."""
-    lines = fields.split(b"\r\n")
+    Only where that is a path of this host, and the prefix is not there yet.
+    """
+    lines = start.split(b"\r\n")
     for index, line in enumerate(lines):
         name, _, value = line.partition(b": ")
         if (

@@ -12,6 +12,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 import httptools
+from msgspec import Struct
 
 from harp.errors import BadRequest, PeerError
 
@@ -106,15 +107,13 @@ class RequestFields:
     derived: object | None
 
 
-class RequestHead:
+class RequestHead(Struct):
     """The head of one request. `query` is b"" or begins with "?"; the rest is as in RequestFields."""
-
-    __slots__ = ("fields", "keep_alive", "length", "method", "minor", "path", "query", "upgrade")
 
     method: bytes
     path: bytes
     query: bytes
-    minor: int
+    minor: int  # 1 for HTTP/1.1, 0 for HTTP/1.0
     fields: RequestFields
     length: int
     keep_alive: bool
@@ -135,10 +134,11 @@ class RequestHead:
 class ResponseHead:
     """The head of one response. `length` is bytes, CHUNKED or UNTIL_CLOSE; it tells nothing for HEAD, 1xx, 204, 304.
 
-    `special` and `plain` are as in RequestFields, the other way round; `passing` likewise.
+    `special` and `plain` are as in RequestFields, the other way round. `raw` are the bytes it was read from, b"" when
+    they are not to be recognised; `start` is what its forwarding has made of it, None before.
     """
 
-    __slots__ = ("keep_alive", "length", "passing", "plain", "reason", "special", "status", "upgrade")
+    __slots__ = ("keep_alive", "length", "plain", "raw", "reason", "special", "start", "status", "upgrade")
 
     status: int
     reason: bytes
@@ -147,7 +147,8 @@ class ResponseHead:
     length: int
     keep_alive: bool
     upgrade: bytes | None
-    passing: bytes | None
+    raw: bytes
+    start: bytes | None
 
 
 class _Lines(dict[bytes, "bytes | tuple[bytes, bytes]"]):
@@ -197,23 +198,32 @@ class RequestReader:
     them, and so only the request line is read. Nothing of one connection is remembered for another.
     """
 
-    __slots__ = ("_lines", "_max_headers", "_methods")
+    __slots__ = ("_lines", "_max_headers", "_methods", "_starts")
 
     def __init__(self, max_headers: int, watched: frozenset[bytes] = frozenset()) -> None:
         self._max_headers = max_headers
         self._lines = _Lines(REQUEST_SPECIAL | watched)
         self._methods: set[bytes] = set()  # those that llhttp has taken
+        self._starts: dict[bytes, tuple[bytes, bytes]] = {}  # request line -> method and path, of lines that come often
 
     def read(self, data: bytes, before: RequestFields | None = None) -> RequestHead:
         line, _, rest = data.partition(b"\r\n")
-        if (
-            before is not None
-            and before.raw == rest
-            and line[-4:] == b"/1.1"
-            and line.partition(b" ")[0] in self._methods
-        ):
-            return _head_of(line, before)
-        return self._read(data, line, rest)
+        if before is None or before.raw != rest:
+            return self._read(data, line, rest)
+        start = self._starts.get(line)
+        if start is not None:
+            return RequestHead(start[0], start[1], b"", 1, before, before.length, before.keep_alive, before.upgrade)
+        if line[-4:] != b"/1.1" or line.partition(b" ")[0] not in self._methods:
+            return self._read(data, line, rest)
+        return self._remembered(line, _head_of(line, before))
+
+    def _remembered(self, line: bytes, head: RequestHead) -> RequestHead:
+        """The same head. A query may hold a secret, so such lines are read anew each time."""
+        if len(line) <= LINE_REMEMBERED and line.startswith(b"%b %b HTTP" % (head.method, head.path)):
+            if len(self._starts) >= LINES_REMEMBERED:
+                self._starts.clear()
+            self._starts[line] = (head.method, head.path)
+        return head
 
     def _read(self, data: bytes, line: bytes, rest: bytes) -> RequestHead:
         """Read a head all of whose bytes have to be checked."""
@@ -271,11 +281,12 @@ class ResponseReader:
         if _REASON(head.reason) is None:
             raise PeerError("a response with a control character in its reason")
         head.special, head.plain = self._lines.read(lines[1:])
-        head.passing = None
+        head.raw, head.start = b"", None
         _read_response_headers(head, minor=_VERSIONS[version])
         if len(data) <= FIELDS_REMEMBERED and b"\r\nset-cookie:" not in data.lower():
             if len(self._heads) >= RESPONSES_REMEMBERED:
                 self._heads.clear()
+            head.raw = data
             self._heads[data] = head
         return head
 
@@ -294,22 +305,17 @@ def _head_of(line: bytes, fields: RequestFields) -> RequestHead:
     parts = line.split(b" ")
     if len(parts) != 3:
         raise BadRequest("malformed request: the request line is not method, target and version, one space between")
-    head = RequestHead()
-    head.method, target, _ = parts
-    if head.method == b"CONNECT":
+    method, target, _ = parts
+    if method == b"CONNECT":
         raise BadRequest("CONNECT is not served here", 501)
     if _TARGET(target) is None:
         raise BadRequest("the request target holds a character that must be percent-encoded")
     if target[0] != 0x2F:
         target = _origin_form(fields, target)
-    head.path, mark, query = target.partition(b"?")
-    head.query = mark + query
-    head.minor = _minor_of(line)
-    head.fields = fields
-    head.length = fields.length
-    head.keep_alive = fields.keep_alive
-    head.upgrade = fields.upgrade
-    return head
+    path, mark, query = target.partition(b"?")
+    return RequestHead(
+        method, path, mark + query, _minor_of(line), fields, fields.length, fields.keep_alive, fields.upgrade
+    )
 
 
 def _minor_of(line: bytes) -> int:
