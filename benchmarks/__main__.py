@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick]`: every contender in turns, medians and ratios in a table, JSON in results/."""
+"""`python -m benchmarks [--quick]`: every contender in turns, medians and goals in a table, JSON in results/."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import argparse
 import pstats
 import sys
 import tempfile
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
 from tests.live.peers import find
 from tests.live.product import HARP
 
+from benchmarks import publication
 from benchmarks.peers import Peers
-from benchmarks.report import Result, figure, table, write
-from benchmarks.rows import FULL, QUICK, Effort, Row, rows
+from benchmarks.report import Result, describe, figure, table, write
+from benchmarks.rows import trials
+from benchmarks.trial import FULL, QUICK, Effort, Trial
 
 RESULTS = Path(__file__).parent / "results"
 PROFILE, FLAMES = RESULTS / "harp.prof", RESULTS / "flames.svg"
@@ -24,10 +27,14 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--rounds", type=int, help="how often each contender has its turn")
-    parser.add_argument("--seconds", type=float, help="how long wrk runs in each turn")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only the rows whose name contains TEXT")
+    parser.add_argument("--seconds", type=int, help="how long the load lasts in each turn")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only the trials with TEXT in the name of a row")
     parser.add_argument("--profile", choices=["cprofile", "py-spy"], help="watch our process; its figures get worse")
-    return parser.parse_args()
+    parser.add_argument("--publish", action="store_true", help="write table, picture and figures of all rows to docs/")
+    chosen = parser.parse_args()
+    if chosen.publish and (chosen.only or chosen.profile):
+        parser.error("--publish is for all rows, as they are without a profiler")
+    return chosen
 
 
 def command(profile: str | None) -> list[str]:
@@ -42,14 +49,21 @@ def command(profile: str | None) -> list[str]:
     return list(HARP)
 
 
-def measure(row: Row, rounds: int) -> Result:
-    """Every contender once a round, in turns."""
-    figures: dict[str, list[float]] = {name: [] for name in row.contenders}
-    for _ in range(rounds if row.repeats else 1):
-        for name, run in row.contenders.items():
-            figures[name].append(run())
-            print(f"  {row.name}: {name} {figure(figures[name][-1])} {row.unit}", file=sys.stderr, flush=True)
-    return Result(row, figures)
+def measure(trial: Trial) -> list[Result]:
+    """Every contender's turns, one after the other. A failure ends this trial, but not the benchmark."""
+    figures: dict[str, dict[str, list[float]]] = {row.name: {} for row in trial.rows}
+    error = ""
+    try:
+        with trial.prepare() as contenders:
+            for _ in range(trial.turns):
+                for name, run in contenders.items():
+                    for row, value in zip(trial.rows, run(), strict=True):
+                        figures[row.name].setdefault(name, []).append(value)
+                        print(f"  {row.name}: {name} {figure(value)} {row.unit}", file=sys.stderr, flush=True)
+    except Exception as problem:
+        traceback.print_exc()
+        error = f"{type(problem).__name__}: {problem}".partition("\n")[0]
+    return [Result(row, figures[row.name], error) for row in trial.rows]
 
 
 def effort(chosen: argparse.Namespace) -> Effort:
@@ -67,15 +81,20 @@ def main() -> None:
     ):
         for peer, programs in peers.missing.items():
             print(f"left out: {peer}; missing: {programs}", file=sys.stderr)
-        table_rows = [row for row in rows(peers, wanted) if chosen.only in row.name]
-        if not table_rows:
+        selected = [t for t in trials(peers, wanted) if any(chosen.only in row.name for row in t.rows)]
+        if not selected:
             raise SystemExit(f"no row has {chosen.only!r} in its name, or its peers are missing")
-        results = [measure(row, wanted.rounds) for row in table_rows]
-        facts = {"rounds": wanted.rounds, "seconds": wanted.seconds, "frp": peers.frp_version}
+        results = [result for trial in selected for result in measure(trial)]
+        facts = {"rounds": wanted.rounds, "seconds": wanted.seconds, "peers": peers.versions()}
     print("\n" + table(results))
-    write(RESULTS / "latest.json", results, profile=chosen.profile, **facts)
+    content = describe(results, profile=chosen.profile, **facts)
+    write(RESULTS / "latest.json", content)
+    if chosen.publish:
+        publication.publish(results, content)
     if chosen.profile == "cprofile":
         pstats.Stats(str(PROFILE)).sort_stats("tottime").print_stats(40)
+    if any(result.error for result in results):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

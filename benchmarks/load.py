@@ -15,32 +15,54 @@ MIB = 1 << 20
 UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}  # as wrk counts
 
 
-def _wrk(port: int, target: str, connections: int, seconds: float, headers: Sequence[str]) -> str:
-    arguments = ["-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s"]
+def _run(program: str, *arguments: str) -> str:
+    found = find(program)
+    assert found is not None
+    return subprocess.run([found, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def _wrk(
+    port: int, target: str, connections: int, seconds: int, headers: Sequence[str] = (), script: Sequence[object] = ()
+) -> str:
+    arguments = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
     for header in headers:
         arguments += ["-H", header]
-    program = find("wrk")
-    assert program is not None
-    done = subprocess.run(
-        [program, *arguments, f"http://127.0.0.1:{port}{target}"], capture_output=True, text=True, check=True
-    )
-    if "Non-2xx" in done.stdout:
-        raise RuntimeError(f"{target} at port {port} did not answer 200: {done.stdout}")
-    return done.stdout
+    if script:
+        arguments += ["-s", str(script[0])]
+    output = _run("wrk", *arguments, f"http://127.0.0.1:{port}{target}", *map(str, script[1:]))
+    if "Non-2xx" in output:
+        raise RuntimeError(f"{target} at port {port} did not answer 200: {output}")
+    return output
 
 
 def requests_per_second(
-    port: int, target: str, *, seconds: float, connections: int = 64, headers: Sequence[str] = ()
+    port: int,
+    target: str,
+    *,
+    seconds: int,
+    connections: int = 64,
+    headers: Sequence[str] = (),
+    script: Sequence[object] = (),
 ) -> float:
-    """Keep-alive GETs by wrk, one thread."""
-    found = re.search(r"Requests/sec:\s+([\d.]+)", _wrk(port, target, connections, seconds, headers))
+    """Keep-alive GETs by wrk, one thread. `script`: a Lua script that makes the requests, and its arguments."""
+    found = re.search(r"Requests/sec:\s+([\d.]+)", _wrk(port, target, connections, seconds, headers, script))
     assert found is not None
     return float(found[1])
 
 
-def download_by_wrk(port: int, target: str, *, seconds: float, connections: int = 4) -> float:
+def requests_by_h2load(port: int, target: str, *, seconds: int, connections: int = 64) -> float:
+    """The same by h2load, one thread, as HTTP/1.1."""
+    options = ["--h1", "-t1", f"-c{connections}", f"-D{seconds}", "--warm-up-time=0.2"]
+    output = _run("h2load", *options, f"http://127.0.0.1:{port}{target}")
+    found = re.search(r"finished in [\d.]+s, ([\d.]+) req/s", output)
+    if found is None or not re.search(r"[1-9]\d* 2xx, 0 3xx, 0 4xx, 0 5xx", output):
+        raise RuntimeError(f"{target} at port {port} did not answer 200: {output}")
+    return float(found[1])
+
+
+def download_by_wrk(port: int, target: str, *, seconds: int, connections: int = 4) -> float:
     """MiB/s of a body that is fetched again and again over a few connections."""
-    found = re.search(r"Transfer/sec:\s+([\d.]+)([KMG]?B)", _wrk(port, target, connections, seconds, ()))
+    found = re.search(r"Transfer/sec:\s+([\d.]+)([KMG]?B)", _wrk(port, target, connections, seconds))
     assert found is not None
     return float(found[1]) * UNITS[found[2]] / MIB
 

@@ -1,0 +1,106 @@
+"""Does a request cost more when there is more to look through? Two of our processes, in turns."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tests.live.product import Product
+
+from benchmarks.client import ask_all, get
+from benchmarks.load import requests_per_second
+from benchmarks.peers import CROWD, Peers
+from benchmarks.trial import OURS, Contenders, Effort, Limit, Ratio, Row, Trial
+
+SMALL = "small case"
+SCRIPT = Path(__file__).with_name("crowd.lua")
+REFUSED = 400  # for ".." in a path
+LIFETIME = 10.0  # seconds of a cached session; the most that can be configured
+SECONDS = 2  # of each load; both have to happen within the lifetime
+SETTINGS = {
+    "HP_SESSION_LIFETIME": f"{LIFETIME:g}",
+    "HP_RECORD_LIFETIME": "3600",  # all records are fetched at once here: their refreshes would come at once, too
+    "HP_BLACKLIST_COUNT": "1",
+    "HP_BLACKLIST_WINDOW": "3600",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much there is to look through."""
+
+    apps: int
+    sessions: int
+    bans: int
+
+
+FEW = Size(apps=10, sessions=100, bans=10)
+MANY = Size(apps=CROWD, sessions=10_000, bans=10_000)
+
+
+def trials(peers: Peers, effort: Effort) -> list[Trial]:
+    """All rows about growth."""
+    goal = Ratio(0.95, of=SMALL)
+    load = f"{MANY.apps:,} ExApps, {MANY.sessions:,} sessions, {MANY.bans:,} bans"
+    rows = (
+        Row(f"{load}: requests of one session", "req/s", goal),
+        Row("the same, of all sessions to all ExApps", "req/s", goal),
+        Row("the same, and each from its own address", "req/s", goal),
+        Row("memory with them", "MB", Limit(80)),
+    )
+    return [Trial(rows, partial(_contenders, peers, effort), effort.growth_rounds)]
+
+
+@contextmanager
+def _contenders(peers: Peers, effort: Effort) -> Iterator[Contenders]:
+    with peers.instance("few", **SETTINGS) as few, peers.instance("many", **SETTINGS) as many:
+        cases = {SMALL: (few, FEW), OURS: (many, MANY)}
+        for product, size in cases.values():
+            asyncio.run(_fill(product.http, size))
+        yield {name: partial(_turn, peers.cookie, *case) for name, case in cases.items()}
+
+
+async def _fill(port: int, size: Size) -> None:
+    """ExApps and bans."""
+    await ask_all(port, (get(f"/exapps/app{number}/1k") for number in range(size.apps)))
+    await ask_all(port, strikes(range(size.bans)), status=REFUSED)
+
+
+def _turn(cookie: str, product: Product, size: Size) -> tuple[float, float, float, float]:
+    """Requests a second of one session, of all of them in their order, and of all with an address each. MB."""
+    began = time.monotonic()
+    asyncio.run(ask_all(product.http, visits(cookie, range(size.sessions), size.apps)))
+    load = partial(requests_per_second, product.http, seconds=SECONDS)
+    one = load("/exapps/app0/user/1k", headers=_visitor(cookie, 0))
+    everybody = load("/", script=(SCRIPT, cookie, size.apps, size.sessions, 1))
+    addresses = load("/", script=(SCRIPT, cookie, size.apps, size.sessions, size.sessions))
+    if (took := time.monotonic() - began) > LIFETIME:
+        raise RuntimeError(f"{size.sessions} sessions and the load took {took:.1f} s; sessions live for {LIFETIME:g} s")
+    return one, everybody, addresses, product.process.rss() / 1e6
+
+
+def visits(cookie: str, numbers: range, apps: int) -> Iterator[bytes]:
+    """A request of each session."""
+    return (get(f"/exapps/app{number % apps}/user/1k", *_visitor(cookie, number)) for number in numbers)
+
+
+def strikes(numbers: range) -> Iterator[bytes]:
+    """Requests that are refused with REFUSED and counted on an address each.
+
+    Where no proxy is trusted, the last address that a neighbour forwards is who gets banned.
+    """
+    return (get("/exapps/app0/../x", f"X-Forwarded-For: {_address(11, number)}") for number in numbers)
+
+
+def _visitor(cookie: str, number: int) -> tuple[str, str]:
+    """The headers of one browser behind a reverse proxy; crowd.lua writes the same."""
+    return f"Cookie: {cookie}; n={number}", f"X-Forwarded-For: {_address(10, number)}"
+
+
+def _address(network: int, number: int) -> str:
+    return f"{network}.0.{number >> 8}.{number & 255}"
