@@ -6,8 +6,9 @@ import re
 
 from harp.policy.decide import credentials_of
 from harp.policy.proxies import ClientAddresses
-from harp.wire.http import Fields
+from harp.wire.http import FORWARDED, Fields
 
+_HEARSAY = FORWARDED | {b"aa-request-id"}
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
 _PREFIX = re.compile(rb"(?:/[A-Za-z0-9._~-]+)+").fullmatch
 
@@ -49,7 +50,7 @@ class Caller:
         self._hearsay = self._outer_prefix = self._added = self._identity = self._prefix = b""
         told = dict(reversed(lines))  # the first line of a name counts
         self._host = told.get(b"host", b"")
-        if addresses.is_neighbour(peer):
+        if addresses.is_neighbour(peer) and not _HEARSAY.isdisjoint(told):
             self._listen(lines, told)
 
     def __repr__(self) -> str:
@@ -86,14 +87,16 @@ class Caller:
     def _listen(self, lines: Fields, told: dict[bytes, bytes]) -> None:
         """Take a neighbour's word."""
         chain = [value for name, value in lines if name == b"x-forwarded-for"]
-        proto = told.get(b"x-forwarded-proto", b"").lower()
-        prefix = told.get(b"x-forwarded-prefix", b"").rstrip(b"/")
-        ids = (told.get(b"x-request-id", b""), told.get(b"aa-request-id", b""))  # AppAPI has a name of its own for it
         self._chain = b", ".join([*chain, self._chain])
         self._host = told.get(b"x-forwarded-host") or self._host
+        proto = told.get(b"x-forwarded-proto", b"").lower()
         if proto in (b"http", b"https"):
             self._proto = proto
-        if _PREFIX(prefix):
+        prefix = told.get(b"x-forwarded-prefix", b"").rstrip(b"/")
+        if prefix and _PREFIX(prefix):
             self._outer_prefix = prefix
-        self.request_id = next((value for value in ids if _REQUEST_ID(value)), b"")
-        self._hearsay = b"".join([b"%b: %b\r\n" % field for field in lines if field[0] in (b"forwarded", b"x-real-ip")])
+        for name in (b"aa-request-id", b"x-request-id"):  # AppAPI has a name of its own for it
+            if name in told and _REQUEST_ID(told[name]):
+                self.request_id = told[name]
+        hearsay = [b"%b: %b\r\n" % field for field in lines if field[0] == b"forwarded" or field[0] == b"x-real-ip"]
+        self._hearsay = b"".join(hearsay)

@@ -88,7 +88,9 @@ def switching_response(head: ResponseHead, protocol: bytes) -> bytes:
 
 def _passing(fields: RequestFields, dropped: frozenset[bytes]) -> bytes:
     """What of a request's header lines goes on, with the framing of the next hop."""
-    lines = [b"%b: %b\r\n" % field for field in fields.special if field[0] not in dropped and b"_" not in field[0]]
+    lines = [
+        b"%b: %b\r\n" % (name, value) for name, value in fields.special if name not in dropped and b"_" not in name
+    ]
     if not any(name == b"host" for name, _ in fields.special):  # HTTP/1.0 may leave it out, HTTP/1.1 may not
         lines.append(b"host: localhost\r\n")
     lines += _end_to_end(fields)
