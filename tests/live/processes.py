@@ -113,6 +113,10 @@ class Process:
         """The most resident memory it ever had, in bytes."""
         return self._status("VmHWM") * 1024
 
+    def has_loaded(self, package: str) -> bool:
+        """Has it loaded a native part of this Python package?"""
+        return f"/site-packages/{package}/" in Path(f"/proc/{self.pid}/maps").read_text()
+
     def descriptors(self) -> int:
         """How many files and sockets it has open."""
         return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())

@@ -79,13 +79,18 @@ class Product:
         """Does the HTTP listener answer a request, whatever it says?"""
         return self.status("/") > 0
 
+    def admin_status(self, page: str) -> int:
+        """As `status`, of the admin listener."""
+        return self._status(self.admin, page, {})
+
     def status(self, target: str, **headers: str) -> int:
         """The status of a GET, 0 when there is no answer. In names of headers `_` stands for `-`."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=10)
+        return self._status(self.http, target, {name.replace("_", "-"): value for name, value in headers.items()})
+
+    def _status(self, port: int, target: str, headers: dict[str, str]) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         try:
-            connection.request(
-                "GET", target, headers={name.replace("_", "-"): value for name, value in headers.items()}
-            )
+            connection.request("GET", target, headers=headers)
             return connection.getresponse().status
         except (OSError, http.client.HTTPException):
             return 0

@@ -1,0 +1,63 @@
+"""What an idle process holds: its size, and no library that it does not need yet."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.product import KEY, Product, running
+from tests.live.tunnels import OWN, start_tunnel
+from tests.live.world import TUNNEL_PORT, World
+
+MB = 10**6
+IDLE = 45 * MB
+PUBLIC = "/exapps/direct/public"
+REQUESTS = 2000
+CONNECTIONS = 300
+
+
+@pytest.fixture
+def idle(world: World, tmp_path: Path) -> Iterator[Product]:
+    """Started with its certificates in place, has answered a request, is ready, and asked for its health."""
+    with running(tmp_path / "harp", world.nextcloud):
+        pass
+    with running(tmp_path / "harp", world.nextcloud) as product:
+        assert product.status(PUBLIC) == 200
+        for page in ("/heartbeat", "/healthz", "/readyz") * 3:
+            product.process.until(lambda page=page: product.admin_status(page) == 200, page)  # type: ignore[misc]
+        yield product
+
+
+def test_an_idle_process_is_small_and_has_loaded_no_library_for_what_nobody_has_asked(idle: Product) -> None:
+    for library in ("aiohttp", "multidict", "yarl", "cryptography", "regex"):
+        assert not idle.process.has_loaded(library), library
+    assert idle.process.rss() <= IDLE
+
+
+def test_the_libraries_come_with_the_first_call_that_needs_them(idle: Product, world: World) -> None:
+    assert idle.status("/exapps/app_api/heartbeat", harp_shared_key=KEY) == 200
+    assert idle.process.has_loaded("aiohttp")
+    with start_tunnel(idle, OWN, "hello", TUNNEL_PORT, world.socket) as tunnel:
+        tunnel.until(lambda: idle.status("/exapps/hello/public") == 200, "tunnel")
+    assert idle.process.has_loaded("cryptography")
+
+
+def test_requests_and_connections_that_are_over_leave_nothing_behind(idle: Product) -> None:
+    def crowd() -> None:
+        kept = http.client.HTTPConnection("127.0.0.1", idle.http, timeout=10)
+        for _ in range(REQUESTS):
+            kept.request("GET", PUBLIC)
+            assert kept.getresponse().read()
+        kept.close()
+        for one in [socket.create_connection(("127.0.0.1", idle.http)) for _ in range(CONNECTIONS)]:
+            one.close()
+        idle.process.until(lambda: idle.process.descriptors() < CONNECTIONS, "end of the connections")
+
+    crowd()
+    before = idle.process.rss()
+    crowd()
+    assert idle.process.rss() - before < MB
