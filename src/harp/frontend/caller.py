@@ -52,6 +52,7 @@ class Caller:
         self._host = told.get(b"host", b"")
         if addresses.is_neighbour(peer) and not _HEARSAY.isdisjoint(told):
             self._listen(lines, told)
+        self.name_it()
 
     def __repr__(self) -> str:
         return f"Caller({self.address!r})"
@@ -59,7 +60,7 @@ class Caller:
     def name_it(self) -> bytes:
         """Give it a name that all callers share of whom every decision is the same; none with the shared key.
 
-        To be called after a decision: that gives credentials their digest if it has looked at them.
+        Credentials have one only after a decision that has looked at them, which gives them their digest.
         """
         credentials = self.credentials
         known = credentials.digest or not (credentials.authorization or credentials.passphrase)

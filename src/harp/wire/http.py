@@ -195,7 +195,8 @@ class RequestReader:
     `watched` are more header names to be special. `read` takes exactly one head including its empty line and raises
     BadRequest. Only heads are fed to llhttp, which checks every byte of them; bodies pass it by. With `before`, what
     the header lines of the connection's last request said, lines that repeat are not checked again: clients repeat
-    them, and so only the request line is read. Nothing of one connection is remembered for another.
+    them, and so only the request line is read. Of one connection nothing is remembered for another but single lines:
+    request lines without a query, and header lines that hold no credential.
     """
 
     __slots__ = ("_lines", "_max_headers", "_methods", "_starts")
@@ -208,25 +209,31 @@ class RequestReader:
 
     def read(self, data: bytes, before: RequestFields | None = None) -> RequestHead:
         line, _, rest = data.partition(b"\r\n")
-        if before is None or before.raw != rest:
-            return self._read(data, line, rest)
         start = self._starts.get(line)
+        if (
+            before is not None
+            and before.raw == rest
+            and (start is not None or (line[-4:] == b"/1.1" and line.partition(b" ")[0] in self._methods))
+        ):
+            fields = before
+        else:
+            fields = self._fields(data, line, rest)
         if start is not None:
-            return RequestHead(start[0], start[1], b"", 1, before, before.length, before.keep_alive, before.upgrade)
-        if line[-4:] != b"/1.1" or line.partition(b" ")[0] not in self._methods:
-            return self._read(data, line, rest)
-        return self._remembered(line, _head_of(line, before))
+            return RequestHead(start[0], start[1], b"", 1, fields, fields.length, fields.keep_alive, fields.upgrade)
+        head = _head_of(line, fields)
+        self._methods.add(head.method)
+        self._remember(line, head)
+        return head
 
-    def _remembered(self, line: bytes, head: RequestHead) -> RequestHead:
-        """The same head. A query may hold a secret, so such lines are read anew each time."""
-        if len(line) <= LINE_REMEMBERED and line.startswith(b"%b %b HTTP" % (head.method, head.path)):
+    def _remember(self, line: bytes, head: RequestHead) -> None:
+        """Recognise this request line again; not one with a query, which may hold a secret."""
+        if head.minor and len(line) <= LINE_REMEMBERED and line.startswith(b"%b %b HTTP" % (head.method, head.path)):
             if len(self._starts) >= LINES_REMEMBERED:
                 self._starts.clear()
             self._starts[line] = (head.method, head.path)
-        return head
 
-    def _read(self, data: bytes, line: bytes, rest: bytes) -> RequestHead:
-        """Read a head all of whose bytes have to be checked."""
+    def _fields(self, data: bytes, line: bytes, rest: bytes) -> RequestFields:
+        """The header lines of a head all of whose bytes have to be checked."""
         if data[:1] <= b" ":  # llhttp passes over line ends there, and we must see the method that others see
             raise BadRequest("malformed request: it does not begin with a method")
         try:
@@ -241,11 +248,10 @@ class RequestReader:
         fields = RequestFields()
         fields.special, fields.plain = self._lines.read(lines)
         fields.passing = fields.derived = None
-        _read_request_headers(fields, _minor_of(line))
-        head = _head_of(line, fields)
-        fields.raw = rest if head.minor and len(rest) <= FIELDS_REMEMBERED else b""
-        self._methods.add(head.method)
-        return head
+        minor = _minor_of(line)
+        _read_request_headers(fields, minor)
+        fields.raw = rest if minor and len(rest) <= FIELDS_REMEMBERED else b""
+        return fields
 
 
 class ResponseReader:
