@@ -57,16 +57,16 @@ class Caller:
     def __repr__(self) -> str:
         return f"Caller({self.address!r})"
 
-    def name_it(self) -> bytes:
+    def name_it(self) -> None:
         """Give it a name that all callers share of whom every decision is the same; none with the shared key.
 
-        Credentials have one only after a decision that has looked at them, which gives them their digest.
+        Credentials can have one after a decision that has looked at them, and so given them their digest. Until a
+        second request comes with the same lines nobody needs it.
         """
         credentials = self.credentials
-        known = credentials.digest or not (credentials.authorization or credentials.passphrase)
-        if not self.name and credentials.shared_key is None and known:
+        anonymous = not (credentials.authorization or credentials.passphrase)
+        if credentials.shared_key is None and (anonymous or credentials.digest):
             self.name = b"%b %b" % (self.ban_key.encode(), credentials.digest)
-        return self.name
 
     def added(self, identity: bytes, prefix: bytes) -> bytes:
         """The header lines that an ExApp gets beside the client's own: `identity`, and where the request comes from.

@@ -160,6 +160,8 @@ class Gate:
             caller = head.fields.derived
             if not isinstance(caller, Caller) or caller.addresses is not self._addresses:
                 caller = self._recognise(connection, head)
+            elif not caller.name:
+                caller.name_it()
             connection.request_id = caller.request_id or b"%b-%x" % (self._id_prefix, next(self._ids))
             plan = self._plans.find(self._instance.version, caller.name, head.path)
             if plan is None:
@@ -183,7 +185,7 @@ class Gate:
         answer = decide(call, self._instance, self._rules)
         if isinstance(answer, (NeedRecord, NeedVisitor)):
             self._spawn(self._learn(connection, head, caller, call, answer))
-        elif isinstance(answer, Forward) and not answer.strike and caller.name_it():
+        elif isinstance(answer, Forward) and not answer.strike and caller.name:
             plan = self._plan(answer)
             self._plans.keep(caller.name, head.path, plan)
             self._follow(connection, head, caller, plan)
