@@ -48,6 +48,7 @@ def settings(directory: Path, **places: str) -> Settings:
 
 async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.close()
+    await writer.wait_closed()
 
 
 @asynccontextmanager
@@ -68,6 +69,7 @@ async def listeners(directory: Path) -> AsyncIterator[dict[str, str]]:
     finally:
         gate.close()
         gate.deadlines.close()
+        await asyncio.sleep(0.01)  # connections are accepted, and end, in the loop's next turns
         for server in servers:
             server.close()
             await server.wait_closed()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -41,23 +41,27 @@ class Peer:
 @asynccontextmanager
 async def serving(serve: Serve) -> AsyncIterator[str]:
     """The URL of a server that does `serve` with each connection, then closes it."""
-    accepted = 0
+    handlers: list[asyncio.Task[None]] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal accepted
-        accepted += 1
-        try:
-            await serve(Peer(accepted, reader, writer))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+        task = asyncio.current_task()
+        assert task is not None
+        handlers.append(task)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            try:
+                await serve(Peer(len(handlers), reader, writer))
+            finally:
+                writer.close()
+                await writer.wait_closed()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -200,14 +204,16 @@ class Names(Resolver):
 
 
 async def connected(url: str, *addresses: str, idle: float = 1.0) -> tuple[Connections, Connection]:
+    """A connection to a `numbered` server, over which one call was made."""
     connections = Connections(url.replace("127.0.0.1", "cloud.example.com"), Names(*addresses), 1.0, idle)
-    return connections, await connections.connect()
+    connection = await connections.connect()
+    assert (await connection.ask(REQUEST, 10)).body == b"1"
+    return connections, connection
 
 
 async def test_an_address_that_refuses_is_passed_over() -> None:
     async with serving(numbered) as url:
         _, connection = await connected(url, "127.0.0.2", "127.0.0.1")
-        assert (await connection.ask(REQUEST, 10)).body == b"1"
         connection.abandon()
 
 
