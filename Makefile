@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup run test check bench bench-quick frp lock clean
+.PHONY: setup run test check bench bench-quick frp traefik lock clean
 
 setup: $(READY)
 
@@ -25,6 +25,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src tests benchmarks
 
+# Us beside HAProxy, nginx, Caddy, Traefik and frps. ARGS=--publish writes the figures to docs/; docs/performance.md tells all.
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -34,6 +35,10 @@ bench-quick: $(READY)
 # Real frpc and frps, built from source into .cache/frp.
 frp:
 	go="$$(scripts/install-go)" && PATH="$$go:$$PATH" frp/build
+
+# Traefik, built from source into .cache/traefik; only benchmarks use it.
+traefik:
+	go="$$(scripts/install-go)" && PATH="$$go:$$PATH" scripts/build-traefik
 
 # Pins the newest versions that pyproject.toml allows.
 lock:

@@ -40,7 +40,7 @@ def options() -> argparse.Namespace:
 def command(profile: str | None) -> list[str]:
     """How `harp` is started, profiled or not."""
     if profile == "cprofile":
-        return [sys.executable, "-m", "cProfile", "-o", str(PROFILE), "-m", "harp"]
+        return [sys.executable, "-m", "benchmarks.profiled", str(PROFILE)]
     if profile == "py-spy":
         program = find("py-spy") or find(str(Path(sys.executable).with_name("py-spy")))
         if program is None:
@@ -84,7 +84,10 @@ def main() -> None:
         selected = [t for t in trials(peers, wanted) if any(chosen.only in row.name for row in t.rows)]
         if not selected:
             raise SystemExit(f"no row has {chosen.only!r} in its name, or its peers are missing")
-        results = [result for trial in selected for result in measure(trial)]
+        results: list[Result] = []
+        for trial in selected:
+            results += measure(trial)
+            print(f"  (memory of our process now: {peers.product.process.rss() / 1e6:.1f} MB)", file=sys.stderr)
         facts = {"rounds": wanted.rounds, "seconds": wanted.seconds, "peers": peers.versions()}
     print("\n" + table(results))
     content = describe(results, profile=chosen.profile, **facts)

@@ -200,7 +200,7 @@ class WebSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._data += data
-        complete = len(self._data) >= len(self._expected) if self._expected else self._data.endswith(b"\r\n\r\n")
+        complete = len(self._data) >= len(self._expected) if self._expected else b"\r\n\r\n" in self._data
         if complete and not self._done.done():
             if self._data.startswith(self._expected or b"HTTP/1.1 101 "):
                 self._done.set_result(time.monotonic() - self._sent)
@@ -220,7 +220,11 @@ async def connect_websockets(port: int, target: str, count: int, at_once: int = 
     async def one() -> WebSocket:
         async with gate, asyncio.timeout(30):
             _, socket = await loop.create_connection(WebSocket, "127.0.0.1", port)
-            await socket.open(target)
+            try:
+                await socket.open(target)
+            except ConnectionError:
+                socket.close()
+                raise
             return socket
 
     return await asyncio.gather(*(one() for _ in range(count)))

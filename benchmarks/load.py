@@ -52,7 +52,7 @@ def requests_per_second(
 
 def requests_by_h2load(port: int, target: str, *, seconds: int, connections: int = 64) -> float:
     """The same by h2load, one thread, as HTTP/1.1."""
-    options = ["--h1", "-t1", f"-c{connections}", f"-D{seconds}", "--warm-up-time=0.2"]
+    options = ["--h1", "-t1", f"-c{connections}", f"-D{seconds}"]
     output = _run("h2load", *options, f"http://127.0.0.1:{port}{target}")
     found = re.search(r"finished in [\d.]+s, ([\d.]+) req/s", output)
     if found is None or not re.search(r"[1-9]\d* 2xx, 0 3xx, 0 4xx, 0 5xx", output):

@@ -34,7 +34,7 @@ def trial(peers: Peers) -> Trial:
     """All rows about memory each."""
     websocket = Row("memory per WebSocket", "KiB", Limit(30))
     things = (
-        Thing(Row("memory per idle HTTP connection", "KiB"), 1000, partial(_http, tls=None)),
+        Thing(Row("memory per idle HTTP connection", "KiB"), 4000, partial(_http, tls=None)),
         Thing(Row("memory per idle HTTPS connection", "KiB"), 1000, partial(_http, tls=_tls())),
         Thing(websocket, 1000, _websockets),
         Thing(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.picture import draw
 from benchmarks.report import Result, markdown, write
 
 DOCS = Path(__file__).parents[1] / "docs"
-MARKED = re.compile(r"(<!-- figures: made by `make publish-bench` -->\n).*(<!-- end of figures -->)", re.DOTALL)
+MEMORY = {"KiB", "MB"}  # units of rows that have a table of their own
+MARKED = re.compile(
+    r"(<!-- figures: written by `make bench ARGS=--publish` -->\n).*(<!-- end of figures -->)", re.DOTALL
+)
 
 
 def publish(results: Sequence[Result], content: dict[str, object]) -> None:
@@ -29,9 +32,18 @@ def replaced(page: str, section: str) -> str:
     return text
 
 
-def _section(results: Sequence[Result], content: dict[str, object]) -> str:
+def _section(results: Sequence[Result], content: Mapping[str, object]) -> str:
     peers = content["peers"]
     assert isinstance(peers, dict)
     versions = ", ".join(f"{name} {version}" for name, version in peers.items())
-    where = f"{content['measured']}, {content['rounds']} rounds of {content['seconds']} s; {versions}."
-    return f"Measured {where}\n\n{markdown(results)}"
+    memory = [result for result in results if result.row.unit in MEMORY]
+    others = [result for result in results if result.row.unit not in MEMORY]
+    return f"""Measured at {content["measured"]}, {content["rounds"]} rounds of {content["seconds"]} s; {versions}.
+
+![Goals, and what was reached](performance.svg)
+
+{markdown(others)}
+
+Memory (resident; KiB are 1,024 bytes, MB are 1,000,000):
+
+{markdown(memory)}"""
