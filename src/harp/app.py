@@ -159,14 +159,13 @@ class Harp:
 
     # Starting
 
-    def _tunnel_server(self, tls: ssl.SSLContext) -> TunnelServer:
+    def _tunnel_server(self, tls: ssl.SSLContext | None) -> TunnelServer:
         return TunnelServer(
             self.settings,
             self.ports,
             self.deadlines,
             authenticate=self._authenticate_tunnel,
             tls=tls,
-            tls_required=self.settings.tunnel.tls,
             vet=self.vetting.objection,
         )
 
@@ -174,9 +173,9 @@ class Harp:
     def _frp_directory(self) -> Path:
         return self.settings.certs / "frp"
 
-    def _tunnel_context(self) -> ssl.SSLContext:
+    def _tunnel_context(self) -> ssl.SSLContext | None:
         if not self.settings.tunnel.tls:
-            return certificates.throwaway_context(datetime.now(UTC))
+            return None
         self._certificates_made = bool(self._ensure_certificates().made)
         return certificates.server_context(self._frp_directory)
 

@@ -16,7 +16,8 @@ _LOADED: dict[str, ModuleType] = {}
 
 async def load_module(name: str) -> ModuleType:
     """The module of that name."""
-    return _LOADED.get(name) or await asyncio.to_thread(_load, name)
+    loaded = _LOADED.get(name)
+    return await asyncio.to_thread(_load, name) if loaded is None else loaded
 
 
 def _load(name: str) -> ModuleType:

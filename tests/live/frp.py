@@ -194,14 +194,9 @@ class Gateway:
                 "HP_FRP_DISABLE_TLS": "false" if self.certificates else "true",
             }
         )
-        if self.certificates:
-            tls = certificates.server_context(self.certificates)
-        else:
-            tls = certificates.throwaway_context(datetime.now(UTC))
+        tls = certificates.server_context(self.certificates) if self.certificates else None
         self._deadlines = Deadlines()
-        self.server = TunnelServer(
-            settings, self.ports, self._deadlines, _authenticate, tls, tls_required=self.certificates is not None
-        )
+        self.server = TunnelServer(settings, self.ports, self._deadlines, _authenticate, tls)
         await self.server.start()
 
     async def stop(self) -> None:

@@ -8,7 +8,6 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -18,7 +17,6 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from harp.errors import TunnelAway
-from harp.net.certificates import throwaway_context
 from harp.net.ports import PortTable
 from harp.settings import Address, Settings, load
 from harp.tunnel.claims import Claim
@@ -40,11 +38,6 @@ def settings() -> Settings:
     return replace(settings, listen=replace(settings.listen, frp=(Address("127.0.0.1", 0),)))
 
 
-@pytest.fixture(scope="module")
-def self_signed() -> ssl.SSLContext:
-    return throwaway_context(datetime.now(UTC))
-
-
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[list[EventDict]]:
     with capture_logs() as events:
@@ -55,13 +48,11 @@ def logged() -> Iterator[list[EventDict]]:
 class World:
     """A server, its port table, and the clients of one test."""
 
-    def __init__(self, settings: Settings, tls: ssl.SSLContext, clock: Clock, *, tls_required: bool = False) -> None:
+    def __init__(self, settings: Settings, tls: ssl.SSLContext | None, clock: Clock) -> None:
         self.ports = PortTable()
         self.clock = clock
         self.asked: list[tuple[str, str]] = []
-        self.server = TunnelServer(
-            settings, self.ports, clock.deadlines, self._authenticate, tls, tls_required=tls_required
-        )
+        self.server = TunnelServer(settings, self.ports, clock.deadlines, self._authenticate, tls)
 
     def _authenticate(self, address: str, token: str) -> str | None:
         self.asked.append((address, "the key" if token == KEY else token))
@@ -92,12 +83,12 @@ class Start(Protocol):
 
 
 @pytest.fixture
-async def start(self_signed: ssl.SSLContext, clock: Clock) -> AsyncIterator[Start]:
+async def start(clock: Clock) -> AsyncIterator[Start]:
     """Starts servers; `tls` is then required."""
     worlds: list[World] = []
 
     async def begin(settings: Settings, tls: ssl.SSLContext | None = None) -> World:
-        worlds.append(World(settings, tls or self_signed, clock, tls_required=tls is not None))
+        worlds.append(World(settings, tls, clock))
         await worlds[-1].server.start()
         return worlds[-1]
 
@@ -829,11 +820,11 @@ async def test_the_log_names_facts_and_shows_neither_run_id_nor_control_characte
 # Start and end
 
 
-async def test_an_address_in_use_is_reported(settings: Settings, self_signed: ssl.SSLContext, clock: Clock) -> None:
+async def test_an_address_in_use_is_reported(settings: Settings, clock: Clock) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         addresses = (Address("127.0.0.1", 0), Address("127.0.0.1", port))
-        world = World(replace(settings, listen=replace(settings.listen, frp=addresses)), self_signed, clock)
+        world = World(replace(settings, listen=replace(settings.listen, frp=addresses)), None, clock)
         with pytest.raises(Exception, match=f"cannot listen on 127.0.0.1:{port}"):
             await world.server.start()
         assert world.server.bound_ports == []

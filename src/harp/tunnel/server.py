@@ -11,12 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from hmac import compare_digest
 from typing import Any
 
 import structlog
 
 from harp.lazy import load_module
+from harp.net.certificates import throwaway_context
 from harp.net.deadlines import Deadlines
 from harp.net.listen import ListenError, bound_socket
 from harp.net.ports import PortTable
@@ -60,8 +62,8 @@ class TunnelServer:
     """Serves tunnel clients on every FRP address.
 
     `authenticate(address, token)` gets the client's address without port and its `metas["token"]`, "" when it has
-    none, and gives None, or the text that the client reads when it is refused. With `tls_required` every connection
-    must use `tls`; without it TLS is an offer, for clients that use it by default. `vet` is asked about every claim.
+    none, and gives None, or the text that the client reads when it is refused. Every connection must use `tls`; when it
+    is None TLS proves nothing and is an offer, for clients that use it by default. `vet` is asked about every claim.
     """
 
     def __init__(
@@ -70,9 +72,8 @@ class TunnelServer:
         ports: PortTable,
         deadlines: Deadlines,
         authenticate: Authenticate,
-        tls: ssl.SSLContext,
+        tls: ssl.SSLContext | None,
         *,
-        tls_required: bool,
         vet: Vet | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -80,7 +81,8 @@ class TunnelServer:
         self._settings = settings
         self._authenticate = authenticate
         self._tls = tls
-        self._tls_required = tls_required
+        self._tls_required = tls is not None
+        self._tls_lock = asyncio.Lock()
         self._vet = vet
         self._wall = wall
         self._claims = Claims(ports, deadlines, listen=settings.tunnel.listen)
@@ -213,14 +215,21 @@ class TunnelServer:
             raise _NotWelcome  # a health check that connects and closes is not worth a line
         if first == TLS_CUSTOM_BYTE:
             sock.recv(1)
-            return self._tls
+            return await self._context()
         if first == TLS_BYTE:
-            return self._tls
+            return await self._context()
         if first not in PLAIN_BYTES:
             raise _NotWelcome(f"neither FRP nor TLS, it begins with {first!r}")
         if self._tls_required:
             raise _WithoutTls("a client without TLS; set transport.tls.enable in its configuration")
         return None
+
+    async def _context(self) -> ssl.SSLContext:
+        """TLS for a client. The offer of plain mode is made for the first who takes it: its library is large."""
+        async with self._tls_lock:
+            if self._tls is None:
+                self._tls = await asyncio.to_thread(throwaway_context, datetime.now(UTC))
+            return self._tls
 
     # Reception of guests
 
