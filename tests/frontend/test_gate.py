@@ -24,6 +24,7 @@ from harp.policy.registries import NONE, registries_from
 from harp.policy.verdict import Missing, NeedRecord
 from harp.proxy.upstreams import Upstreams
 from harp.settings import load
+from tests.fakes.clock import Clock
 from tests.fakes.dialer import ScriptedDialer
 from tests.fakes.transport import MemoryTransport
 
@@ -118,13 +119,13 @@ class FakeEngines:
 
 
 class World:
-    def __init__(self, peer: str = "8.8.4.4", **env: str) -> None:
+    def __init__(self, peer: str = "8.8.4.4", *, clock: Clock | None = None, **env: str) -> None:
         environment = {**ENV, **env}
         self.settings = load(environment)
         self.instance = FakeInstance(environment)
         self.dialer = ScriptedDialer()
         self.engines = FakeEngines()
-        self.deadlines = Deadlines()
+        self.deadlines = Deadlines(clock=clock)
         self.log = BytesIO()
         proxy = Upstreams(self.dialer, PortTable(), self.deadlines, self.settings.timeouts)
         access_log = AccessLog(enabled=True, json=True, stream=self.log)
@@ -359,6 +360,24 @@ async def test_the_access_log_tells_what_happened_and_no_secret() -> None:
     ]
     assert b"secret" not in world.log.getvalue()
     assert all(line["reason"] for line in lines)
+
+
+@pytest.mark.parametrize("part", [b"garbage\r\n\r\n", b"GET /exapps/hel"])
+async def test_what_is_no_request_has_nothing_of_the_request_before(part: bytes) -> None:
+    """Neither its id nor its time, nor the client that a proxy had named."""
+    clock = Clock()
+    world = World(peer="10.0.0.1", clock=clock, HP_TRUSTED_PROXY_IPS="10.0.0.0/8")
+    await world.ask(lines="X-Forwarded-For: 8.8.8.8\nX-Request-Id: mine\n")
+    world.answer()
+    world.connection.data_received(part)
+    clock.move(world.settings.timeouts.head + 1)
+    world.deadlines.tick()
+    assert b"mine" not in world.wire.take()
+    await world.gate.close()
+    good, bad = [msgspec.json.decode(line) for line in world.log.getvalue().splitlines()]
+    assert (good["request_id"], good["address"]) == ("mine", "8.8.8.8")
+    assert bad["request_id"] != "mine"
+    assert (bad["status"] >= 400, bad["address"], bad["seconds"]) == (True, "10.0.0.1", 0.0)
 
 
 async def test_the_access_log_tells_why_an_allowed_request_was_refused_all_the_same() -> None:

@@ -411,6 +411,18 @@ async def test_an_answer_has_begun_so_nothing_is_sent_twice() -> None:
     assert client.status == 502
 
 
+@pytest.mark.parametrize("garbage", [b"garbage\r\n\r\n", OK[:17] + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"])
+async def test_an_answer_that_is_not_http_is_an_answer_so_nothing_is_sent_twice(garbage: bytes) -> None:
+    world = World()
+    await world.send()
+    world.answer(OK)
+    client, _ = await world.send()
+    world.answer(garbage)
+    await world.settle()
+    assert client.status == 502
+    assert len(world.dialer.made) == 1
+
+
 async def test_a_tunnel_stream_that_ends_at_once_is_tried_again_once() -> None:
     world = World()
     client, _ = await world.send(target=BEHIND_TUNNEL)
@@ -517,6 +529,16 @@ async def test_draining_closes_a_websocket_with_1001_between_frames_only() -> No
     assert client.received == b"\x81\x05hello" + CLOSE_GOING_AWAY
     assert client.closed
     assert world.wire().aborted
+
+
+async def test_draining_adds_nothing_to_a_websocket_that_its_exapp_has_finished() -> None:
+    world = World()
+    client, forwarding = await world.send(b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n")
+    world.answer(SWITCH)
+    world.dialer.made[-1][1].eof_received()
+    assert client.finished
+    assert forwarding.drain() is False
+    assert client.received == b""
 
 
 async def test_redirects_get_their_prefix_back_when_asked_for() -> None:

@@ -95,7 +95,6 @@ class ClientConnection(asyncio.Protocol):
         "deadline",
         "head",
         "peer",
-        "peer_bytes",
         "request_id",
         "secure",
         "sent",
@@ -109,7 +108,6 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, gate: Gate, *, secure: bool) -> None:
         self.secure = secure
         self.peer = ""  # address of the other end, as text; "" on unix sockets
-        self.peer_bytes = b""  # the same, for headers
         self.deadline = NEVER
         self.blocked = False
         self.head: RequestHead | None = None
@@ -146,7 +144,6 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         host = peer[0] if isinstance(peer, tuple) else ""
         self.peer = self.address = host.removeprefix("::ffff:")  # IPv4 on a dual-stack socket is IPv4
-        self.peer_bytes = self.peer.encode() or b"127.0.0.1"
         refused = self._gate.opened(self)
         if refused is not None:
             self.head = None
@@ -231,8 +228,7 @@ class ClientConnection(asyncio.Protocol):
         if self.blocked:
             self._expired_blocked()
         elif phase is HEAD and self._buffer:
-            self.head = None
-            self._answer_error(408, "the request head did not arrive in time")
+            self._refuse_unread(408, "the request head did not arrive in time")
         elif phase is BODY:
             self._to_handler_gone("the client stopped sending its request body")
             if self.status:
@@ -276,9 +272,7 @@ class ClientConnection(asyncio.Protocol):
                     return
                 data, self._buffer = self._buffer, b""
         except BadRequest as error:
-            self.head = None
-            self.request_id = b""
-            self._answer_error(error.status, error.reason)
+            self._refuse_unread(error.status, error.reason)
         finally:
             self._looping = False
 
@@ -293,6 +287,14 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse_size(self) -> NoReturn:
         raise BadRequest(f"a request head of more than {self._gate.limits.head_size} bytes", 431)
+
+    def _refuse_unread(self, status: int, reason: str) -> None:
+        """Answer what is no request, or not yet: what is known of the one before does not belong to it."""
+        self.head = None
+        self.request_id = b""
+        self.address = self.peer
+        self.started = 0.0
+        self._answer_error(status, reason)
 
     def _begin(self, head: RequestHead) -> None:
         self.head = head

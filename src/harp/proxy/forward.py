@@ -181,7 +181,7 @@ class Forwarding:
 
     def drain(self) -> bool:
         connection = self._connection
-        if self._tracker is None or connection is None or not self._tracker.at_boundary:
+        if self._tracker is None or connection is None or self._server_done or not self._tracker.at_boundary:
             return False
         self._ended = True
         self._connection = None
@@ -266,7 +266,7 @@ class Forwarding:
         self._connection = None
         if self._ended:
             return
-        if silent and status == 502 and self._may_retry(connection):
+        if silent and self._may_retry(connection):
             self._retried = True
             self._downstream.pause_body()  # until there is a connection that takes it
             self._connect()

@@ -104,9 +104,7 @@ class Upstream(asyncio.Protocol):
         self.blocked = False
         self.paused = False  # nothing is read
         self._buffer = b""
-        self._last: ResponseHead | None = (
-            None  # the head that this connection's last answer had; the next may repeat it
-        )
+        self._last: ResponseHead | None = None  # the head of the last answer: the next often repeats it
         self._bodyless = False
         self._left = 0
         self._chunks: ChunkedDecoder | None = None
@@ -181,7 +179,7 @@ class Upstream(asyncio.Protocol):
         if state is BODY and self._left == UNTIL_CLOSE:
             self._finish([], reusable=False)
         elif state in (HEAD, BODY):
-            self._fail("closed the connection before its answer was complete", 502)
+            self._broken("closed the connection before its answer was complete")
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -189,7 +187,7 @@ class Upstream(asyncio.Protocol):
         self._pool.lost(self)
         state = self.state
         if state in (HEAD, BODY, RAW):
-            self._fail(f"broke the connection{f': {exc}' if exc else ''}", 502)
+            self._broken(f"broke the connection{f': {exc}' if exc else ''}")
         self.state = CLOSED
 
     def pause_writing(self) -> None:
@@ -333,8 +331,11 @@ class Upstream(asyncio.Protocol):
             else:
                 self.transport.close()
 
-    def _fail(self, reason: str, status: int) -> None:
-        silent = self.state is HEAD and not self._buffer
+    def _broken(self, reason: str) -> None:
+        """The connection has ended in the middle of an exchange."""
+        self._fail(reason, 502, silent=self.state is HEAD and not self._buffer)
+
+    def _fail(self, reason: str, status: int, *, silent: bool = False) -> None:
         user = self.user
         self._close()
         self.transport.abort()
