@@ -11,23 +11,24 @@ from harp.wire.http import CHUNKED, UNTIL_CLOSE, RequestHead, RequestReader, Res
 
 
 def request(text: str | bytes, max_headers: int = 20) -> RequestHead:
-    """Read a request twice: by a reader that is new, and by one that has seen the same header lines before."""
+    """Read a request by a reader that is new, and by one that has seen the same header lines, then the same line."""
     data = text if isinstance(text, bytes) else text.replace("\n", "\r\n").encode("latin-1")
     used = RequestReader(max_headers)
     before = None
     with suppress(BadRequest):
         before = used.read(b"GET /before HTTP/1.1\r\n" + data.partition(b"\r\n")[2]).fields
     try:
-        again = used.read(data, before)
+        again = [used.read(data, before), used.read(data, before), used.read(data)]
     except BadRequest as error:
         with pytest.raises(BadRequest) as refused:
             RequestReader(max_headers).read(data)
         assert refused.value.status == error.status
         raise
     head = RequestReader(max_headers).read(data)
-    for name in ("method", "path", "query", "minor", "length", "keep_alive", "upgrade"):
-        assert getattr(again, name) == getattr(head, name)
-    assert (again.fields.special, again.fields.plain) == (head.fields.special, head.fields.plain)
+    for other in again:
+        for name in ("method", "path", "query", "minor", "length", "keep_alive", "upgrade"):
+            assert getattr(other, name) == getattr(head, name)
+        assert (other.fields.special, other.fields.plain) == (head.fields.special, head.fields.plain)
     return head
 
 
@@ -72,6 +73,20 @@ def test_no_credential_is_kept_by_the_line() -> None:
     reader = RequestReader(20)
     reader.read(b"GET / HTTP/1.0\r\nCookie: secret\r\nAuthorization: secret\r\nHarp-Shared-Key: secret\r\n\r\n")
     assert len(reader._lines) == 0
+
+
+def test_request_lines_are_remembered_without_queries_and_not_without_end() -> None:
+    reader = RequestReader(20)
+    for number in range(5000):
+        reader.read(b"GET /%d HTTP/1.1\r\nhost: a\r\n\r\n" % number)
+        reader.read(b"GET /secret?%d HTTP/1.1\r\nhost: a\r\n\r\n" % number)
+    assert 0 < len(reader._starts) <= 2048
+    assert not any(b"secret" in line for line in reader._starts)
+
+
+def test_a_head_shows_neither_query_nor_headers() -> None:
+    head = request("GET /a?token=secret HTTP/1.1\nHost: a\nCookie: secret\n\n")
+    assert repr(head) == "RequestHead(b'GET', b'/a')"
 
 
 def test_the_last_value_of_a_repeated_header_is_got() -> None:
@@ -136,6 +151,10 @@ def test_methods_that_exapps_use_are_read(method: str) -> None:
         ("GET / HTTP/1.2\nHost: a\n\n", ""),
         ("GET / HTTP/3.0\nHost: a\n\n", ""),
         ("GET / HTTP/2.0\nHost: a\n\n", ""),
+        ("GET / HTP/1.1\nHost: a\n\n", ""),
+        ("GET / HTTP/1.1 \nHost: a\n\n", ""),
+        ("GET\t/ HTTP/1.1\nHost: a\n\n", ""),
+        ("get / HTTP/1.1\nHost: a\n\n", ""),
         ("GET  / HTTP/1.1\nHost: a\n\n", ""),
         ("GET /a b HTTP/1.1\nHost: a\n\n", ""),
         ("GET /a#b HTTP/1.1\nHost: a\n\n", ""),

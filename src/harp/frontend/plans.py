@@ -19,6 +19,9 @@ class Plan(Struct, frozen=True):
     hop: Hop
     identity: bytes  # the header lines that the ExApp trusts
 
+    def __repr__(self) -> str:
+        return f"Plan({self.verdict!r})"
+
 
 class Plans:
     """Plans by caller and path. They live until the next tick of the clock or the next version of the facts.

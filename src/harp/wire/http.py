@@ -119,6 +119,9 @@ class RequestHead(Struct):
     keep_alive: bool
     upgrade: bytes | None
 
+    def __repr__(self) -> str:
+        return f"RequestHead({self.method!r}, {self.path!r})"
+
     def get(self, name: bytes) -> bytes | None:
         """The last value of a header, by its lower-case name."""
         for key, value in reversed(self.fields.special):
@@ -210,20 +213,20 @@ class RequestReader:
     def read(self, data: bytes, before: RequestFields | None = None) -> RequestHead:
         line, _, rest = data.partition(b"\r\n")
         start = self._starts.get(line)
-        if (
-            before is not None
-            and before.raw == rest
-            and (start is not None or (line[-4:] == b"/1.1" and line.partition(b" ")[0] in self._methods))
-        ):
-            fields = before
-        else:
+        if before is None or before.raw != rest or (start is None and not self._is_usual(line)):
             fields = self._fields(data, line, rest)
+        else:
+            fields = before
         if start is not None:
             return RequestHead(start[0], start[1], b"", 1, fields, fields.length, fields.keep_alive, fields.upgrade)
         head = _head_of(line, fields)
         self._methods.add(head.method)
         self._remember(line, head)
         return head
+
+    def _is_usual(self, line: bytes) -> bool:
+        """Are method and version ones that llhttp has taken? `_head_of` checks what stands between them."""
+        return line[-9:] == b" HTTP/1.1" and line.partition(b" ")[0] in self._methods
 
     def _remember(self, line: bytes, head: RequestHead) -> None:
         """Recognise this request line again; not one with a query, which may hold a secret."""

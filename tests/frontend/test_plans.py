@@ -1,0 +1,69 @@
+"""How long a decision is kept, and for whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from harp.frontend.plans import CAPACITY, Plan, Plans
+from harp.net.deadlines import Deadlines
+from harp.net.targets import TunnelPort
+from harp.policy.exapp import ExApp
+from harp.policy.paths import CACHED_PATH
+from harp.policy.verdict import Forward
+from harp.proxy.forward import Hop
+from tests.fakes.clock import Clock
+
+HELLO = ExApp("hello", "token", "1.2.3", "127.0.0.1", 23001)
+VERDICT = Forward("hello", b"/x", b"/exapps/hello", HELLO, b"c2VjcmV0", b"32", "", None, False, "signed")
+PLAN = Plan(VERDICT, Hop(TunnelPort(23001), "ExApp hello"), b"authorization-app-api: c2VjcmV0\r\n")
+PATH = b"/exapps/hello/x"
+
+
+class World:
+    """Plans with one kept, of version 1."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.deadlines = Deadlines(clock=self.clock)
+        self.plans = Plans(self.deadlines)
+        assert self.plans.find(1, b"alice", PATH) is None
+        self.plans.keep(b"alice", PATH, PLAN)
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+async def test_a_plan_is_found_by_its_caller_and_path_only(world: World) -> None:
+    assert world.plans.find(1, b"alice", PATH) is PLAN
+    assert world.plans.find(1, b"bob", PATH) is None
+    assert world.plans.find(1, b"alice", PATH + b"/") is None
+    assert world.plans.find(1, b"alice", PATH) is PLAN
+
+
+async def test_a_plan_ends_with_the_tick(world: World) -> None:
+    world.clock.move(0.1)
+    assert world.plans.find(1, b"alice", PATH) is PLAN
+    world.deadlines.tick()
+    assert world.plans.find(1, b"alice", PATH) is None
+
+
+async def test_a_plan_ends_with_its_version_and_does_not_come_back(world: World) -> None:
+    assert world.plans.find(2, b"bob", PATH) is None
+    assert world.plans.find(1, b"alice", PATH) is None
+
+
+async def test_what_is_kept_is_bounded(world: World) -> None:
+    long = b"/exapps/hello/".ljust(CACHED_PATH + 1, b"x")
+    world.plans.keep(b"alice", long, PLAN)
+    assert world.plans.find(1, b"alice", long) is None
+    for number in range(CAPACITY + 1):
+        world.plans.keep(b"%d" % number, PATH, PLAN)
+    assert world.plans.find(1, b"0", PATH) is PLAN
+    assert world.plans.find(1, b"%d" % CAPACITY, PATH) is None
+
+
+def test_a_plan_shows_no_secret() -> None:
+    assert "hello" in repr(PLAN)
+    assert "c2VjcmV0" not in repr(PLAN)
