@@ -224,8 +224,8 @@ class Gate:
                     self._instance.strike(caller.ban_key, verdict.reason)
                 self._follow(connection, head, caller, self._plan(verdict))
             case Control():
-                line = control_head(head, verdict.target, caller.address.encode(), connection.request_id)
-                self._forward(connection, head, TO_CONTROL, line)
+                onward = control_head(head, verdict.target, caller.address.encode(), connection.request_id)
+                self._forward(connection, head, TO_CONTROL, onward)
             case Engine():
                 self._pass_through(connection, head, verdict)
             case Refuse():
@@ -244,8 +244,9 @@ class Gate:
         added = caller.added(plan.identity, verdict.prefix)
         self._forward(connection, head, plan.hop, request_head(head, verdict.target, added, connection.request_id))
 
-    def _forward(self, connection: ClientConnection, head: RequestHead, hop: Hop, line: bytes) -> None:
-        forwarding = Forwarding(self._upstreams, connection, head, hop, line)
+    def _forward(self, connection: ClientConnection, head: RequestHead, hop: Hop, onward: bytes) -> None:
+        """`onward` is the head as the hop gets it."""
+        forwarding = Forwarding(self._upstreams, connection, head, hop, onward)
         connection.attach(forwarding)
         forwarding.start()
 
@@ -275,8 +276,8 @@ class Gate:
         self, connection: ClientConnection, head: RequestHead, port: int, way: Passage, api: ApiRange
     ) -> None:
         way, login = self._engines.registries.ask(way)
-        line = engine_head(head, way.target(api), login)
-        self._forward(connection, head, Hop(self._engines.target(port), self._engines.name(port)), line)
+        onward = engine_head(head, way.target(api), login)
+        self._forward(connection, head, Hop(self._engines.target(port), self._engines.name(port)), onward)
 
     def _refuse(self, connection: ClientConnection, caller: Caller, verdict: Refuse) -> None:
         if verdict.strike:

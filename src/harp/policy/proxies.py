@@ -50,14 +50,7 @@ class ClientAddresses:
 
     def find(self, peer: str, headers: list[tuple[bytes, bytes]]) -> Client:
         """As `client_address`."""
-        return self.of(peer, self.told(headers))
-
-    def told(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """The addresses that header lines tell, comma separated."""
-        return _value(headers, self._header)
-
-    def of(self, peer: str, value: bytes) -> Client:
-        """As `client_address`, where what is `told` is known already."""
+        value = _value(headers, self._header)
         client = self._known.get((peer, value))
         if client is None:
             client = _read(peer, value, self._trusted)
