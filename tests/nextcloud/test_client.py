@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import trustme
@@ -347,13 +348,43 @@ async def test_a_name_that_cannot_be_one_is_trouble() -> None:
     await client.close()
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_trouble() -> None:
+def server_of(host: str, authority: trustme.CA) -> ssl.SSLContext:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
-    async with FakeNextcloud(tls=tls) as nextcloud:
+    authority.issue_cert(host).configure_cert(tls)
+    return tls
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_trouble() -> None:
+    async with FakeNextcloud(tls=server_of("127.0.0.1", trustme.CA())) as nextcloud:
         client = client_of(nextcloud.url)
         reason = (await trouble(client)).reason
         assert reason.startswith("Nextcloud cannot be reached: its certificate is not trusted: ")
+        await client.close()
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """The only CA of this system."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))  # where OpenSSL looks for them
+    return authority
+
+
+async def test_the_system_s_cas_vouch_and_connections_over_tls_are_kept_as_well(authority: trustme.CA) -> None:
+    async with FakeNextcloud(tls=server_of("127.0.0.1", authority)) as nextcloud:
+        client = client_of(nextcloud.url)
+        for _ in range(2):
+            assert isinstance(await client.record("hello"), ExApp)
+        assert len({asked.peer for asked in nextcloud.asked}) == 1
+        await client.close()
+
+
+async def test_a_certificate_for_another_host_is_trouble(authority: trustme.CA) -> None:
+    async with FakeNextcloud(tls=server_of("127.0.0.9", authority)) as nextcloud:
+        client = client_of(nextcloud.url)
+        assert "its certificate is not trusted: " in (await trouble(client)).reason
+        assert nextcloud.asked == []
         await client.close()
 
 
