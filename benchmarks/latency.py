@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from statistics import median, quantiles
 
@@ -15,7 +15,7 @@ import uvloop
 from benchmarks.client import connect_websockets, get, open_loop, paced, run_precisely, without_collector
 from benchmarks.peers import PLAIN, SERVICE, TUNNELED_SERVICE, Peers
 from benchmarks.throughput import CHAIN
-from benchmarks.trial import EXAPP, OURS, Contenders, Effort, Limit, Row, Trial, single
+from benchmarks.trial import EXAPP, OURS, Effort, Limit, Row, Trial, single
 
 RATE = 1000  # requests a second
 EVENTS = 200  # streams, one after the other
@@ -52,12 +52,9 @@ def _requests(peers: Peers, effort: Effort) -> Trial:
         Row(f"latency at {RATE:,} requests/s, p99", "ms", Limit(2.0, over=EXAPP)),
     )
 
-    @contextmanager
-    def prepare() -> Iterator[Contenders]:
-        ways = _ways(peers, peers.upstream, PLAIN, "/1k")
-        yield {name: partial(_latencies, port, target, effort.seconds) for name, (port, target) in ways.items()}
-
-    return Trial(rows, prepare, effort.rounds)
+    ways = _ways(peers, peers.upstream, PLAIN, "/1k")
+    contenders = {name: partial(_latencies, *way, effort.seconds) for name, way in ways.items()}
+    return Trial(rows, lambda: nullcontext(contenders), effort.rounds)
 
 
 def _latencies(port: int, target: str, seconds: float) -> tuple[float, float]:

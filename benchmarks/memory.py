@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,7 +14,7 @@ from tests.live.product import Product
 from benchmarks import growth
 from benchmarks.client import ask_all, connect_websockets, connections, get
 from benchmarks.peers import KIB, PLAIN, SERVICE, Peers
-from benchmarks.trial import OURS, Contenders, Limit, Row, Trial
+from benchmarks.trial import OURS, Limit, Row, Trial
 
 FEW = 20  # held before the first measurement: what is made once is there then
 SETTLE = 1.0  # seconds until a process has done what was left to do
@@ -44,11 +44,8 @@ def trial(peers: Peers) -> Trial:
         Thing(Row("memory per banned address", "KiB"), 10_000, _bans, growth.SETTINGS),
     )
 
-    @contextmanager
-    def prepare() -> Iterator[Contenders]:
-        yield {OURS: lambda: [_each(peers, thing) for thing in things]}
-
-    return Trial(tuple(thing.row for thing in things), prepare)
+    contenders = {OURS: lambda: [_each(peers, thing) for thing in things]}
+    return Trial(tuple(thing.row for thing in things), lambda: nullcontext(contenders))
 
 
 def _each(peers: Peers, thing: Thing) -> float:

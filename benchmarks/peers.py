@@ -51,7 +51,7 @@ class Peers:
         self.proxies: dict[str, int] = {}  # those beside us, on the way to upstream and service: name -> port
         self.chain = 0  # port of the HAProxy in front of frps
         self.frp: Path | None = None  # where frpc and frps are
-        self.most_memory = 0  # bytes, of our processes that `instance` started, as each of them ended
+        self.first_start, self.first_memory = 0.0, 0  # seconds and bytes of the start that makes the certificates
 
     def __enter__(self) -> Peers:
         with self._stack:  # ends what was started when something else does not start
@@ -77,7 +77,6 @@ class Peers:
             for port in (product.https, product.frp):  # they follow the first answer
                 product.process.until_listening(port)
             yield product
-            self.most_memory = max(self.most_memory, product.process.rss())
 
     @property
     def nextcloud_url(self) -> str:
@@ -95,12 +94,7 @@ class Peers:
         self._need("wrk", "wrk")
         self._start_exapps()
         self._start_nextcloud()
-        self.product = Product(self.directory / "harp", self.nextcloud_url, HP_LOG_LEVEL="warning")
-        self.first_start = self.product.start(self.command)  # makes the certificates of tunnels
-        self._stack.callback(self.product.stop)
-        tunnels = self.product.certs / "frp"  # any certificate will do for the HTTPS listeners of other instances
-        chain_and_key = (tunnels / "server.crt").read_text() + (tunnels / "server.key").read_text()
-        (self.product.certs / "cert.pem").write_text(chain_and_key)
+        self._start_ours()
         self._start_proxies()
         versions = sorted((path for path in BUILT.glob("*/frpc")), key=lambda path: version_key(path.parent.name))
         if versions and "HAProxy" in self.proxies:
@@ -108,6 +102,18 @@ class Peers:
             self._start_tunnels(self.frp)
         else:
             self.missing["tunnels"] = "frpc, frps (make frp) and haproxy"
+
+    def _start_ours(self) -> None:
+        """Twice: the first start makes the certificates of tunnels, which also do for the HTTPS listeners of `instance`."""
+        self.product = Product(self.directory / "harp", self.nextcloud_url, HP_LOG_LEVEL="warning")
+        self.first_start = self.product.start(self.command)
+        self.first_memory = self.product.process.rss()
+        self.product.stop()
+        tunnels = self.product.certs / "frp"
+        chain_and_key = (tunnels / "server.crt").read_text() + (tunnels / "server.key").read_text()
+        (self.product.certs / "cert.pem").write_text(chain_and_key)
+        self.product.start(self.command)
+        self._stack.callback(self.product.stop)
 
     def _start_nextcloud(self) -> None:
         self.nextcloud = free_port()
