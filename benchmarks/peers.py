@@ -104,7 +104,7 @@ class Peers:
             self.missing["tunnels"] = "frpc, frps (make frp) and haproxy"
 
     def _start_ours(self) -> None:
-        """Twice: the first start makes the certificates of tunnels, which also do for the HTTPS listeners of `instance`."""
+        """Twice: the first start makes the certificates of tunnels, which will do for HTTPS listeners as well."""
         self.product = Product(self.directory / "harp", self.nextcloud_url, HP_LOG_LEVEL="warning")
         self.first_start = self.product.start(self.command)
         self.first_memory = self.product.process.rss()
