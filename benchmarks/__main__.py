@@ -9,6 +9,7 @@ import tempfile
 import traceback
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from tests.live.peers import find
 from tests.live.product import HARP
@@ -18,6 +19,8 @@ from benchmarks.peers import Peers
 from benchmarks.report import Result, describe, figure, table, write
 from benchmarks.rows import trials
 from benchmarks.trial import FULL, QUICK, Effort, Trial
+
+T = TypeVar("T")
 
 RESULTS = Path(__file__).parent / "results"
 PROFILE, FLAMES = RESULTS / "harp.prof", RESULTS / "flames.svg"
@@ -55,8 +58,8 @@ def measure(trial: Trial) -> list[Result]:
     error = ""
     try:
         with trial.prepare() as contenders:
-            for _ in range(trial.turns):
-                for name, run in contenders.items():
+            for turn in range(trial.turns):
+                for name, run in rotated(list(contenders.items()), turn):
                     for row, value in zip(trial.rows, run(), strict=True):
                         figures[row.name].setdefault(name, []).append(value)
                         print(f"  {row.name}: {name} {figure(value)} {row.unit}", file=sys.stderr, flush=True)
@@ -64,6 +67,12 @@ def measure(trial: Trial) -> list[Result]:
         traceback.print_exc()
         error = f"{type(problem).__name__}: {problem}".partition("\n")[0]
     return [Result(row, figures[row.name], error) for row in trial.rows]
+
+
+def rotated(contenders: list[T], turns: int) -> list[T]:
+    """Another one begins each round, because to be first may be good or bad."""
+    first = turns % len(contenders)
+    return contenders[first:] + contenders[:first]
 
 
 def effort(chosen: argparse.Namespace) -> Effort:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 OURS = "ours"
@@ -78,13 +78,20 @@ class Trial:
     turns: int = 1
 
 
-def single(row: Row, turns: int, contenders: Mapping[str, Callable[[], float]]) -> Trial:
-    """A trial for one row that needs no preparation."""
+def single(
+    row: Row, turns: int, contenders: Mapping[str, Callable[[], float]], warm_up: Callable[[], object] = lambda: None
+) -> Trial:
+    """A trial for one row. `warm_up` happens before the first turn, so that nobody pays for what is slow only once."""
 
     def measure(run: Callable[[], float]) -> Measure:
         return lambda: (run(),)
 
-    return Trial((row,), lambda: nullcontext({name: measure(run) for name, run in contenders.items()}), turns)
+    @contextmanager
+    def prepare() -> Iterator[Contenders]:
+        warm_up()
+        yield {name: measure(run) for name, run in contenders.items()}
+
+    return Trial((row,), prepare, turns)
 
 
 @dataclass(frozen=True, slots=True)
