@@ -36,7 +36,7 @@ def trials(peers: Peers, effort: Effort) -> list[Trial]:
     rows = (
         Row("memory per tunnel that has served", "KiB"),
         Row(f"{FLEET} tunnels cut at once, until all serve again", "s", Limit(3.0)),
-        Row("of that, until the last frpc has dialled", "s"),
+        Row(f"{FLEET} tunnels cut at once, until the last frpc has dialled", "s"),
         Row(f"processor time with {FLEET} idle tunnels", "%", Limit(0.2)),
     )
     return [Trial(rows, partial(_contenders, peers, effort), effort.rounds)]

@@ -46,12 +46,11 @@ MANY = Size(apps=CROWD, sessions=10_000, bans=10_000)
 def trials(peers: Peers, effort: Effort) -> list[Trial]:
     """All rows about growth."""
     goal = Ratio(0.95, of=SMALL)
-    load = f"{MANY.apps:,} ExApps, {MANY.sessions:,} sessions, {MANY.bans:,} bans"
     rows = (
-        Row(f"{load}: requests of one session", "req/s", goal),
-        Row("the same, of all sessions to all ExApps", "req/s", goal),
-        Row("the same, and each from its own address", "req/s", goal),
-        Row("memory with them", "MB", Limit(80)),
+        Row("grown, requests of one session", "req/s", goal),
+        Row("grown, requests of all sessions to all ExApps", "req/s", goal),
+        Row("grown, the same from as many addresses", "req/s", goal),
+        Row("memory when grown", "MB", Limit(80)),
     )
     return [Trial(rows, partial(_contenders, peers, effort), effort.growth_rounds)]
 

@@ -9,8 +9,8 @@ from xml.sax.saxutils import escape
 from benchmarks.report import MISSED, Result
 from benchmarks.trial import OURS, Limit, Ratio
 
-WIDTH, LABEL, NOTE = 960, 390, 190  # pixels: all, the names on the left, the notes on the right
-BAR, SPACE, HEADING = 12, 8, 34  # heights
+WIDTH, LABEL, NOTE = 960, 330, 240  # pixels: all, the names on the left, the notes on the right
+BAR, SPACE, HEADING = 14, 8, 34  # heights
 FULL_SCALE = 1.5  # the end of the scale; a longer bar is cut
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #24292f }
@@ -70,12 +70,12 @@ def _bars(result: Result) -> Iterator[Bar]:
 
 def _group(result: Result, bars: Sequence[Bar], y: int) -> Iterator[str]:
     """The bars of one row, with the goal across them."""
-    yield f'<text x="8" y="{y + 10}">{escape(result.row.name)}</text>'
+    yield f'<text x="8" y="{y + 11}">{escape(result.row.name)}</text>'
     scale = (WIDTH - LABEL - NOTE) / FULL_SCALE
     for number, bar in enumerate(bars):
         top, width = y + number * BAR, min(max(bar.length, 0.0), FULL_SCALE) * scale
         yield f'<rect class="{bar.kind}" x="{LABEL}" y="{top}" width="{width:.1f}" height="{BAR - 2}"/>'
-        yield f'<text x="{LABEL + width + 6:.1f}" y="{top + 10}" font-size="10">{escape(bar.note)}</text>'
+        yield f'<text x="{WIDTH - NOTE + 8}" y="{top + 11}">{escape(bar.note)}</text>'
     goal = result.row.goal
     across = LABEL + scale * (goal.least if isinstance(goal, Ratio) else 1.0)
     bottom = y + BAR * len(bars) - 1

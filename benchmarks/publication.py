@@ -38,7 +38,7 @@ def _section(results: Sequence[Result], content: Mapping[str, object]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in peers.items())
     memory = [result for result in results if result.row.unit in MEMORY]
     others = [result for result in results if result.row.unit not in MEMORY]
-    return f"""Measured at {content["measured"]}, {content["rounds"]} rounds of {content["seconds"]} s; {versions}.
+    return f"""Measured {content["measured"]}; turns: {content["rounds"]} of {content["seconds"]} s; {versions}.
 
 ![Goals, and what was reached](performance.svg)
 

@@ -28,7 +28,7 @@ def direct(peers: Peers, effort: Effort) -> list[Trial]:
 
     return [
         trial("direct, PUBLIC, 1 KiB, 64 connections", "req/s", 0.85, wrk, "/1k"),
-        trial("the same, by h2load", "req/s", 0.85, h2load, "/1k"),
+        trial("direct, PUBLIC, 1 KiB, by h2load", "req/s", 0.85, h2load, "/1k"),
         trial("direct, USER, session cached", "req/s", 0.75, partial(wrk, headers=[cookie]), "/user/1k"),
         trial("direct, 100 MiB bodies", "MiB/s", 1.0, fetch, "/100m"),
     ]
