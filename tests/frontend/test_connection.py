@@ -398,6 +398,29 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_reported() -> N
     assert "middle of its request" in world.handler.lost
 
 
+async def test_a_client_that_half_closes_behind_its_body_is_answered_though_nobody_has_taken_it_yet() -> None:
+    world = World()
+    handler = Recorder()
+    world.gate.script = lambda connection, head: connection.attach(handler)
+    world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n123")
+    assert world.connection.eof_received() is True
+    world.connection.resume_body()
+    assert (handler.received, handler.ended, handler.lost) == (b"123", [], "")
+    assert world.respond() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
+    assert world.wire.closed
+
+
+async def test_a_client_that_half_closes_in_the_middle_of_its_body_is_found_out_when_it_is_taken() -> None:
+    world = World()
+    handler = Recorder()
+    world.gate.script = lambda connection, head: connection.attach(handler)
+    world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n123")
+    world.connection.eof_received()
+    world.connection.resume_body()
+    assert "middle of its request" in handler.lost
+    assert world.wire.closed
+
+
 async def test_back_pressure_reaches_the_handler() -> None:
     world = World()
     world.feed(GET)

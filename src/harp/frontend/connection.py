@@ -23,6 +23,7 @@ from harp.wire.http import HEAD_END, Fields, RequestFields, RequestHead, Request
 HIGH_WATER = 256 * 1024  # bytes waiting for the client before the producer is told to pause
 LINGER_TIME = 2.0  # seconds to swallow a body that nobody wants, so that its sender sees our answer
 LINGER_BYTES = 4 * 1024 * 1024
+CUT_SHORT = "the client closed the connection in the middle of its request"
 JOIN = 16 * 1024  # bytes: shorter pieces are joined with their head, longer ones are written beside it
 
 
@@ -181,14 +182,15 @@ class ClientConnection(asyncio.Protocol):
             if self._endless:
                 self._lose("the client closed the connection in the middle of a stream")
                 return False
-            self._keep_alive = self._keep_alive and bool(self._buffer)
-            self.deadline = self._gate.deadlines.now + self._gate.timeouts.half_closed
+            self._half_closed()
             return not self.secure
         if phase is RAW:
             self._handler_eof()
             return not self.secure
         if phase in (BODY, DECIDE):
-            self._lose("the client closed the connection in the middle of its request")
+            if self._buffer and not self.secure:  # perhaps all the rest of the request: `resume_body` will see
+                return True
+            self._lose(CUT_SHORT)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -355,7 +357,9 @@ class ClientConnection(asyncio.Protocol):
         self._chunks = None
         if self._phase is BODY:
             self._phase = WAIT
-            if not self.blocked:
+            if self._eof:
+                self._half_closed()
+            elif not self.blocked:
                 self.deadline = NEVER
             if self._paused:  # nothing more will come for this handler; the next request may
                 self._paused = False
@@ -374,6 +378,9 @@ class ClientConnection(asyncio.Protocol):
         data, self._buffer = self._buffer, b""
         if data and self._phase is BODY:
             self._read_body(data)
+            if self._eof and self._phase is BODY:
+                self._lose(CUT_SHORT)
+                self._close()
         elif data:
             self._to_handler(data)
         if not self._paused and self.transport.is_closing() is False:
@@ -494,6 +501,11 @@ class ClientConnection(asyncio.Protocol):
         self._linger()
 
     # Ends
+
+    def _half_closed(self) -> None:
+        """The client sends no more than what waits in the buffer. It may still read, but not for ever."""
+        self._keep_alive = self._keep_alive and bool(self._buffer)
+        self.deadline = self._gate.deadlines.now + self._gate.timeouts.half_closed
 
     def _end(self, note: str = "") -> None:
         """The exchange is over, and the connection with it."""
