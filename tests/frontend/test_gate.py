@@ -410,6 +410,12 @@ async def test_a_call_to_an_engine_passes_in_a_version_it_takes_and_without_our_
     assert world.engines.doubted == []
 
 
+async def test_an_engine_answers_expectations_itself() -> None:
+    world = World()
+    await world.ask("/exapps/app_api/v1.41/_ping", PING + "Expect: 100-continue\n")
+    assert "expect: 100-continue" in world.forwarded()
+
+
 PULL = "POST /exapps/app_api/v1.44/images/create?fromImage=ghcr.io/a:1 HTTP/1.1\nHost: x\nContent-Length: 0\n" + PING
 
 

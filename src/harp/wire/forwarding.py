@@ -53,7 +53,7 @@ def engine_head(head: RequestHead, target: bytes, registry_login: bytes) -> byte
     lines = [b"%b %b HTTP/1.1\r\nhost: localhost\r\n" % (head.method, target)]
     if head.length < 0:
         lines.append(b"transfer-encoding: chunked\r\n")
-    lines += [b"%b: %b\r\n" % field for field in head.fields.special if field[0] == b"content-length"]
+    lines += [b"%b: %b\r\n" % field for field in head.fields.special if field[0] in (b"content-length", b"expect")]
     lines += [line for line in _end_to_end(head.fields) if not line.lower().startswith(b"content-type:")]
     if registry_login and not any(line.lower().startswith(b"x-registry-auth:") for line in lines):
         lines.append(b"x-registry-auth: %b\r\n" % registry_login)
