@@ -110,7 +110,7 @@ class _Relay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._cut)
+        self._run(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
@@ -142,6 +142,13 @@ class _Relay:
     def _cut(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
+
+    async def _close(self) -> None:
+        """Once nobody dials any more."""
+        self._cut()
+        async with asyncio.timeout(PATIENCE):
+            while self._writers:
+                await asyncio.sleep(RETRY)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._dialled = self._loop.time()

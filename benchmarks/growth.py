@@ -58,29 +58,41 @@ def trials(peers: Peers, effort: Effort) -> list[Trial]:
 @contextmanager
 def _contenders(peers: Peers, effort: Effort) -> Iterator[Contenders]:
     with peers.instance("few", **SETTINGS) as few, peers.instance("many", **SETTINGS) as many:
-        cases = {SMALL: (few, FEW), OURS: (many, MANY)}
-        for product, size in cases.values():
-            asyncio.run(_fill(product.http, size))
-        yield {name: partial(_turn, peers.cookie, *case) for name, case in cases.items()}
+        yield {
+            SMALL: _Case(few, FEW, peers.cookie).turn,
+            OURS: _Case(many, MANY, peers.cookie).turn,
+        }
 
 
-async def _fill(port: int, size: Size) -> None:
-    """ExApps and bans."""
-    await ask_all(port, (get(f"/exapps/app{number}/1k") for number in range(size.apps)))
-    await ask_all(port, strikes(range(size.bans)), status=REFUSED)
+class _Case:
+    """One of the two processes."""
 
+    def __init__(self, product: Product, size: Size, cookie: str) -> None:
+        self._product = product
+        self._size = size
+        self._cookie = cookie
+        self._filled = float("-inf")  # when the sessions began to be cached
+        asyncio.run(self._fill())
 
-def _turn(cookie: str, product: Product, size: Size) -> tuple[float, float, float, float]:
-    """Requests a second of one session, of all of them in their order, and of all with an address each. MB."""
-    began = time.monotonic()
-    asyncio.run(ask_all(product.http, visits(cookie, range(size.sessions), size.apps)))
-    load = partial(requests_per_second, product.http, seconds=SECONDS)
-    one = load("/exapps/app0/user/1k", headers=_visitor(cookie, 0))
-    everybody = load("/", script=(SCRIPT, cookie, size.apps, size.sessions, 1))
-    addresses = load("/", script=(SCRIPT, cookie, size.apps, size.sessions, size.sessions))
-    if (took := time.monotonic() - began) > LIFETIME:
-        raise RuntimeError(f"{size.sessions} sessions and the load took {took:.1f} s; sessions live for {LIFETIME:g} s")
-    return one, everybody, addresses, product.process.rss() / 1e6
+    async def _fill(self) -> None:
+        """ExApps and bans, which stay."""
+        port = self._product.http
+        await ask_all(port, (get(f"/exapps/app{number}/1k") for number in range(self._size.apps)))
+        await ask_all(port, strikes(range(self._size.bans)), status=REFUSED)
+
+    def turn(self) -> tuple[float, float, float, float]:
+        """Requests a second of one session, of all of them in their order, and of all with an address each. MB."""
+        time.sleep(max(0.0, self._filled + LIFETIME - time.monotonic()))  # so that every session is asked for anew
+        self._filled = time.monotonic()
+        port, apps, sessions = self._product.http, self._size.apps, self._size.sessions
+        asyncio.run(ask_all(port, visits(self._cookie, range(sessions), apps)))
+        load = partial(requests_per_second, port, seconds=SECONDS)
+        one = load("/exapps/app0/user/1k", headers=_visitor(self._cookie, 0))
+        everybody = load("/", script=(SCRIPT, self._cookie, apps, sessions, 1))
+        addresses = load("/", script=(SCRIPT, self._cookie, apps, sessions, sessions))
+        if (took := time.monotonic() - self._filled) > LIFETIME:
+            raise RuntimeError(f"{sessions} sessions and the load took {took:.1f} s; sessions live for {LIFETIME:g} s")
+        return one, everybody, addresses, self._product.process.rss() / 1e6
 
 
 def visits(cookie: str, numbers: range, apps: int) -> Iterator[bytes]:
