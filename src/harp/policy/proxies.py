@@ -7,13 +7,14 @@ starts at the right and stops at the first address that is no trusted proxy; wha
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from msgspec import Struct
 
 from harp.settings import Network, Proxies
 
-REMEMBERED = 4096  # pairs of peer and header value
+REMEMBERED = 16384  # pairs of peer and header value
 REMEMBERED_VALUE = 256  # bytes of header value
 
 _LOOPBACK = ip_address("127.0.0.1")
@@ -110,6 +111,7 @@ def _within(address: IPv4Address | IPv6Address, networks: tuple[Network, ...]) -
     return any(address in network for network in networks)
 
 
+@lru_cache(maxsize=1024)  # peers come back more often than clients
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
     """An address, perhaps with brackets, port or zone. IPv4 mapped into IPv6 is IPv4."""
     found = _DECORATED.match(text)
