@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from tests.live.product import Product
@@ -71,7 +72,7 @@ class _Case:
         self._product = product
         self._size = size
         self._cookie = cookie
-        self._filled = float("-inf")  # when the sessions began to be cached
+        self._turns = count()
         asyncio.run(self._fill())
 
     async def _fill(self) -> None:
@@ -82,15 +83,15 @@ class _Case:
 
     def turn(self) -> tuple[float, float, float, float]:
         """Requests a second of one session, of all of them in their order, and of all with an address each. MB."""
-        time.sleep(max(0.0, self._filled + LIFETIME - time.monotonic()))  # so that every session is asked for anew
-        self._filled = time.monotonic()
+        began = time.monotonic()
+        cookie = f"{self._cookie}; turn={next(self._turns)}"  # sessions of the turn before would expire during this one
         port, apps, sessions = self._product.http, self._size.apps, self._size.sessions
-        asyncio.run(ask_all(port, visits(self._cookie, range(sessions), apps)))
+        asyncio.run(ask_all(port, visits(cookie, range(sessions), apps)))
         load = partial(requests_per_second, port, seconds=SECONDS)
-        one = load("/exapps/app0/user/1k", headers=_visitor(self._cookie, 0))
-        everybody = load("/", script=(SCRIPT, self._cookie, apps, sessions, 1))
-        addresses = load("/", script=(SCRIPT, self._cookie, apps, sessions, sessions))
-        if (took := time.monotonic() - self._filled) > LIFETIME:
+        one = load("/exapps/app0/user/1k", headers=_visitor(cookie, 0))
+        everybody = load("/", script=(SCRIPT, cookie, apps, sessions, 1))
+        addresses = load("/", script=(SCRIPT, cookie, apps, sessions, sessions))
+        if (took := time.monotonic() - began) > LIFETIME:
             raise RuntimeError(f"{sessions} sessions and the load took {took:.1f} s; sessions live for {LIFETIME:g} s")
         return one, everybody, addresses, self._product.process.rss() / 1e6
 
