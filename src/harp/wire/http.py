@@ -69,6 +69,8 @@ FORWARDED = frozenset(
 )
 _OURS = RESERVED | FORWARDED
 CREDENTIALS = RESERVED | {b"cookie", b"set-cookie", b"authorization", b"proxy-authorization", b"x-registry-auth"}
+# Lines that are not remembered: secrets, and what tells one client of a reverse proxy from all others.
+_PERSONAL = CREDENTIALS | {b"forwarded", b"x-forwarded-for", b"x-real-ip", b"x-request-id"}
 REQUEST_SPECIAL = (
     HOP_BY_HOP
     | RESERVED
@@ -158,7 +160,7 @@ class _Lines(dict[bytes, "bytes | tuple[bytes, bytes]"]):
     """Header lines, read: a rendered line when it is plain, name and value when its name is special.
 
     Nearly all lines of a request have been seen before, so what they say is remembered; never for long, never much of
-    it, and never what may be a credential.
+    it, and never what is one client's own.
     """
 
     __slots__ = ("_special",)
@@ -173,7 +175,7 @@ class _Lines(dict[bytes, "bytes | tuple[bytes, bytes]"]):
         # CGI-style servers cannot tell "_" from "-", so the spellings share their fate.
         special = name in self._special or (b"_" in name and name.replace(b"_", b"-") in _OURS)
         read = (name, value) if special else b"%b: %b\r\n" % (name, value)
-        if len(line) <= LINE_REMEMBERED and name not in CREDENTIALS:
+        if len(line) <= LINE_REMEMBERED and name not in _PERSONAL:
             if len(self) >= LINES_REMEMBERED:
                 self.clear()
             self[line] = read
