@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 COMEBACK = 60.0  # seconds for all tunnels to serve; the pauses of frpc between its attempts may grow to many
 SETTLE = 3.0  # seconds until a process has done what was left to do
+QUIET = 10.0  # seconds until the connections kept from the last requests are closed as well
 RETRY = 0.1  # seconds between two attempts to reach a tunnel that is not there
 
 Way = Callable[[int], tuple[int, str]]  # number of a tunnel -> port and target that lead to it
@@ -87,7 +88,7 @@ def _through_frps(number: int) -> tuple[int, str]:
 
 def _busy(process: Process, seconds: float) -> float:
     """How many per cent of one processor it takes while nothing happens."""
-    time.sleep(SETTLE)
+    time.sleep(QUIET)
     began, used = time.monotonic(), process.cpu()
     time.sleep(seconds)
     return (process.cpu() - used) / (time.monotonic() - began) * 100
