@@ -15,8 +15,8 @@ import uvloop
 from aiohttp import web
 from tests.live.product import KEY
 
-from harp.demo.nextcloud import NextcloudStandIn
 from harp.policy.exapp import ExApp, Level, Route
+from harp.testing.nextcloud import NextcloudStandIn
 
 ROUTES = (Route("^/user/", Level.USER), Route(".*", Level.PUBLIC))
 

@@ -15,10 +15,10 @@ from aiohttp import ClientSession
 from harp import __version__
 from harp.__main__ import check, main
 from harp.app import Harp
-from harp.demo.hello import Hello
-from harp.demo.nextcloud import NextcloudStandIn
 from harp.logs import fingerprint
 from harp.settings import load
+from harp.testing.hello import Hello
+from harp.testing.nextcloud import NextcloudStandIn
 
 KEY = "correct horse battery staple"
 LEAST = {"HP_SHARED_KEY": KEY, "NC_INSTANCE_URL": "https://cloud.example.com"}

@@ -102,7 +102,7 @@ def check(env: Mapping[str, str]) -> int:
 
     No secret is printed.
     """
-    from harp.checks import problems_of  # noqa: PLC0415
+    from harp.commands.check import problems_of  # noqa: PLC0415
     from harp.settings import examine  # noqa: PLC0415
 
     reading = examine(env)
@@ -143,8 +143,8 @@ def _count(things: Sequence[str], word: str) -> str:
 
 
 def _health(options: argparse.Namespace) -> int:
+    from harp.commands.health import problem_of  # noqa: PLC0415
     from harp.errors import SettingsError  # noqa: PLC0415
-    from harp.health import problem_of  # noqa: PLC0415
     from harp.settings import load  # noqa: PLC0415
 
     try:
@@ -156,7 +156,7 @@ def _health(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from harp.demo.run import Options, run  # noqa: PLC0415
+    from harp.commands.demo import Options, run  # noqa: PLC0415
 
     return run(Options(options.port, options.frp_port, options.admin_port))
 
@@ -168,8 +168,8 @@ def _tunnel(options: argparse.Namespace) -> int:
     from harp.logs import configure  # noqa: PLC0415
     from harp.loops import event_loop  # noqa: PLC0415
     from harp.settings import Logs  # noqa: PLC0415
-    from harp.tunnel import frpc_config  # noqa: PLC0415
-    from harp.tunnel.client import TunnelClient  # noqa: PLC0415
+    from harp.tunnel.client import frpc_config  # noqa: PLC0415
+    from harp.tunnel.client.client import TunnelClient  # noqa: PLC0415
 
     async def serve() -> int:
         client = asyncio.ensure_future(TunnelClient(config).run())
@@ -189,7 +189,7 @@ def _tunnel(options: argparse.Namespace) -> int:
 
 
 def _engine(options: argparse.Namespace) -> int:
-    from harp import engine  # noqa: PLC0415
+    from harp.commands import engine  # noqa: PLC0415
     from harp.errors import SettingsError  # noqa: PLC0415
     from harp.settings import load  # noqa: PLC0415
 
@@ -208,7 +208,7 @@ def _engine(options: argparse.Namespace) -> int:
 
 
 def _exapp(options: argparse.Namespace) -> int:
-    from harp.exapp import run  # noqa: PLC0415
+    from harp.commands.exapp import run  # noqa: PLC0415
 
     return run(options.app, os.environ)
 

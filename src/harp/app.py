@@ -20,7 +20,6 @@ import structlog
 from harp.engines.inventory import LOCAL, Engines
 from harp.errors import HarpError
 from harp.frontend.access import AccessLog
-from harp.frontend.admin import AdminGate
 from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import CONTROL, Gate
 from harp.lazy import load_module
@@ -33,14 +32,15 @@ from harp.net.listen import https_context, listen, load_certificate, ports_of
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
 from harp.nextcloud.instance import Instance
-from harp.policy.proxies import ban_key
+from harp.policy.client_address import ban_key
 from harp.proxy.upstreams import Upstreams
 from harp.settings import Settings, load
+from harp.status.admin import AdminGate
 from harp.status.conditions import Condition
 from harp.status.engines import EngineLine, EngineTunnel, inventory
 from harp.status.pages import Pages
-from harp.tunnel.server import TunnelServer
-from harp.tunnel.vetting import Vetting
+from harp.tunnel.server.claim_check import Vetting
+from harp.tunnel.server.listener import TunnelServer
 from harp.wire.frp import WRONG_TOKEN
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from harp.engines.errors import (
     ForeignOwner,
 )
 from harp.engines.verbs import Created, Deleted, Started
-from harp.policy.containers import Limits, Mount, Names, Plan, own_key
+from harp.policy.container import Limits, Mount, Names, Plan, own_key
 from harp.settings import load
 
 KEY = "a-shared-key-for-tests"

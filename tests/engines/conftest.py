@@ -9,7 +9,7 @@ import pytest
 
 from harp.engines.docker import DockerEngine
 from harp.net.targets import Unix
-from harp.policy.containers import Owner
+from harp.policy.container import Owner
 from tests.fakes.engine import EngineDialer, FakeEngine, serving
 
 OWNER = Owner("one")

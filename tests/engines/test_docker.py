@@ -22,8 +22,8 @@ from harp.engines.start import Pace
 from harp.engines.verbs import Created, Deleted, Started
 from harp.errors import TunnelAway
 from harp.net.targets import Unix
-from harp.policy.containers import Mount, Names, Plan
-from harp.policy.engines import ApiRange
+from harp.policy.container import Mount, Names, Plan
+from harp.policy.docker_api import ApiRange
 from harp.policy.registries import Registries
 from tests.engines.conftest import OWNER
 from tests.fakes.engine import EngineDialer, FakeEngine, serving

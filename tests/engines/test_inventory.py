@@ -18,9 +18,9 @@ from harp.net.dial import Dialer
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
 from harp.net.targets import Tcp, TunnelPort, Unix
-from harp.policy.containers import Names
-from harp.policy.engines import ApiRange
-from harp.policy.trust import File
+from harp.policy.ca_stores import File
+from harp.policy.container import Names
+from harp.policy.docker_api import ApiRange
 from harp.settings import load
 from tests.fakes.clock import Clock
 from tests.fakes.engine import EngineDialer, FakeEngine

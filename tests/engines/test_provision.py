@@ -12,11 +12,11 @@ import pytest
 from harp.engines.archive import unpack
 from harp.engines.docker import DockerEngine
 from harp.engines.errors import EngineError, EngineMissing
-from harp.policy.containers import Names
-from harp.policy.trust import File, certificates, pem, subject_hash
+from harp.policy.ca_stores import File, certificates, pem, subject_hash
+from harp.policy.container import Names
 from tests.engines.conftest import OWNER
 from tests.fakes.engine import FakeContainer, FakeEngine
-from tests.policy.test_trust import authority
+from tests.policy.test_ca_stores import authority
 
 APP = Names("app")
 CONTAINER = "nc_app_app"

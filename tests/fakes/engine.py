@@ -24,7 +24,7 @@ from harp.errors import Unreachable
 from harp.net.dial import Connected
 from harp.net.ports import ProtocolFactory
 from harp.net.targets import Target
-from harp.policy.trust import File
+from harp.policy.ca_stores import File
 
 
 @dataclass

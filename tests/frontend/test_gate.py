@@ -18,7 +18,7 @@ from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable
 from harp.net.targets import Target, Tcp, TunnelPort, Unix
 from harp.policy.decide import Call, rules_from
-from harp.policy.engines import ApiRange
+from harp.policy.docker_api import ApiRange
 from harp.policy.exapp import ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.registries import NONE, registries_from
 from harp.policy.verdict import Missing, NeedRecord

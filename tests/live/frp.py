@@ -16,7 +16,7 @@ from harp.net import certificates
 from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable
 from harp.settings import load
-from harp.tunnel.server import TunnelServer
+from harp.tunnel.server.listener import TunnelServer
 from tests.live.peers import path_of
 from tests.live.processes import PATIENCE, Process, free_port
 from tests.live.product import KEY

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harp.policy.containers import own_key
+from harp.policy.container import own_key
 from tests.live.frp import REFUSAL, ended, exapp_toml, frpc, tls_of
 from tests.live.processes import Process
 from tests.live.product import HARP, KEY, Product, running

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harp.tunnel import frpc_config
-from harp.tunnel.client import TunnelClient
+from harp.tunnel.client import frpc_config
+from harp.tunnel.client.client import TunnelClient
 from tests.live import frp
 from tests.live.frp import NEWEST, VERSIONS, Service
 from tests.live.peers import require

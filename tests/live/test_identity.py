@@ -9,8 +9,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from harp.demo.hello import Hello
-from harp.demo.nextcloud import NextcloudStandIn
+from harp.testing.hello import Hello
+from harp.testing.nextcloud import NextcloudStandIn
 from tests.live.product import KEY, Product, basic
 from tests.live.wire import Client
 

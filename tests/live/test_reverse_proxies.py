@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from harp.demo.hello import static_content
+from harp.testing.hello import static_content
 from tests.live.peers import path_of
 from tests.live.processes import Process, free_port
 from tests.live.product import Product, basic

@@ -13,7 +13,7 @@ from hashlib import sha256
 import aiohttp
 import pytest
 
-from harp.demo.hello import static_content
+from harp.testing.hello import static_content
 from tests.live.frp import NEWEST
 from tests.live.product import HARP, WITHOUT_UVLOOP, Product, running
 from tests.live.tunnels import OWN, SHIPPED, start_tunnel

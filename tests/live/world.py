@@ -14,8 +14,8 @@ from pathlib import Path
 
 import uvloop
 
-from harp.demo.hello import Hello
-from harp.demo.nextcloud import NextcloudStandIn
+from harp.testing.hello import Hello
+from harp.testing.nextcloud import NextcloudStandIn
 from tests.live.processes import Process, free_port
 from tests.live.product import KEY
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harp.policy.claims import key_objection, own_key_of, record_objection
-from harp.policy.containers import own_key
+from harp.policy.container import own_key
 from harp.policy.exapp import ExApp, Trouble, UnknownApp
 
 KEY = "a-shared-key-for-tests"

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from harp.policy.engines import ApiRange, Passage, passage
+from harp.policy.docker_api import ApiRange, Passage, passage
 from harp.policy.registries import NONE, Registries, full_name, registries_from
 
 API = ApiRange((1, 24), (1, 41))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harp.engines.facts import EngineFacts, EngineStatus
-from harp.policy.engines import ApiRange
+from harp.policy.docker_api import ApiRange
 from harp.status.engines import EngineTunnel, inventory
 
 LOCAL = 24000

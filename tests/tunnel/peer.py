@@ -8,7 +8,7 @@ import ssl
 from typing import TypeVar
 
 from harp.tunnel.mux import MuxSession
-from harp.tunnel.server import TunnelServer
+from harp.tunnel.server.listener import TunnelServer
 from harp.wire import frp
 from harp.wire.frp import Login, LoginResp, Message, MessageReader, NewProxy, NewProxyResp, NewWorkConn, ReqWorkConn
 from harp.wire.frp_ciphers import CfbDecryptor, CfbEncryptor, GcmDecryptor, GcmEncryptor

@@ -18,7 +18,7 @@ from msgspec import Struct
 from harp.control.failures import InvalidPayload
 from harp.control.payloads import decode
 from harp.engines.verbs import Deployer
-from harp.policy.containers import (
+from harp.policy.container import (
     DEFAULT_NETWORK,
     Limits,
     Mount,

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterable
 
 from harp.engines.errors import EngineError
-from harp.policy.trust import File
+from harp.policy.ca_stores import File
 
 DIRECTORY_MODE = 0o755
 

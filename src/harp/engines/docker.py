@@ -39,10 +39,10 @@ from harp.engines.replies import Container, Image, Listed, Made, Version, Volume
 from harp.engines.start import USUAL, Pace, StartWatch, delays
 from harp.engines.verbs import Created, Deleted, Started
 from harp.net.targets import Target
-from harp.policy.containers import OWNER_LABEL, Names, Owner, Plan
-from harp.policy.engines import WANTED, ApiRange, version_of
+from harp.policy.ca_stores import File
+from harp.policy.container import OWNER_LABEL, Names, Owner, Plan
+from harp.policy.docker_api import WANTED, ApiRange, version_of
 from harp.policy.registries import NONE, Registries
-from harp.policy.trust import File
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 

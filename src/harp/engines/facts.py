@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from harp.policy.engines import ApiRange
+from harp.policy.docker_api import ApiRange
 
 
 class EngineFacts(Struct, frozen=True):

@@ -21,8 +21,8 @@ from harp.errors import SettingsError
 from harp.lazy import load_module
 from harp.net.ports import PortTable
 from harp.net.targets import Target, Tcp, Tls, TunnelPort, Unix
-from harp.policy.containers import owner_from
-from harp.policy.engines import ApiRange
+from harp.policy.container import owner_from
+from harp.policy.docker_api import ApiRange
 from harp.policy.registries import NONE, Registries, registries_from
 from harp.settings import Engines as EngineSettings
 from harp.settings import Settings

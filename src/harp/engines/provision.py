@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from harp.policy.trust import ANY, File, Layout, Store, additions, certificates, layout_of
+from harp.policy.ca_stores import ANY, File, Layout, Store, additions, certificates, layout_of
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 from harp.engines.errors import EngineTimeout
 from harp.engines.replies import Container, State
 from harp.engines.verbs import Started
-from harp.policy.containers import Names
+from harp.policy.container import Names
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 

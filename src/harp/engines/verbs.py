@@ -6,7 +6,7 @@ from typing import Protocol
 
 from msgspec import UNSET, Struct, UnsetType
 
-from harp.policy.containers import Names, Plan
+from harp.policy.container import Names, Plan
 
 
 class Created(Struct, frozen=True):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from harp.policy.client_address import ClientAddresses
 from harp.policy.decide import credentials_of
-from harp.policy.proxies import ClientAddresses
 from harp.wire.http import FORWARDED, Fields
 
 _HEARSAY = FORWARDED | {b"aa-request-id"}

@@ -25,10 +25,10 @@ from harp.frontend.plans import Plan, Plans
 from harp.logs import timestamp
 from harp.net.deadlines import Deadlines
 from harp.net.targets import Inner, Target, Tcp, TunnelPort
+from harp.policy.client_address import ClientAddresses
 from harp.policy.decide import Call, Known, Rules, decide
-from harp.policy.engines import ApiRange, Passage, passage
+from harp.policy.docker_api import ApiRange, Passage, passage
 from harp.policy.exapp import ExApp
-from harp.policy.proxies import ClientAddresses
 from harp.policy.registries import Registries
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.proxy.forward import Forwarding, Hop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hmac import compare_digest
 
-from harp.policy.containers import key_owner, own_key
+from harp.policy.container import key_owner, own_key
 from harp.policy.exapp import RecordFact, Trouble, UnknownApp
 
 

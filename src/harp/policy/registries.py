@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harp.policy.engines import Passage
+from harp.policy.docker_api import Passage
 
 HUB = "docker.io"
 _HUB_NAMES = frozenset(("index.docker.io", "registry-1.docker.io"))

@@ -1,0 +1,186 @@
+"""`harp demo`: everything in one process, wired as in real life.
+
+A browser's request takes the whole way: frontend, decision (with calls to the Nextcloud stand-in), port table, FRP
+session over mutual TLS, our tunnel client, and the unix socket of the sample ExApp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
+
+from harp import __version__
+from harp.app import Harp
+from harp.errors import HarpError, Unreachable
+from harp.logs import configure
+from harp.loops import event_loop
+from harp.settings import Logs, Settings, load
+from harp.testing.hello import Hello
+from harp.testing.nextcloud import NextcloudStandIn
+from harp.tunnel.client import frpc_config
+from harp.tunnel.client.client import TunnelClient
+
+APP_ID = "hello"
+APP_PORT = 23000  # a name in the port table; nothing listens on it
+TUNNEL_WAIT = 15.0  # seconds until the ExApp's tunnel must stand
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where to listen, all on 127.0.0.1; 0 = any free port."""
+
+    port: int = 8780
+    frp_port: int = 8782
+    admin_port: int = 8200
+
+
+class Demo:
+    """The running demonstration. Use it as `async with`; its files live in a temporary directory until then."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._key = secrets.token_urlsafe(24)
+        self._stack = AsyncExitStack()
+        self.nextcloud = NextcloudStandIn(self._key)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        """Start all parts. Raises HarpError in words when one cannot start, such as for a port that is taken."""
+        directory = Path(self._stack.enter_context(TemporaryDirectory(prefix="harp-demo-")))
+        await self._stack.enter_async_context(self.nextcloud)
+        self.hello = Hello(APP_ID, secrets.token_urlsafe(24), socket=directory / "exapp.sock")
+        await self._stack.enter_async_context(self.hello)
+        self.nextcloud.register(self.hello.record("127.0.0.1", APP_PORT))
+        self.harp = Harp(self._settings(directory / "certs"))
+        await self.harp.start()
+        self._stack.push_async_callback(self.harp.stop)
+        await self._connect_tunnel(directory)
+
+    def _settings(self, certs: Path) -> Settings:
+        options = self._options
+        return load(
+            {
+                "HP_SHARED_KEY": self._key,
+                "NC_INSTANCE_URL": self.nextcloud.url,
+                "HP_EXAPPS_ADDRESS": f"127.0.0.1:{options.port}",
+                "HP_FRP_ADDRESS": f"127.0.0.1:{options.frp_port}",
+                "HP_ADMIN_ADDRESS": f"127.0.0.1:{options.admin_port}",
+                "HP_CERTS_DIR": str(certs),
+                "HP_TIMEOUT_DRAIN": "1s",
+            }
+        )
+
+    async def _connect_tunnel(self, directory: Path) -> None:
+        """Start the ExApp's tunnel client with the configuration file that an ExApp writes (A 8.1)."""
+        file = directory / "frpc.toml"
+        file.write_text(frpc_toml(self.harp.frp_ports[0], self._key, directory))
+        client = asyncio.create_task(TunnelClient(frpc_config.load(file, {})).run())
+        self._stack.push_async_callback(_cancelled, client)
+        waiting = asyncio.create_task(self.harp.ports.wait(APP_PORT, TUNNEL_WAIT))
+        await asyncio.wait((client, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            await _cancelled(waiting)
+            raise Unreachable("the tunnel client of the sample ExApp gave up") from client.exception()
+        await waiting
+
+    def text(self) -> str:
+        """What there is to try."""
+        base = f"http://127.0.0.1:{self.harp.http_ports[0]}/exapps"
+        admin = f"http://127.0.0.1:{self.harp.admin_ports[0]}"
+        tries = (
+            (f"curl {base}/hello/public", "200, for everybody"),
+            (f"curl {base}/hello/user", "403, nobody is logged in"),
+            (f"curl -u user:user {base}/hello/user", "200"),
+            (f"curl -u user:user {base}/hello/admin", "403, for admins only"),
+            (f"curl -u admin:admin {base}/hello/admin", "200"),
+            (f"curl {base}/nope/x", "404, no such ExApp"),
+            (f"curl -u user:user {base}/hello/echo", "the request as the ExApp gets it"),
+            (f"curl -o /dev/null {base}/hello/static/1000000000", "1 GB through the tunnel"),
+            (f"curl -T README.md {base}/hello/upload", "length and SHA-256 of what arrived"),
+            (f"curl -N {base}/hello/sse", "an event each second"),
+            (f"curl {admin}/readyz", "is HaRP ready?"),
+        )
+        width = max(len(command) for command, _ in tries)
+        lines = [f"  {command:<{width}}  # {comment}" for command, comment in tries]
+        return "\n".join(
+            (
+                f"HaRP {__version__} on {base}, tunnels on 127.0.0.1:{self.harp.frp_ports[0]}.",
+                f'Behind it the ExApp "{APP_ID}" in a tunnel of its own; beside it a stand-in for Nextcloud',
+                f"with the users user:user and admin:admin, {self.nextcloud.url}/login.",
+                "",
+                *lines,
+                "",
+                "Ctrl-C ends it.",
+            )
+        )
+
+
+def frpc_toml(frp_port: int, key: str, directory: Path) -> str:
+    """The configuration of an ExApp's frpc with mutual TLS (A 8.1)."""
+    certs = directory / "certs" / "frp"
+    return f"""\
+serverAddr = "127.0.0.1"
+serverPort = {frp_port}
+loginFailExit = false
+
+transport.tls.enable = true
+transport.tls.certFile = "{certs / "client.crt"}"
+transport.tls.keyFile = "{certs / "client.key"}"
+transport.tls.trustedCaFile = "{certs / "ca.crt"}"
+transport.tls.serverName = "harp.nc"
+
+metadatas.token = "{key}"
+
+[[proxies]]
+name = "{APP_ID}"
+type = "tcp"
+remotePort = {APP_PORT}
+[proxies.plugin]
+type = "unix_domain_socket"
+unixPath = "{directory / "exapp.sock"}"
+"""
+
+
+async def _cancelled(task: asyncio.Task[object]) -> None:
+    """End `task` and wait for its end; how it ended no longer matters."""
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+def run(options: Options) -> int:
+    """Serve the demonstration until INT or TERM; the exit code."""
+    configure(Logs(level="warning", format="text"))
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
+        return runner.run(_serve_until_told(options))
+
+
+async def _serve_until_told(options: Options) -> int:
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    try:
+        async with Demo(options) as demo:
+            print(demo.text(), flush=True)
+            await told.wait()
+    except (HarpError, OSError) as error:
+        print(f"The demo cannot start: {error}", file=sys.stderr)
+        print("Other ports: harp demo --port 9780 --frp-port 9782 --admin-port 9200", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,47 @@
+"""Environment -> one frozen `Settings`. Nothing else reads the environment.
+
+`model` has the values and one line per variable, `parsers` turn the text of a variable into a value.
+Importing this package does nothing else.
+"""
+
+from harp.settings.model import (
+    OBSOLETE,
+    Address,
+    Bans,
+    Engines,
+    Kubernetes,
+    Limits,
+    Listen,
+    Logs,
+    Network,
+    Nextcloud,
+    Proxies,
+    Reading,
+    Settings,
+    Timeouts,
+    Tunnel,
+    Value,
+    examine,
+    load,
+)
+
+__all__ = [
+    "OBSOLETE",
+    "Address",
+    "Bans",
+    "Engines",
+    "Kubernetes",
+    "Limits",
+    "Listen",
+    "Logs",
+    "Network",
+    "Nextcloud",
+    "Proxies",
+    "Reading",
+    "Settings",
+    "Timeouts",
+    "Tunnel",
+    "Value",
+    "examine",
+    "load",
+]

@@ -1,0 +1,384 @@
+"""Environment -> Settings. Nothing else reads the environment; importing this module does nothing.
+
+`load` is a table of sections: one line per variable with its default and its parser. The parsers are in
+`parsers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+
+from harp.errors import SettingsError
+from harp.settings import parsers as v
+from harp.settings.parsers import NEVER, Address, Network, Reader, Value
+
+__all__ = [
+    "Address",
+    "Bans",
+    "Engines",
+    "Kubernetes",
+    "Limits",
+    "Listen",
+    "Logs",
+    "Network",
+    "Nextcloud",
+    "Proxies",
+    "Reading",
+    "Settings",
+    "Timeouts",
+    "Tunnel",
+    "Value",
+    "examine",
+    "load",
+]
+
+# Accepted and without effect: they steered parts of the existing system that we do not have (A 7.1).
+OBSOLETE = (
+    "HP_SPOA_ADDRESS",
+    "HP_VERBOSE_START",
+    "HP_WAIT_AGENT_HTTP",
+    "HP_WAIT_SPOA",
+    "HP_WAIT_FRP",
+    "HP_WAIT_INTERVAL",
+    "HP_WATCHDOG_ENABLED",
+    "HP_WATCHDOG_INTERVAL",
+    "HP_WATCHDOG_FAILS",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """The listeners. Each may have several addresses."""
+
+    http: tuple[Address, ...]  # HP_EXAPPS_ADDRESS
+    https: tuple[Address, ...]  # HP_EXAPPS_HTTPS_ADDRESS, used when <certs>/cert.pem exists
+    frp: tuple[Address, ...]  # HP_FRP_ADDRESS
+    admin: tuple[Address, ...]  # HP_ADMIN_ADDRESS
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may take."""
+
+    head_size: int  # bytes, request line and headers together; HP_MAX_HEAD_SIZE
+    headers: int  # HP_MAX_HEADERS
+    connections: int  # HP_MAX_CONNECTIONS
+    connections_per_address: int  # HP_MAX_CONNECTIONS_PER_ADDRESS; not applied to trusted, private and loopback peers
+    tunnels: int  # FRP connections altogether; HP_MAX_TUNNELS
+    tunnel_streams: int  # streams in one tunnel; HP_MAX_TUNNEL_STREAMS
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. `float("inf")` is none."""
+
+    connect: float  # HP_TIMEOUT_CONNECT: to an ExApp or engine
+    head: float  # HP_TIMEOUT_HEAD: a client sending its request head
+    client: float  # HP_TIMEOUT_CLIENT: a client silent in the middle of its body, or not reading the answer
+    keepalive: float  # HP_TIMEOUT_KEEPALIVE: an idle client connection
+    response: float  # HP_TIMEOUT_RESPONSE: until the ExApp's response head; default HP_TIMEOUT_SERVER + 60 s
+    server: float  # HP_TIMEOUT_SERVER: silence inside a response body
+    tunnel: float  # HP_TIMEOUT_TUNNEL: silence on an upgraded connection
+    half_closed: float  # HP_TIMEOUT_HALF_CLOSED: a client that has closed its sending side
+    upstream_idle: float  # HP_TIMEOUT_UPSTREAM_IDLE: an unused pooled connection to an ExApp
+    drain: float  # HP_TIMEOUT_DRAIN: requests that run when we are told to stop
+
+
+@dataclass(frozen=True, slots=True)
+class Bans:
+    """An address is turned away after `count` strikes within `window`."""
+
+    count: int  # HP_BLACKLIST_COUNT; 0 = never
+    window: float  # seconds, HP_BLACKLIST_WINDOW; 0 = strikes age at once, so never
+    strikes: str  # HP_BLACKLIST_STRIKES: "auth" or "all"
+    action: str  # HP_BAN_ACTION: "reply" or "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """Who may tell us the client's address, and in which header."""
+
+    trusted: tuple[Network, ...]  # HP_TRUSTED_PROXY_IPS and HP_TRUSTED_PROXY_IPS_FILE
+    header: str  # lower case; HP_REAL_IP_HEADER, default x-forwarded-for
+
+
+@dataclass(frozen=True, slots=True)
+class Nextcloud:
+    """The Nextcloud that we serve, and how long to believe it."""
+
+    url: str  # NC_INSTANCE_URL without trailing "/" and "/index.php"
+    session_lifetime: float  # seconds, HP_SESSION_LIFETIME
+    record_lifetime: float  # seconds until a record is refreshed in the background; HP_RECORD_LIFETIME
+    connect_timeout: float  # seconds
+    timeout: float  # seconds, one call in all
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """The FRP server."""
+
+    tls: bool  # not HP_FRP_DISABLE_TLS
+    validity_days: int  # HP_FRP_CERT_VALIDITY_DAYS
+    listen: bool  # HP_TUNNEL_LISTEN: open 127.0.0.1:<port> for each claimed port, for debugging
+    hold: float  # seconds a request waits for a tunnel to come back; HP_TUNNEL_HOLD
+    window: int  # bytes a stream may send before we have read them; HP_TUNNEL_WINDOW, at least 262144
+    claims: str  # HP_TUNNEL_CLAIMS: "warn" or "strict"
+
+
+@dataclass(frozen=True, slots=True)
+class Kubernetes:
+    """HP_K8S_*; parsed, not used yet."""
+
+    enabled: bool
+    namespace: str
+    api_server: str
+    token: str = field(repr=False)
+    token_file: Path
+    ca_file: Path
+    verify: bool
+    storage_class: str
+    storage_size: str
+    host_aliases: tuple[tuple[str, tuple[str, ...]], ...]  # (ip, names)
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Docker engines and what ExApp containers may mount (A 10)."""
+
+    ports: frozenset[int]  # HP_DOCKER_ENGINE_PORTS
+    host: Address  # HP_DOCKER_HOST: the engine of this host, port 24000
+    certificates: Path | None  # HP_DOCKER_CERT_PATH: ca.pem, cert.pem, key.pem for TLS to `host`; None = no TLS
+    instance: str  # HP_INSTANCE_ID: the owner in labels of containers; "" = derived from the URL of Nextcloud
+    registries: Path | None  # HP_REGISTRIES_FILE: logins and mirrors of image registries
+    keys: str  # HP_EXAPP_KEYS: "shared" or "derived"
+    mounts_disabled: bool
+    mounts_allowed: tuple[str, ...] | None  # None = all
+    mounts_denied: tuple[str, ...] | None  # None = the default list
+    mounts_enforce_all: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    level: str  # "debug", "info", "warning", "error"; HP_LOG_LEVEL
+    format: str  # "text" or "json"; HP_LOG_FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything an admin can choose."""
+
+    shared_key: str = field(repr=False)  # HP_SHARED_KEY or HP_SHARED_KEY_FILE
+    nextcloud: Nextcloud
+    listen: Listen
+    certs: Path  # HP_CERTS_DIR, default /certs: cert.pem for HTTPS, frp/ for the tunnel
+    limits: Limits
+    timeouts: Timeouts
+    bans: Bans
+    proxies: Proxies
+    tunnel: Tunnel
+    engines: Engines
+    kubernetes: Kubernetes
+    logs: Logs
+    rewrite_location: bool  # HP_REWRITE_LOCATION
+    warnings: tuple[str, ...] = ()  # what was tolerated, one line each, for the log
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an environment says. With problems the settings are not to be used: faulty variables have their defaults."""
+
+    settings: Settings
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    values: tuple[Value, ...]  # every variable as it is in effect
+
+
+def load(env: Mapping[str, str]) -> Settings:
+    """Check every variable, then raise SettingsError with all problems, one per line."""
+    reading = examine(env)
+    if reading.problems:
+        raise SettingsError(list(reading.problems))
+    return reading.settings
+
+
+def examine(env: Mapping[str, str]) -> Reading:
+    """Check every variable, and say all there is to say about them."""
+    r = Reader(env)
+    settings = Settings(
+        shared_key=_shared_key(r),
+        nextcloud=_nextcloud(r),
+        listen=_listen(r),
+        certs=r.read("HP_CERTS_DIR", "/certs", v.path),
+        limits=_limits(r),
+        timeouts=_timeouts(r),
+        bans=_bans(r),
+        proxies=_proxies(r),
+        tunnel=_tunnel(r),
+        engines=_engines(r),
+        kubernetes=_kubernetes(r),
+        logs=_logs(r),
+        rewrite_location=r.read("HP_REWRITE_LOCATION", "false", v.boolean),
+    )
+    r.warn_unknown("HP_", OBSOLETE)
+    warnings = tuple(r.warnings)
+    return Reading(
+        settings=replace(settings, warnings=warnings),
+        problems=tuple(r.problems),
+        warnings=warnings,
+        values=tuple(r.values),
+    )
+
+
+def _shared_key(r: Reader) -> str:
+    key = r.secret("HP_SHARED_KEY", v.shared_key)
+    from_file = r.optional("HP_SHARED_KEY_FILE", v.shared_key_file, "not set")
+    given = [name for name in ("HP_SHARED_KEY", "HP_SHARED_KEY_FILE") if r.given(name)]
+    if not given:
+        r.problem("HP_SHARED_KEY", "is not set; set it (or HP_SHARED_KEY_FILE) to the deploy daemon's key in Nextcloud")
+    if len(given) > 1:
+        r.problem("HP_SHARED_KEY", "HP_SHARED_KEY_FILE is set as well; remove one of the two")
+    return key or from_file or ""
+
+
+def _nextcloud(r: Reader) -> Nextcloud:
+    url = r.optional("NC_INSTANCE_URL", v.nextcloud_url, "not set")
+    if not r.given("NC_INSTANCE_URL"):
+        r.problem("NC_INSTANCE_URL", "is not set; write the URL of your Nextcloud, such as https://cloud.example.com")
+    return Nextcloud(
+        url=url or "",
+        session_lifetime=r.read("HP_SESSION_LIFETIME", "3", v.duration("s", zero=0.0, most=10)),
+        record_lifetime=r.read("HP_RECORD_LIFETIME", "60", v.duration("s")),
+        connect_timeout=5.0,  # A 5
+        timeout=25.0,  # A 5
+    )
+
+
+def _listen(r: Reader) -> Listen:
+    listen = Listen(
+        http=r.read("HP_EXAPPS_ADDRESS", "0.0.0.0:8780", v.addresses),
+        https=r.read("HP_EXAPPS_HTTPS_ADDRESS", "0.0.0.0:8781", v.addresses),
+        frp=r.read("HP_FRP_ADDRESS", "0.0.0.0:8782", v.addresses),
+        admin=r.read("HP_ADMIN_ADDRESS", "127.0.0.1:8200", v.addresses),
+    )
+    # HTTPS is left out: without cert.pem its address is not used, and then may well be another listener's.
+    named = (("HP_EXAPPS_ADDRESS", listen.http), ("HP_FRP_ADDRESS", listen.frp), ("HP_ADMIN_ADDRESS", listen.admin))
+    for (name, ours), (other_name, others) in combinations(named, 2):
+        for other in others:
+            if any(v.clash(one, other) for one in ours):
+                r.problem(other_name, f"{other} is taken by {name} already; choose another port")
+    return listen
+
+
+def _limits(r: Reader) -> Limits:
+    many = v.number(1, 1_000_000)
+    return Limits(
+        head_size=r.read("HP_MAX_HEAD_SIZE", "32768", v.size(1024, 1 << 20)),
+        headers=r.read("HP_MAX_HEADERS", "128", v.number(16, 10_000)),
+        connections=r.read("HP_MAX_CONNECTIONS", "8192", many),
+        connections_per_address=r.read("HP_MAX_CONNECTIONS_PER_ADDRESS", "1024", many),
+        tunnels=r.read("HP_MAX_TUNNELS", "1100", many),
+        tunnel_streams=r.read("HP_MAX_TUNNEL_STREAMS", "4000", many),
+    )
+
+
+def _timeouts(r: Reader) -> Timeouts:
+    limit, endless = v.duration(), v.duration(zero=NEVER)
+    server = r.read("HP_TIMEOUT_SERVER", "1800s", endless)
+    response = r.optional("HP_TIMEOUT_RESPONSE", endless, "HP_TIMEOUT_SERVER and 60s")
+    tunnel = r.optional("HP_TIMEOUT_TUNNEL", endless, "HP_TIMEOUT_SERVER")
+    return Timeouts(
+        connect=r.read("HP_TIMEOUT_CONNECT", "30s", endless),
+        head=r.read("HP_TIMEOUT_HEAD", "30s", limit),
+        client=r.read("HP_TIMEOUT_CLIENT", "30s", endless),
+        keepalive=r.read("HP_TIMEOUT_KEEPALIVE", "75s", limit),  # nginx keeps its side for 60 s: we must not be first
+        response=server + 60 if response is None else response,
+        server=server,
+        tunnel=server if tunnel is None else tunnel,
+        half_closed=r.read("HP_TIMEOUT_HALF_CLOSED", "30s", limit),
+        upstream_idle=r.read("HP_TIMEOUT_UPSTREAM_IDLE", "4s", limit),  # uvicorn closes after 5 s
+        drain=r.read("HP_TIMEOUT_DRAIN", "8s", v.duration(zero=0.0)),  # docker stop kills after 10 s
+    )
+
+
+def _bans(r: Reader) -> Bans:
+    return Bans(
+        count=r.read("HP_BLACKLIST_COUNT", "10", v.number(0, 1_000_000)),
+        window=r.read("HP_BLACKLIST_WINDOW", "300", v.duration("s", zero=0.0)),
+        strikes=r.read("HP_BLACKLIST_STRIKES", "auth", v.choice("auth", "all")),
+        action=r.read("HP_BAN_ACTION", "reply", v.choice("reply", "drop")),
+    )
+
+
+def _proxies(r: Reader) -> Proxies:
+    return Proxies(
+        trusted=r.read("HP_TRUSTED_PROXY_IPS", "", v.networks)
+        + (r.optional("HP_TRUSTED_PROXY_IPS_FILE", v.networks_file, "none") or ()),
+        header=r.read("HP_REAL_IP_HEADER", "x-forwarded-for", v.header_name),
+    )
+
+
+def _tunnel(r: Reader) -> Tunnel:
+    return Tunnel(
+        tls=not r.read("HP_FRP_DISABLE_TLS", "false", v.exactly("true")),
+        validity_days=r.read("HP_FRP_CERT_VALIDITY_DAYS", "5000", v.number(1, 1_000_000)),
+        listen=r.read("HP_TUNNEL_LISTEN", "false", v.boolean),
+        hold=r.read("HP_TUNNEL_HOLD", "4s", v.duration(zero=0.0, most=300)),
+        window=r.read("HP_TUNNEL_WINDOW", "1m", v.size(262144, 64 << 20)),
+        claims=r.read("HP_TUNNEL_CLAIMS", "warn", v.choice("warn", "strict")),
+    )
+
+
+def _engines(r: Reader) -> Engines:
+    allowed = v.mounts(suffix=False)
+    return Engines(
+        ports=r.read("HP_DOCKER_ENGINE_PORTS", "24000-24099", v.ports),
+        host=r.read("HP_DOCKER_HOST", "unix:///var/run/docker.sock", v.engine_host),
+        certificates=r.optional("HP_DOCKER_CERT_PATH", v.path, "no TLS"),
+        instance=r.optional("HP_INSTANCE_ID", v.label, "derived from NC_INSTANCE_URL") or "",
+        registries=r.optional("HP_REGISTRIES_FILE", v.path, "no logins and mirrors"),
+        keys=r.read("HP_EXAPP_KEYS", "shared", v.choice("shared", "derived")),
+        mounts_disabled=r.read("HP_EXAPP_BIND_MOUNTS_DISABLED", "false", v.boolean),
+        mounts_allowed=r.optional("HP_EXAPP_BIND_MOUNTS_ALLOWED", allowed, "all"),
+        mounts_denied=r.optional(
+            "HP_EXAPP_BIND_MOUNTS_DENIED", v.mounts(suffix=True), "the default list", empty_counts=True
+        ),
+        mounts_enforce_all=r.read("HP_EXAPP_BIND_MOUNTS_ENFORCE_ALL", "false", v.boolean),
+    )
+
+
+def _kubernetes(r: Reader) -> Kubernetes:
+    account = "/var/run/secrets/kubernetes.io/serviceaccount"
+    enabled = r.read("HP_K8S_ENABLED", "false", v.boolean)
+    api_server = r.optional("HP_K8S_API_SERVER", v.web_url, "of the cluster we run in") or _own_cluster(r)
+    if enabled and not api_server and not r.given("HP_K8S_API_SERVER"):
+        r.problem("HP_K8S_API_SERVER", "is not set and we run in no cluster; write such as https://10.0.0.1:6443")
+    return Kubernetes(
+        enabled=enabled,
+        namespace=r.read("HP_K8S_NAMESPACE", "nextcloud-exapps", v.word),
+        api_server=api_server,
+        token=r.secret("HP_K8S_BEARER_TOKEN", v.secret),
+        token_file=r.read("HP_K8S_BEARER_TOKEN_FILE", f"{account}/token", v.path),
+        ca_file=r.read("HP_K8S_CA_FILE", f"{account}/ca.crt", v.path),
+        verify=not r.read("HP_K8S_VERIFY_SSL", "true", v.exactly("false")),
+        storage_class=r.read("HP_K8S_STORAGE_CLASS", "", v.word),
+        storage_size=r.read("HP_K8S_DEFAULT_STORAGE_SIZE", "10Gi", v.word),
+        host_aliases=r.read("HP_K8S_HOST_ALIASES", "", v.host_aliases),
+    )
+
+
+def _own_cluster(r: Reader) -> str:
+    """The API server of the cluster whose pod we are, as its environment tells; "" in no pod."""
+    host, port = r.raw("KUBERNETES_SERVICE_HOST"), r.raw("KUBERNETES_SERVICE_PORT") or "443"
+    if ":" in host:
+        host = f"[{host}]"
+    return f"https://{host}:{port}" if host else ""
+
+
+def _logs(r: Reader) -> Logs:
+    return Logs(
+        level=r.read("HP_LOG_LEVEL", "warning", v.log_level),
+        format=r.read("HP_LOG_FORMAT", "text", v.choice("text", "json")),
+    )

@@ -1,0 +1,308 @@
+"""For tests of ExApps: a Nextcloud stand-in and a real HaRP that run beside the test, in a thread of their own.
+
+def test_a_page_through_harp(harp: HarpForTests) -> None:
+    app = harp.register("myapp", routes=["^/page$"])
+    with my_app_started(app.environment):  # what AppAPI puts into the container, `harp exapp` or start.sh included
+        harp.wait_for_tunnel(app)
+        harp.enable(app)
+        assert urlopen(f"{app.url}/page").status == 200
+
+The fixture `harp` comes with the package; without pytest use `HarpForTests` as a context manager.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import http.client
+import json
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from harp.app import Harp
+from harp.errors import HarpError
+from harp.loops import event_loop
+from harp.policy.exapp import ExApp, Level, Route
+from harp.settings import load
+from harp.testing.nextcloud import NextcloudStandIn
+
+__all__ = ["Answer", "HarpForTests", "Level", "RegisteredApp", "Route"]
+
+T = TypeVar("T")
+FIRST_PORT = 23000  # AppAPI gives an ExApp the first that is free (A 6.3)
+AA_VERSION = "32.0.0"
+PATIENCE = 20.0  # seconds for anything that should take a moment
+CALL = 60.0  # seconds AppAPI waits for an ExApp to be enabled (A 6.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]  # names in lower case
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredApp:
+    """An ExApp that the stand-in knows."""
+
+    app_id: str
+    version: str
+    port: int  # of the tunnel, or the TCP port of an app that is deployed directly
+    url: str  # of its pages, through HaRP
+    socket: Path  # where an app behind a tunnel listens: HP_EXAPP_SOCK
+    environment: dict[str, str] = field(repr=False)  # what AppAPI puts into its container (A 6.3)
+    signed: dict[str, str] = field(repr=False)  # headers of a call by AppAPI itself (A 6.1); every path is open to it
+
+
+class HarpForTests:
+    """A HaRP and its Nextcloud. Everything listens on loopback, on free ports; nothing outlives the block.
+
+    The stand-in's users are admin:admin and user:user. The tunnel is without TLS, as with HP_FRP_DISABLE_TLS. What HaRP
+    logs goes to standard output, which pytest shows with a test that fails.
+    """
+
+    def __init__(self) -> None:
+        self.key = secrets.token_urlsafe(24)
+        self.progress: dict[str, list[int]] = {}  # by app id: what the app has reported of its initialisation
+        self._nextcloud = _Nextcloud(self.key, self.progress)
+        self._apps: dict[str, RegisteredApp] = {}
+        self._started: Future[asyncio.AbstractEventLoop] = Future()
+        self._thread = threading.Thread(target=self._serve, name="harp", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._loop = self._started.result(PATIENCE)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._told.set)
+        self._thread.join(PATIENCE)
+
+    @property
+    def url(self) -> str:
+        """HaRP, without trailing "/"; an ExApp's pages begin at /exapps/<app id>."""
+        return f"http://127.0.0.1:{self._harp.http_ports[0]}"
+
+    @property
+    def nextcloud_url(self) -> str:
+        """The stand-in, without trailing "/"."""
+        return self._nextcloud.url
+
+    def register(
+        self,
+        app_id: str,
+        *,
+        routes: Sequence[str | Route] = (".*",),
+        version: str = "1.0.0",
+        direct_port: int | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> RegisteredApp:
+        """Let Nextcloud know an ExApp. A route that is only a pattern is PUBLIC.
+
+        `direct_port`: the app listens on 127.0.0.1 itself and needs no tunnel. `environment`: the variables that the
+        app's info.xml declares.
+        """
+        port = direct_port or self._free_port()
+        secret = secrets.token_urlsafe(24)
+        path = self._directory / f"{app_id}.sock"
+        variables = {
+            "AA_VERSION": AA_VERSION,
+            "APP_SECRET": secret,
+            "APP_ID": app_id,
+            "APP_DISPLAY_NAME": app_id,
+            "APP_VERSION": version,
+            "APP_HOST": "127.0.0.1",
+            "APP_PORT": str(port),
+            "APP_PERSISTENT_STORAGE": str(self._directory / f"nc_app_{app_id}_data"),
+            "NEXTCLOUD_URL": self.nextcloud_url,
+            "COMPUTE_DEVICE": "CPU",
+            **(environment or {}),
+        }
+        if direct_port is None:
+            variables |= {
+                "HP_FRP_ADDRESS": "127.0.0.1",
+                "HP_FRP_PORT": str(self._harp.frp_ports[0]),
+                "HP_SHARED_KEY": self.key,
+                "HP_EXAPP_SOCK": str(path),
+            }
+        (self._directory / f"nc_app_{app_id}_data").mkdir(exist_ok=True)
+        app = RegisteredApp(
+            app_id,
+            version,
+            port,
+            f"{self.url}/exapps/{app_id}",
+            path,
+            variables,
+            self._signed(app_id, version, secret, port),
+        )
+        levels = tuple(Route(route, Level.PUBLIC) if isinstance(route, str) else route for route in routes)
+        self._apps[app_id] = app
+        self._in_loop(self._know(ExApp(app_id.lower(), secret, version, "127.0.0.1", port, levels)))
+        return app
+
+    def forget(self, app: RegisteredApp) -> None:
+        """Unregister an ExApp, in Nextcloud and in HaRP."""
+        self._apps.pop(app.app_id, None)
+        self._in_loop(self._unknow(app.app_id))
+
+    def wait_for_tunnel(self, app: RegisteredApp, seconds: float = PATIENCE) -> None:
+        """Wait until the app's tunnel client has connected. Raises TimeoutError."""
+        try:
+            self._in_loop(self._harp.ports.wait(app.port, seconds), seconds + 1)
+        except HarpError as error:
+            raise TimeoutError(f"no tunnel of {app.app_id} within {seconds:g} s") from error
+
+    def log_in(self, user: str) -> str:
+        """The `Cookie` header of a browser in which `user` has logged in."""
+        return self._nextcloud.log_in(user)
+
+    def get(self, app: RegisteredApp, path: str, *, headers: dict[str, str] | None = None) -> Answer:
+        """What a browser gets that asks for a page of the app: `path` begins with "/"."""
+        return self._request("GET", app, path, headers or {})
+
+    # What AppAPI does (A 6.4-6.6).
+
+    def heartbeat(self, app: RegisteredApp) -> bool:
+        """Does the app say that it is alive?"""
+        answer = self._request("GET", app, "/heartbeat", app.signed)
+        return answer.status == 200 and answer.json().get("status") == "ok"
+
+    def until_heartbeat(self, app: RegisteredApp, seconds: float = PATIENCE) -> bool:
+        """Ask again and again; was there a heartbeat within so many seconds?"""
+        end = time.monotonic() + seconds
+        while not self.heartbeat(app):
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def init(self, app: RegisteredApp) -> int:
+        """Let the app initialise itself; the status. What it reports then is in `progress`."""
+        return self._request("POST", app, "/init", app.signed).status
+
+    def enable(self, app: RegisteredApp) -> str:
+        """Enable the app: its error text, "" when all is well. A status other than 200 is one, too."""
+        return self._enabled(app, "1")
+
+    def disable(self, app: RegisteredApp) -> str:
+        """Disable the app, as `enable`."""
+        return self._enabled(app, "0")
+
+    def _enabled(self, app: RegisteredApp, value: str) -> str:
+        answer = self._request("PUT", app, f"/enabled?enabled={value}", app.signed)
+        return str(answer.json()["error"]) if answer.status == 200 else f"status {answer.status}"
+
+    def _request(self, method: str, app: RegisteredApp, path: str, headers: dict[str, str]) -> Answer:
+        place = urlsplit(app.url)
+        connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=CALL)
+        try:
+            connection.request(method, place.path + path, headers=headers)
+            answer = connection.getresponse()
+            return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
+
+    def _signed(self, app_id: str, version: str, secret: str, port: int) -> dict[str, str]:
+        return {
+            "AA-VERSION": AA_VERSION,
+            "EX-APP-ID": app_id,
+            "EX-APP-VERSION": version,
+            "AUTHORIZATION-APP-API": base64.b64encode(f":{secret}".encode()).decode(),
+            "AA-REQUEST-ID": "CLI",
+            "harp-shared-key": self.key,
+            "ex-app-host": "127.0.0.1",
+            "ex-app-port": str(port),
+        }
+
+    def free_tcp_port(self) -> int:
+        """A port on 127.0.0.1 that nobody listens on, for `direct_port`."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            return int(listener.getsockname()[1])
+
+    def _free_port(self) -> int:
+        taken = {app.port for app in self._apps.values()}
+        return next(port for port in range(FIRST_PORT, FIRST_PORT + 1000) if port not in taken)
+
+    # In the thread.
+
+    def _serve(self) -> None:
+        try:
+            with TemporaryDirectory(prefix="harp-") as directory, asyncio.Runner(loop_factory=event_loop()) as runner:
+                self._directory = Path(directory)
+                runner.run(self._run())
+        except BaseException as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
+
+    async def _run(self) -> None:
+        self._told = asyncio.Event()
+        async with self._nextcloud:
+            self._harp = Harp(
+                load(
+                    {
+                        "HP_SHARED_KEY": self.key,
+                        "NC_INSTANCE_URL": self._nextcloud.url,
+                        "HP_EXAPPS_ADDRESS": "127.0.0.1:0",
+                        "HP_FRP_ADDRESS": "127.0.0.1:0",
+                        "HP_ADMIN_ADDRESS": f"unix:{self._directory / 'admin.sock'}",
+                        "HP_FRP_DISABLE_TLS": "true",
+                        "HP_CERTS_DIR": str(self._directory),
+                        "HP_RECORD_LIFETIME": "1",
+                        "HP_BLACKLIST_COUNT": "0",
+                        "HP_TUNNEL_HOLD": "200ms",
+                        "HP_TIMEOUT_DRAIN": "0",
+                    }
+                )
+            )
+            await self._harp.start()
+            self._started.set_result(asyncio.get_running_loop())
+            await self._told.wait()
+            await self._harp.stop()
+
+    def _in_loop(self, work: Coroutine[Any, Any, T], seconds: float = PATIENCE) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
+
+    async def _know(self, app: ExApp) -> None:
+        self._nextcloud.register(app)
+        self._harp.instance.put(app)
+
+    async def _unknow(self, app_id: str) -> None:
+        self._nextcloud.forget(app_id)
+        self._harp.instance.delete(app_id)
+
+
+class _Nextcloud(NextcloudStandIn):
+    """Takes reports of initialisation, too (A 6.4, step 12)."""
+
+    def __init__(self, key: str, progress: dict[str, list[int]]) -> None:
+        super().__init__(key)
+        self._progress = progress
+
+    def application(self) -> web.Application:
+        application = super().application()
+        application.router.add_put("/ocs/v1.php/apps/app_api/ex-app/status", self._status)
+        return application
+
+    async def _status(self, request: web.Request) -> web.Response:
+        report = await request.json()
+        self._progress.setdefault(request.headers.get("EX-APP-ID", ""), []).append(int(report["progress"]))
+        meta = {"status": "ok", "statuscode": 100, "message": "OK"}
+        return web.json_response({"ocs": {"meta": meta, "data": []}})

@@ -1,0 +1,1 @@
+"""The side that dials: a client for the same protocol, configured as frpc is."""

@@ -1,0 +1,1 @@
+"""The side that accepts tunnels: connections until they log in, tunnels, what they claim."""

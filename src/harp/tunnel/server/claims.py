@@ -1,0 +1,173 @@
+"""Which tunnel holds which name and port (F 5.3, F 5.4)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from harp.errors import HarpError
+from harp.net.deadlines import NEVER, Deadlines
+from harp.net.listen import ListenError
+from harp.net.ports import PortTable, ProtocolFactory
+from harp.tunnel.server.loopback import Loopback
+from harp.wire.frp import NewProxy, StartWorkConn, encode
+
+EXAPP_PORTS = range(23000, 24000)
+ENGINE_PORTS = range(24001, 24100)  # 24000 is the engine of this host, which needs no tunnel
+CLAIMS_PER_TUNNEL = 1
+NAME_LIMIT = 255  # characters
+CONFIRMATION = 1.0  # seconds until a claim is offered without proof that the client has processed our answer
+
+VIRTUAL_HOSTS = {
+    "http": "type [http] not supported when vhost http port is not set",
+    "https": "type [https] not supported when vhost https port is not set",
+    "tcpmux": "tcpmux with multiplexer httpconnect not supported because this feature is not enabled in server",
+}
+OTHER_TYPES = frozenset({"udp", "stcp", "xtcp", "sudp"})
+
+
+class ClaimRefused(HarpError):
+    """A client cannot have what it claims; the text is for NewProxyResp."""
+
+
+class ClaimTaken(ClaimRefused):
+    """Another tunnel holds it, if that tunnel is still alive."""
+
+    def __init__(self, text: str, holder: Claim) -> None:
+        super().__init__(text)
+        self.holder = holder
+
+
+class Holder(Protocol):
+    """What a claim needs of its tunnel."""
+
+    async def start(self, factory: ProtocolFactory, messages: tuple[bytes, bytes]) -> Connected:
+        """Take a work stream, send the message of its framing (version 1, version 2) and attach `factory()`."""
+
+    async def alive(self) -> bool:
+        """Does the client still answer?"""
+
+    def close(self, reason: str, *, abort: bool = False) -> None:
+        """End the tunnel; everything it held is free on return."""
+
+
+Connected = tuple[asyncio.Transport, asyncio.BaseProtocol]
+
+
+class Claim:
+    """A name and a port that a tunnel registered; the `Offer` of the port table once it is confirmed."""
+
+    def __init__(self, name: str, port: int, tunnel: Holder, on_expired: Callable[[Claim], None]) -> None:
+        self.name = name
+        self.port = port
+        self.tunnel = tunnel
+        self.deadline = NEVER
+        self.loopback: Loopback | None = None
+        self._on_expired = on_expired
+        self._start = _start_messages(StartWorkConn(name))
+
+    async def connect(self, factory: ProtocolFactory) -> Connected:
+        """As `Offer.connect`; does not suspend while a work stream waits in the pool."""
+        return await self.tunnel.start(factory, self._start)
+
+    async def connect_for(
+        self, source: tuple[str, int], destination: tuple[str, int], factory: ProtocolFactory
+    ) -> Connected:
+        """As `connect`, telling the client who connects to which address (for its PROXY protocol header)."""
+        message = StartWorkConn(self.name, source[0], destination[0], source[1], destination[1])
+        return await self.tunnel.start(factory, _start_messages(message))
+
+    def expired(self) -> None:
+        """The client gave no sign that it knows of the claim; offer it all the same."""
+        self._on_expired(self)
+
+
+def _start_messages(message: StartWorkConn) -> tuple[bytes, bytes]:
+    return encode(message, 1), encode(message, 2)
+
+
+class Claims:
+    """All claims of all tunnels. A claim holds its name and port at once; requests see it when it is confirmed."""
+
+    def __init__(self, ports: PortTable, deadlines: Deadlines, *, listen: bool) -> None:
+        self._ports = ports
+        self._deadlines = deadlines
+        self._listen = listen
+        self._by_name: dict[str, Claim] = {}
+        self._by_port: dict[int, Claim] = {}
+
+    def grant(self, tunnel: Holder, held: int, request: NewProxy) -> Claim:
+        """Reserve what `request` asks for; `held` is the number of claims the tunnel has.
+
+        Raises ClaimTaken or ClaimRefused, checking in the order of F 5.3. The place for further checks of who may
+        claim what is before the two lookups.
+        """
+        refusal = _unsupported(request)
+        if refusal:
+            raise ClaimRefused(refusal)
+        if held >= CLAIMS_PER_TUNNEL:
+            raise ClaimRefused("exceed the max_ports_per_client")
+        name, port = request.proxy_name, request.remote_port
+        if name in self._by_name:
+            raise ClaimTaken(f"proxy [{name}] already exists", self._by_name[name])
+        if port == 0:  # "let the server choose": nobody could know which port it became
+            raise ClaimRefused("no available port")
+        if port not in EXAPP_PORTS and port not in ENGINE_PORTS:
+            raise ClaimRefused("port not allowed")
+        if port in self._by_port:
+            raise ClaimTaken("port already used", self._by_port[port])
+        claim = Claim(name, port, tunnel, self.confirm)
+        if self._listen:
+            try:
+                claim.loopback = Loopback(port, claim.connect_for)
+            except ListenError as error:
+                raise ClaimRefused("port unavailable") from error
+        self._by_name[name] = self._by_port[port] = claim
+        return claim
+
+    def await_confirmation(self, claim: Claim) -> None:
+        """The client was told; offer `claim` when it is confirmed, or a little later without that."""
+        if self._holds(claim):
+            claim.deadline = self._deadlines.now + CONFIRMATION
+            self._deadlines.watch(claim)
+
+    def confirm(self, claim: Claim) -> None:
+        """The client knows that it has the claim: requests may use it."""
+        self._deadlines.drop(claim)
+        if self._holds(claim):
+            self._ports.claim(claim.port, claim)
+
+    def release(self, claim: Claim) -> None:
+        """Give name and port back."""
+        self._deadlines.drop(claim)
+        self._ports.release(claim.port, claim)
+        if claim.loopback is not None:
+            claim.loopback.close()
+        if self._holds(claim):
+            del self._by_name[claim.name], self._by_port[claim.port]
+
+    def _holds(self, claim: Claim) -> bool:
+        return self._by_name.get(claim.name) is claim
+
+
+def _unsupported(request: NewProxy) -> str:
+    """Why no client could have such a proxy here, or ""."""
+    kind = request.proxy_type or "tcp"
+    if kind in VIRTUAL_HOSTS:
+        return VIRTUAL_HOSTS[kind]
+    if kind in OTHER_TYPES:
+        return f"type [{kind}] not supported by this server"
+    if kind != "tcp":
+        return f"unknown proxy type: {kind[:NAME_LIMIT]}"
+    for option, used in (
+        ("transport.useEncryption", request.use_encryption),
+        ("transport.useCompression", request.use_compression),
+        ("loadBalancer.group", bool(request.group)),
+        ("transport.bandwidthLimitMode = server", request.bandwidth_limit_mode == "server"),
+    ):
+        if used:
+            return f"{option} is not supported by this server, remove it from the proxy's configuration"
+    if not 1 <= len(request.proxy_name) <= NAME_LIMIT:
+        return f"a proxy name needs 1 to {NAME_LIMIT} characters"
+    return ""
