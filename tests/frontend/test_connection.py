@@ -9,7 +9,8 @@ import pytest
 from harp.frontend.connection import LINGER_TIME, ClientConnection
 from harp.net.deadlines import NEVER, Deadlines
 from harp.settings import load
-from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields, RequestHead, RequestReader
+from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields
+from harp.wire.requests import RequestHead, RequestReader
 from tests.fakes.clock import Clock
 from tests.fakes.transport import MemoryTransport
 

@@ -14,7 +14,8 @@ from harp.proxy.forward import Forwarding, Hop
 from harp.proxy.probe import FIRST_BYTE, PROBE, PROBE_LIMIT
 from harp.proxy.upstreams import Upstreams
 from harp.settings import load
-from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields, RequestReader
+from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields
+from harp.wire.requests import RequestReader
 from harp.wire.websocket import CLOSE_GOING_AWAY
 from tests.fakes.clock import Clock
 from tests.fakes.dialer import ScriptedDialer

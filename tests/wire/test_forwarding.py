@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harp.wire.forwarding import control_head, request_head, response_start, trailers_to_pass
-from harp.wire.http import RequestReader, ResponseReader
+from harp.wire.requests import RequestReader
+from harp.wire.responses import ResponseReader
 
 ADDED = b"ex-app-id: hello\r\n"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harp.errors import PeerError
-from harp.wire.http import ResponseReader
 from harp.wire.response import MAX_HEAD, Response, ResponseCollector
+from harp.wire.responses import ResponseReader
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Name: a\r\nX-Name: b\r\n\r\nhello"
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\nX-Sum: 1\r\n\r\n"

@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from harp.wire.http import RequestHead
+from harp.wire.requests import RequestHead
 
 
 def refusal(

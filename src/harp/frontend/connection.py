@@ -18,7 +18,8 @@ from harp.policy.verdict import Verdict
 from harp.proxy.exchange import Handler
 from harp.settings import Limits, Timeouts
 from harp.wire.chunked import ChunkedDecoder, chunk, last_chunk
-from harp.wire.http import HEAD_END, Fields, RequestFields, RequestHead, RequestReader
+from harp.wire.http import HEAD_END, Fields
+from harp.wire.requests import RequestFields, RequestHead, RequestReader
 
 HIGH_WATER = 256 * 1024  # bytes waiting for the client before the producer is told to pause
 LINGER_TIME = 2.0  # seconds to swallow a body that nobody wants, so that its sender sees our answer

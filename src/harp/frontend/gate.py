@@ -35,7 +35,7 @@ from harp.proxy.forward import Forwarding, Hop
 from harp.proxy.upstreams import Upstreams
 from harp.settings import Settings
 from harp.wire.forwarding import control_head, engine_head, request_head
-from harp.wire.http import RequestHead, RequestReader
+from harp.wire.requests import RequestHead, RequestReader
 
 log = structlog.get_logger()
 

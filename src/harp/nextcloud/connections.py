@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from harp.errors import PeerError
 from harp.net.resolve import Resolver
-from harp.wire.http import ResponseReader
 from harp.wire.response import Response, ResponseCollector
+from harp.wire.responses import ResponseReader
 
 IDLE = 4.0  # seconds an unused connection is kept: less than the 5 s of a usual Apache
 PORTS = {"http": 80, "https": 443}

@@ -20,7 +20,9 @@ from harp.proxy.upstream import BODY, HEAD, RAW, Upstream
 from harp.proxy.upstreams import Upstreams
 from harp.wire.chunked import chunk, last_chunk
 from harp.wire.forwarding import interim_response, response_start, switching_response, trailers_to_pass, with_prefix
-from harp.wire.http import Fields, RequestHead, ResponseHead
+from harp.wire.http import Fields
+from harp.wire.requests import RequestHead
+from harp.wire.responses import ResponseHead
 from harp.wire.websocket import CLOSE_GOING_AWAY, FrameTracker
 
 FRESH = 2.0  # seconds: what may not be sent twice goes out on no connection that was idle longer

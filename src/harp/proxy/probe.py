@@ -9,7 +9,8 @@ from __future__ import annotations
 from harp.errors import Unreachable
 from harp.net.targets import Target
 from harp.proxy.upstreams import Upstreams
-from harp.wire.http import Fields, ResponseHead
+from harp.wire.http import Fields
+from harp.wire.responses import ResponseHead
 
 FIRST_BYTE = 10.0  # seconds of silence
 PROBE = b"GET /heartbeat HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"

@@ -10,7 +10,8 @@ from harp.errors import PeerError
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.targets import Target
 from harp.wire.chunked import ChunkedDecoder
-from harp.wire.http import CHUNKED, HEAD_END, UNTIL_CLOSE, Fields, ResponseHead, ResponseReader
+from harp.wire.http import CHUNKED, HEAD_END, UNTIL_CLOSE, Fields
+from harp.wire.responses import ResponseHead, ResponseReader
 
 MAX_HEAD = 64 * 1024  # bytes of a response head
 HIGH_WATER = 256 * 1024  # bytes waiting to be sent before the client is told to pause

@@ -10,7 +10,7 @@ from harp.frontend.connection import ClientConnection
 from harp.net.deadlines import Deadlines
 from harp.settings import Settings
 from harp.status.pages import Page, Pages
-from harp.wire.http import RequestHead, RequestReader
+from harp.wire.requests import RequestHead, RequestReader
 
 CONNECTIONS = 64  # at once
 

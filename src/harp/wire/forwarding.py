@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harp.wire.http import FORWARDED, HOP_BY_HOP, RESERVED, Fields, RequestFields, RequestHead, ResponseHead
+from harp.wire.http import FORWARDED, HOP_BY_HOP, RESERVED, Fields
+from harp.wire.requests import RequestFields, RequestHead
+from harp.wire.responses import ResponseHead
 
 _TO_EXAPP = HOP_BY_HOP | RESERVED | FORWARDED
 # The control API is ourselves: it needs to know the engine; the decision has used up all the rest.

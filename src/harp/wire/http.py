@@ -1,20 +1,11 @@
-"""HTTP/1.1 message heads: complete bytes in, checked values out (RFC 9112).
+"""What request and response heads of HTTP/1.1 have in common: names, and header lines that are read once (RFC 9112).
 
-llhttp, through httptools, does the character-level work and is strict about it. What it leaves to us is done here:
-versions, Host, the shape of the target, one unambiguous body length, and limits. Nobody copies head bytes through:
-heads are always built anew from these values, so a peer behind us never reads a message other than the one we read.
+llhttp, through httptools, does the character-level work and is strict about it; `harp.wire.requests` and
+`harp.wire.responses` do what it leaves to us. Nobody copies head bytes through: heads are always built anew from the
+values read, so a peer behind us never reads a message other than the one we read.
 """
 
 from __future__ import annotations
-
-import re
-from functools import lru_cache
-from urllib.parse import urlsplit
-
-import httptools
-from msgspec import Struct
-
-from harp.errors import BadRequest, PeerError
 
 CHUNKED = -1  # body length: chunked coding, the end marks itself
 UNTIL_CLOSE = -2  # body length of a response: everything until the connection ends
@@ -27,7 +18,6 @@ MAX_LENGTH = 1 << 62
 LINE_REMEMBERED = 200  # bytes; longer header lines are read anew each time
 LINES_REMEMBERED = 2048
 FIELDS_REMEMBERED = 2048  # bytes; longer heads are read anew each time
-RESPONSES_REMEMBERED = 256
 
 # Between neighbours only. Their effect is applied by each side's own framing (RFC 9110 section 7.6.1).
 HOP_BY_HOP = frozenset(
@@ -71,92 +61,16 @@ _OURS = RESERVED | FORWARDED
 CREDENTIALS = RESERVED | {b"cookie", b"set-cookie", b"authorization", b"proxy-authorization", b"x-registry-auth"}
 # Lines that are not remembered: secrets, and what tells one client of a reverse proxy from all others.
 _PERSONAL = CREDENTIALS | {b"forwarded", b"x-forwarded-for", b"x-real-ip", b"x-request-id"}
-REQUEST_SPECIAL = (
-    HOP_BY_HOP
-    | RESERVED
-    | FORWARDED
-    | {b"host", b"content-length", b"expect", b"cookie", b"authorization", b"aa-request-id"}
-)
-RESPONSE_SPECIAL = HOP_BY_HOP | {b"content-length"}
-_REQUEST_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade"))
-
-# Printable ASCII without "#": a fragment never belongs on the wire, other bytes must be percent-encoded.
-_TARGET = re.compile(rb'[!"$-~]+').fullmatch
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.vV]+\])(?::\d{0,5})?").fullmatch
-_REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
-_ABSOLUTE = re.compile(rb"(?i)https?://").match
 
 
-class RequestFields:
-    """The header lines of one request, read. Requests of one client repeat them, so one object serves many requests.
-
-    `special` are the lines that anybody here looks at, in order; `plain` are complete lines, rendered for the next hop,
-    that nobody does. `length` is the body's: bytes, or CHUNKED. `upgrade` is the protocol the client offers to switch
-    to, None when there is no offer that may be relayed. Nothing of it changes, but that two places remember here what
-    they made of it: `passing` is the forwarding of these lines, `derived` what the reader's owner likes. `raw` are the
-    bytes they were read from, b"" when they are not to be recognised.
-    """
-
-    __slots__ = ("derived", "keep_alive", "length", "passing", "plain", "raw", "special", "upgrade")
-
-    special: Fields
-    plain: list[bytes]
-    length: int
-    keep_alive: bool
-    upgrade: bytes | None
-    raw: bytes
-    passing: bytes | None
-    derived: object | None
+class Ignore:
+    """A listener without ears: llhttp checks, we read."""
 
 
-class RequestHead(Struct):
-    """The head of one request. `query` is b"" or begins with "?"; the rest is as in RequestFields."""
-
-    method: bytes
-    path: bytes
-    query: bytes
-    minor: int  # 1 for HTTP/1.1, 0 for HTTP/1.0
-    fields: RequestFields
-    length: int
-    keep_alive: bool
-    upgrade: bytes | None
-
-    def __repr__(self) -> str:
-        return f"RequestHead({self.method!r}, {self.path!r})"
-
-    def get(self, name: bytes) -> bytes | None:
-        """The last value of a header, by its lower-case name."""
-        for key, value in reversed(self.fields.special):
-            if key == name:
-                return value
-        start = name + b": "
-        for line in reversed(self.fields.plain):
-            if line.startswith(start):
-                return line[len(start) : -2]
-        return None
+IGNORE = Ignore()
 
 
-class ResponseHead:
-    """The head of one response. `length` is bytes, CHUNKED or UNTIL_CLOSE; it tells nothing for HEAD, 1xx, 204, 304.
-
-    `special` and `plain` are as in RequestFields, the other way round. `raw` are the bytes it was read from, b"" when
-    they are not to be recognised; `start` is what its forwarding has made of it, None before.
-    """
-
-    __slots__ = ("keep_alive", "length", "plain", "raw", "reason", "special", "start", "status", "upgrade")
-
-    status: int
-    reason: bytes
-    special: Fields
-    plain: list[bytes]
-    length: int
-    keep_alive: bool
-    upgrade: bytes | None
-    raw: bytes
-    start: bytes | None
-
-
-class _Lines(dict[bytes, "bytes | tuple[bytes, bytes]"]):
+class Lines(dict[bytes, "bytes | tuple[bytes, bytes]"]):
     """Header lines, read: a rendered line when it is plain, name and value when its name is special.
 
     Nearly all lines of a request have been seen before, so what they say is remembered; never for long, never much of
@@ -192,263 +106,3 @@ class _Lines(dict[bytes, "bytes | tuple[bytes, bytes]"]):
             else:
                 special.append(read)
         return special, plain
-
-
-class RequestReader:
-    """Reads request heads, of any number of connections in turn.
-
-    `watched` are more header names to be special. `read` takes exactly one head including its empty line and raises
-    BadRequest. Only heads are fed to llhttp, which checks every byte of them; bodies pass it by. With `before`, what
-    the header lines of the connection's last request said, lines that repeat are not checked again: clients repeat
-    them, and so only the request line is read. Of one connection nothing is remembered for another but single lines:
-    request lines without a query, and header lines that hold no credential.
-    """
-
-    __slots__ = ("_lines", "_max_headers", "_methods", "_starts")
-
-    def __init__(self, max_headers: int, watched: frozenset[bytes] = frozenset()) -> None:
-        self._max_headers = max_headers
-        self._lines = _Lines(REQUEST_SPECIAL | watched)
-        self._methods: set[bytes] = set()  # those that llhttp has taken
-        self._starts: dict[bytes, tuple[bytes, bytes]] = {}  # request line -> method and path, of lines that come often
-
-    def read(self, data: bytes, before: RequestFields | None = None) -> RequestHead:
-        line, _, rest = data.partition(b"\r\n")
-        start = self._starts.get(line)
-        if before is None or before.raw != rest or (start is None and not self._is_usual(line)):
-            fields = self._fields(data, line, rest)
-        else:
-            fields = before
-        if start is not None:
-            return RequestHead(start[0], start[1], b"", 1, fields, fields.length, fields.keep_alive, fields.upgrade)
-        head = _head_of(line, fields)
-        self._methods.add(head.method)
-        self._remember(line, head)
-        return head
-
-    def _is_usual(self, line: bytes) -> bool:
-        """Are method and version ones that llhttp has taken? `_head_of` checks what stands between them."""
-        return line[-9:] == b" HTTP/1.1" and line.partition(b" ")[0] in self._methods
-
-    def _remember(self, line: bytes, head: RequestHead) -> None:
-        """Recognise this request line again; not one with a query, which may hold a secret."""
-        if head.minor and len(line) <= LINE_REMEMBERED and line.startswith(b"%b %b HTTP" % (head.method, head.path)):
-            if len(self._starts) >= LINES_REMEMBERED:
-                self._starts.clear()
-            self._starts[line] = (head.method, head.path)
-
-    def _fields(self, data: bytes, line: bytes, rest: bytes) -> RequestFields:
-        """The header lines of a head all of whose bytes have to be checked."""
-        if data[:1] <= b" ":  # llhttp passes over line ends there, and we must see the method that others see
-            raise BadRequest("malformed request: it does not begin with a method")
-        try:
-            httptools.HttpRequestParser(_IGNORE).feed_data(data)  # a fresh one: nothing reaches the next message
-        except httptools.HttpParserUpgrade:
-            pass
-        except httptools.HttpParserError as error:
-            raise BadRequest(f"malformed request: {error}") from None
-        lines = rest.split(b"\r\n")
-        if len(lines) > self._max_headers + 2:
-            raise BadRequest(f"{len(lines) - 2} header lines, limit {self._max_headers}", 431)
-        fields = RequestFields()
-        fields.special, fields.plain = self._lines.read(lines)
-        fields.passing = fields.derived = None
-        minor = _minor_of(line)
-        _read_request_headers(fields, minor)
-        fields.raw = rest if minor and len(rest) <= FIELDS_REMEMBERED else b""
-        return fields
-
-
-class ResponseReader:
-    """Reads response heads, of any number of connections in turn. `read` is as RequestReader's, raising PeerError.
-
-    A head that repeats (they do, when they come fast) is the same object again.
-    """
-
-    __slots__ = ("_heads", "_lines")
-
-    def __init__(self) -> None:
-        self._lines = _Lines(RESPONSE_SPECIAL)
-        self._heads: dict[bytes, ResponseHead] = {}
-
-    def read(self, data: bytes) -> ResponseHead:
-        return self._heads.get(data) or self._read(data)
-
-    def _read(self, data: bytes) -> ResponseHead:
-        parser = httptools.HttpResponseParser(_IGNORE)
-        try:
-            parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass
-        except httptools.HttpParserError as error:
-            raise PeerError(f"malformed response: {error}") from None
-        lines = data.split(b"\r\n")
-        version, _, rest = lines[0].partition(b" ")
-        if version not in _VERSIONS:
-            raise PeerError(f"a response in {version.decode('latin-1')}")
-        head = ResponseHead()
-        head.status = parser.get_status_code()
-        head.reason = rest[4:]
-        if _REASON(head.reason) is None:
-            raise PeerError("a response with a control character in its reason")
-        head.special, head.plain = self._lines.read(lines[1:])
-        head.raw, head.start = b"", None
-        _read_response_headers(head, minor=_VERSIONS[version])
-        if len(data) <= FIELDS_REMEMBERED and b"\r\nset-cookie:" not in data.lower():
-            if len(self._heads) >= RESPONSES_REMEMBERED:
-                self._heads.clear()
-            head.raw = data
-            self._heads[data] = head
-        return head
-
-
-class _Ignore:
-    """A listener without ears: llhttp checks, we read."""
-
-
-_IGNORE = _Ignore()
-_VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
-_MINORS = {b" HTTP/1.1": 1, b" HTTP/1.0": 0}
-
-
-def _head_of(line: bytes, fields: RequestFields) -> RequestHead:
-    """A head from its request line and what its header lines say."""
-    parts = line.split(b" ")
-    if len(parts) != 3:
-        raise BadRequest("malformed request: the request line is not method, target and version, one space between")
-    method, target, _ = parts
-    if method == b"CONNECT":
-        raise BadRequest("CONNECT is not served here", 501)
-    if _TARGET(target) is None:
-        raise BadRequest("the request target holds a character that must be percent-encoded")
-    if target[0] != 0x2F:
-        target = _origin_form(fields, target)
-    path, mark, query = target.partition(b"?")
-    return RequestHead(
-        method, path, mark + query, _minor_of(line), fields, fields.length, fields.keep_alive, fields.upgrade
-    )
-
-
-def _minor_of(line: bytes) -> int:
-    """1 for HTTP/1.1, 0 for HTTP/1.0."""
-    minor = _MINORS.get(line[-9:])
-    if minor is None:
-        version = line.rpartition(b" ")[2][:16].decode("latin-1")
-        raise BadRequest(f"{version} is not spoken here", 505)
-    return minor
-
-
-def _read_request_headers(fields: RequestFields, minor: int) -> None:
-    host = length = coding = connection = upgrade = None
-    for name, value in fields.special:
-        if name == b"host":
-            if host is not None:
-                raise BadRequest("more than one Host header")
-            host = value
-        elif name not in _REQUEST_FRAMING:
-            continue
-        elif name == b"content-length":
-            length = _content_length(value, length)
-        elif name == b"transfer-encoding":
-            if coding is not None:
-                raise BadRequest("more than one Transfer-Encoding header")
-            coding = value
-        elif name == b"connection":
-            connection = value.lower() if connection is None else connection + b"," + value.lower()
-        else:
-            upgrade = value
-    if host is None:
-        if minor:
-            raise BadRequest("no Host header")
-    elif not _is_host(host):
-        raise BadRequest("the Host header is not a host name or address with an optional port")
-    if coding is not None:
-        fields.length = _chunked(minor, coding, length)
-    else:
-        fields.length = length or 0
-    fields.upgrade = None
-    if connection is None:
-        fields.keep_alive = minor == 1
-        return
-    options = [option.strip() for option in connection.split(b",")]
-    fields.keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
-    if upgrade is not None and minor and b"upgrade" in options and _relayable(upgrade):
-        fields.upgrade = upgrade
-
-
-def _chunked(minor: int, coding: bytes, length: int | None) -> int:
-    if length is not None:
-        raise BadRequest("both Content-Length and Transfer-Encoding")
-    if not minor:
-        raise BadRequest("Transfer-Encoding in HTTP/1.0")
-    if coding.lower() != b"chunked":
-        raise BadRequest("a transfer coding other than chunked", 501)
-    return CHUNKED
-
-
-@lru_cache(maxsize=256)
-def _is_host(host: bytes) -> bool:
-    return len(host) <= 261 and _HOST(host) is not None
-
-
-def _read_response_headers(head: ResponseHead, minor: int) -> None:
-    length = coding = connection = head.upgrade = None
-    for name, value in head.special:
-        if name == b"content-length":
-            length = _response_length(value, length)
-        elif name == b"connection":
-            connection = value.lower() if connection is None else connection + b"," + value.lower()
-        elif name == b"transfer-encoding":
-            coding = value.lower() if coding is None else coding + b"," + value.lower()
-        elif name == b"upgrade":
-            head.upgrade = value
-    if coding is not None:
-        if length is not None:
-            raise PeerError("a response with both Content-Length and Transfer-Encoding")
-        if coding != b"chunked":
-            raise PeerError("a response in a transfer coding other than chunked")
-        head.length = CHUNKED
-    else:
-        head.length = UNTIL_CLOSE if length is None else length
-    head.keep_alive = minor == 1
-    if connection is not None:
-        options = [option.strip() for option in connection.split(b",")]
-        head.keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
-
-
-def _content_length(value: bytes, before: int | None) -> int:
-    if before is not None:
-        raise BadRequest("more than one Content-Length header")
-    if not value.isdigit() or len(value) > 19 or int(value) > MAX_LENGTH:
-        raise BadRequest("Content-Length is not a number of bytes")
-    return int(value)
-
-
-def _response_length(value: bytes, before: int | None) -> int:
-    if not value.isdigit() or len(value) > 19 or (before is not None and before != int(value)):
-        raise PeerError("a response whose Content-Length is not one number")
-    return int(value)
-
-
-def _relayable(protocol: bytes) -> bool:
-    """h2c and TLS upgrades are between neighbours (RFC 9110 section 7.8): we neither speak nor relay them."""
-    names = [name.strip() for name in protocol.lower().split(b",")]
-    return not any(name.startswith((b"h2c", b"http/", b"tls/")) for name in names)
-
-
-def _origin_form(fields: RequestFields, target: bytes) -> bytes:
-    """The path of an absolute-form target, whose authority must be the Host (RFC 9112 section 3.2.2)."""
-    if not _ABSOLUTE(target):
-        raise BadRequest("the request target is not a path")
-    try:
-        parts = urlsplit(target)
-    except ValueError:
-        raise BadRequest("the request target is not a URL") from None
-    hosts = [value for name, value in fields.special if name == b"host"]
-    if hosts and hosts[0].lower() != parts.netloc.lower():
-        raise BadRequest("the host of the request target is not that of the Host header")
-    rest = target.partition(b"//")[2]
-    slash, mark = rest.find(b"/"), rest.find(b"?")
-    if slash < 0 or 0 <= mark < slash:
-        return b"/" + (rest[mark:] if mark >= 0 else b"")
-    return rest[slash:]

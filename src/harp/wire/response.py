@@ -6,7 +6,8 @@ from msgspec import Struct
 
 from harp.errors import PeerError
 from harp.wire.chunked import ChunkedDecoder
-from harp.wire.http import CHUNKED, HEAD_END, UNTIL_CLOSE, ResponseHead, ResponseReader
+from harp.wire.http import CHUNKED, HEAD_END, UNTIL_CLOSE
+from harp.wire.responses import ResponseHead, ResponseReader
 
 MAX_HEAD = 64 * 1024  # bytes of a response head
 

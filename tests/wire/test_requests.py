@@ -1,4 +1,4 @@
-"""RFC 9112 as we read it, with every case of the parser comparison that llhttp leaves to us."""
+"""Request heads of RFC 9112 as we read them, with every case of the parser comparison that llhttp leaves to us."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from contextlib import suppress
 
 import pytest
 
-from harp.errors import BadRequest, PeerError
-from harp.wire.http import CHUNKED, UNTIL_CLOSE, RequestHead, RequestReader, ResponseHead, ResponseReader
+from harp.errors import BadRequest
+from harp.wire.http import CHUNKED
+from harp.wire.requests import RequestHead, RequestReader
 
 
 def request(text: str | bytes, max_headers: int = 20) -> RequestHead:
@@ -30,10 +31,6 @@ def request(text: str | bytes, max_headers: int = 20) -> RequestHead:
             assert getattr(other, name) == getattr(head, name)
         assert (other.fields.special, other.fields.plain) == (head.fields.special, head.fields.plain)
     return head
-
-
-def response(text: str) -> ResponseHead:
-    return ResponseReader().read(text.replace("\n", "\r\n").encode("latin-1"))
 
 
 def test_a_request_is_read_into_values() -> None:
@@ -254,51 +251,9 @@ def test_the_body_of_a_request_that_offers_h2c_is_not_lost() -> None:
     assert parser.read(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n").path == b"/next"
 
 
-@pytest.mark.parametrize(
-    ("lines", "length", "kept"),
-    [
-        ("HTTP/1.1 200 OK\nContent-Length: 5\n\n", 5, True),
-        ("HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 5\n\n", None, None),
-        ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n", CHUNKED, True),
-        ("HTTP/1.1 200 OK\n\n", UNTIL_CLOSE, True),
-        ("HTTP/1.0 200 OK\nContent-Length: 5\n\n", 5, False),
-        ("HTTP/1.0 200 OK\nConnection: keep-alive\nContent-Length: 5\n\n", 5, True),
-        ("HTTP/1.1 200 OK\nConnection: close\nContent-Length: 5\n\n", 5, False),
-        ("HTTP/1.1 200 OK\nContent-Length: 5\nTransfer-Encoding: chunked\n\n", None, None),
-        ("HTTP/1.1 200 OK\nTransfer-Encoding: gzip\n\n", None, None),
-        ("HTTP/1.1 200 OK\nContent-Length: x\n\n", None, None),
-        ("HTTP/2.0 200 OK\n\n", None, None),
-        ("hello\n\n", None, None),
-    ],
-)
-def test_the_length_of_a_response_body_is_unambiguous(lines: str, length: int | None, kept: bool | None) -> None:
-    if length is None:
-        with pytest.raises(PeerError):
-            response(lines)
-        return
-    head = response(lines)
-    assert (head.length, head.keep_alive) == (length, kept)
-
-
-def test_a_response_keeps_reason_and_headers() -> None:
-    head = response("HTTP/1.1 404 Nothing Here\nX-A: b\nX-A: c\n\n")
-    assert (head.status, head.reason) == (404, b"Nothing Here")
-    assert head.plain == [b"x-a: b\r\n", b"x-a: c\r\n"]
-
-
-def test_a_switch_of_protocols_names_the_new_one() -> None:
-    head = response("HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\n")
-    assert (head.status, head.upgrade) == (101, b"websocket")
-
-
 @pytest.mark.parametrize("start", [b"\n", b"\n\n", b"\r", b"\r\r\n", b" ", b"\t"])
 def test_a_request_begins_with_its_method(start: bytes) -> None:
     reader = RequestReader(20)
     for _ in range(2):
         with pytest.raises(BadRequest):
             reader.read(start + b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
-
-
-def test_a_control_character_in_a_reason_is_refused() -> None:
-    with pytest.raises(PeerError):
-        ResponseReader().read(b"HTTP/1.1 200 O\0K\r\n\r\n")

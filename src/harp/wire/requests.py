@@ -1,0 +1,269 @@
+"""Request heads of HTTP/1.1: complete bytes in, checked values out (RFC 9112).
+
+What llhttp leaves to us is done here: versions, Host, the shape of the target, one unambiguous body length, limits.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import httptools
+from msgspec import Struct
+
+from harp.errors import BadRequest
+from harp.wire.http import (
+    CHUNKED,
+    FIELDS_REMEMBERED,
+    FORWARDED,
+    HOP_BY_HOP,
+    IGNORE,
+    LINE_REMEMBERED,
+    LINES_REMEMBERED,
+    MAX_LENGTH,
+    RESERVED,
+    Fields,
+    Lines,
+)
+
+REQUEST_SPECIAL = (
+    HOP_BY_HOP
+    | RESERVED
+    | FORWARDED
+    | {b"host", b"content-length", b"expect", b"cookie", b"authorization", b"aa-request-id"}
+)
+
+_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade"))
+_MINORS = {b" HTTP/1.1": 1, b" HTTP/1.0": 0}
+
+# Printable ASCII without "#": a fragment never belongs on the wire, other bytes must be percent-encoded.
+_TARGET = re.compile(rb'[!"$-~]+').fullmatch
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.vV]+\])(?::\d{0,5})?").fullmatch
+_ABSOLUTE = re.compile(rb"(?i)https?://").match
+
+
+class RequestFields:
+    """The header lines of one request, read. Requests of one client repeat them, so one object serves many requests.
+
+    `special` are the lines that anybody here looks at, in order; `plain` are complete lines, rendered for the next hop,
+    that nobody does. `length` is the body's: bytes, or CHUNKED. `upgrade` is the protocol the client offers to switch
+    to, None when there is no offer that may be relayed. Nothing of it changes, but that two places remember here what
+    they made of it: `passing` is the forwarding of these lines, `derived` what the reader's owner likes. `raw` are the
+    bytes they were read from, b"" when they are not to be recognised.
+    """
+
+    __slots__ = ("derived", "keep_alive", "length", "passing", "plain", "raw", "special", "upgrade")
+
+    special: Fields
+    plain: list[bytes]
+    length: int
+    keep_alive: bool
+    upgrade: bytes | None
+    raw: bytes
+    passing: bytes | None
+    derived: object | None
+
+
+class RequestHead(Struct):
+    """The head of one request. `query` is b"" or begins with "?"; the rest is as in RequestFields."""
+
+    method: bytes
+    path: bytes
+    query: bytes
+    minor: int  # 1 for HTTP/1.1, 0 for HTTP/1.0
+    fields: RequestFields
+    length: int
+    keep_alive: bool
+    upgrade: bytes | None
+
+    def __repr__(self) -> str:
+        return f"RequestHead({self.method!r}, {self.path!r})"
+
+    def get(self, name: bytes) -> bytes | None:
+        """The last value of a header, by its lower-case name."""
+        for key, value in reversed(self.fields.special):
+            if key == name:
+                return value
+        start = name + b": "
+        for line in reversed(self.fields.plain):
+            if line.startswith(start):
+                return line[len(start) : -2]
+        return None
+
+
+class RequestReader:
+    """Reads request heads, of any number of connections in turn.
+
+    `watched` are more header names to be special. `read` takes exactly one head including its empty line and raises
+    BadRequest. Only heads are fed to llhttp, which checks every byte of them; bodies pass it by. With `before`, what
+    the header lines of the connection's last request said, lines that repeat are not checked again: clients repeat
+    them, and so only the request line is read. Of one connection nothing is remembered for another but single lines:
+    request lines without a query, and header lines that hold no credential.
+    """
+
+    __slots__ = ("_lines", "_max_headers", "_methods", "_starts")
+
+    def __init__(self, max_headers: int, watched: frozenset[bytes] = frozenset()) -> None:
+        self._max_headers = max_headers
+        self._lines = Lines(REQUEST_SPECIAL | watched)
+        self._methods: set[bytes] = set()  # those that llhttp has taken
+        self._starts: dict[bytes, tuple[bytes, bytes]] = {}  # request line -> method and path, of lines that come often
+
+    def read(self, data: bytes, before: RequestFields | None = None) -> RequestHead:
+        line, _, rest = data.partition(b"\r\n")
+        start = self._starts.get(line)
+        if before is None or before.raw != rest or (start is None and not self._is_usual(line)):
+            fields = self._fields(data, line, rest)
+        else:
+            fields = before
+        if start is not None:
+            return RequestHead(start[0], start[1], b"", 1, fields, fields.length, fields.keep_alive, fields.upgrade)
+        head = _head_of(line, fields)
+        self._methods.add(head.method)
+        self._remember(line, head)
+        return head
+
+    def _is_usual(self, line: bytes) -> bool:
+        """Are method and version ones that llhttp has taken? `_head_of` checks what stands between them."""
+        return line[-9:] == b" HTTP/1.1" and line.partition(b" ")[0] in self._methods
+
+    def _remember(self, line: bytes, head: RequestHead) -> None:
+        """Recognise this request line again; not one with a query, which may hold a secret."""
+        if head.minor and len(line) <= LINE_REMEMBERED and line.startswith(b"%b %b HTTP" % (head.method, head.path)):
+            if len(self._starts) >= LINES_REMEMBERED:
+                self._starts.clear()
+            self._starts[line] = (head.method, head.path)
+
+    def _fields(self, data: bytes, line: bytes, rest: bytes) -> RequestFields:
+        """The header lines of a head all of whose bytes have to be checked."""
+        if data[:1] <= b" ":  # llhttp passes over line ends there, and we must see the method that others see
+            raise BadRequest("malformed request: it does not begin with a method")
+        try:
+            httptools.HttpRequestParser(IGNORE).feed_data(data)  # a fresh one: nothing reaches the next message
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            raise BadRequest(f"malformed request: {error}") from None
+        lines = rest.split(b"\r\n")
+        if len(lines) > self._max_headers + 2:
+            raise BadRequest(f"{len(lines) - 2} header lines, limit {self._max_headers}", 431)
+        fields = RequestFields()
+        fields.special, fields.plain = self._lines.read(lines)
+        fields.passing = fields.derived = None
+        minor = _minor_of(line)
+        _read_headers(fields, minor)
+        fields.raw = rest if minor and len(rest) <= FIELDS_REMEMBERED else b""
+        return fields
+
+
+def _head_of(line: bytes, fields: RequestFields) -> RequestHead:
+    """A head from its request line and what its header lines say."""
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise BadRequest("malformed request: the request line is not method, target and version, one space between")
+    method, target, _ = parts
+    if method == b"CONNECT":
+        raise BadRequest("CONNECT is not served here", 501)
+    if _TARGET(target) is None:
+        raise BadRequest("the request target holds a character that must be percent-encoded")
+    if target[0] != 0x2F:
+        target = _origin_form(fields, target)
+    path, mark, query = target.partition(b"?")
+    return RequestHead(
+        method, path, mark + query, _minor_of(line), fields, fields.length, fields.keep_alive, fields.upgrade
+    )
+
+
+def _minor_of(line: bytes) -> int:
+    """1 for HTTP/1.1, 0 for HTTP/1.0."""
+    minor = _MINORS.get(line[-9:])
+    if minor is None:
+        version = line.rpartition(b" ")[2][:16].decode("latin-1")
+        raise BadRequest(f"{version} is not spoken here", 505)
+    return minor
+
+
+def _read_headers(fields: RequestFields, minor: int) -> None:
+    host = length = coding = connection = upgrade = None
+    for name, value in fields.special:
+        if name == b"host":
+            if host is not None:
+                raise BadRequest("more than one Host header")
+            host = value
+        elif name not in _FRAMING:
+            continue
+        elif name == b"content-length":
+            length = _content_length(value, length)
+        elif name == b"transfer-encoding":
+            if coding is not None:
+                raise BadRequest("more than one Transfer-Encoding header")
+            coding = value
+        elif name == b"connection":
+            connection = value.lower() if connection is None else connection + b"," + value.lower()
+        else:
+            upgrade = value
+    if host is None:
+        if minor:
+            raise BadRequest("no Host header")
+    elif not _is_host(host):
+        raise BadRequest("the Host header is not a host name or address with an optional port")
+    if coding is not None:
+        fields.length = _chunked(minor, coding, length)
+    else:
+        fields.length = length or 0
+    fields.upgrade = None
+    if connection is None:
+        fields.keep_alive = minor == 1
+        return
+    options = [option.strip() for option in connection.split(b",")]
+    fields.keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
+    if upgrade is not None and minor and b"upgrade" in options and _relayable(upgrade):
+        fields.upgrade = upgrade
+
+
+def _chunked(minor: int, coding: bytes, length: int | None) -> int:
+    if length is not None:
+        raise BadRequest("both Content-Length and Transfer-Encoding")
+    if not minor:
+        raise BadRequest("Transfer-Encoding in HTTP/1.0")
+    if coding.lower() != b"chunked":
+        raise BadRequest("a transfer coding other than chunked", 501)
+    return CHUNKED
+
+
+@lru_cache(maxsize=256)
+def _is_host(host: bytes) -> bool:
+    return len(host) <= 261 and _HOST(host) is not None
+
+
+def _content_length(value: bytes, before: int | None) -> int:
+    if before is not None:
+        raise BadRequest("more than one Content-Length header")
+    if not value.isdigit() or len(value) > 19 or int(value) > MAX_LENGTH:
+        raise BadRequest("Content-Length is not a number of bytes")
+    return int(value)
+
+
+def _relayable(protocol: bytes) -> bool:
+    """h2c and TLS upgrades are between neighbours (RFC 9110 section 7.8): we neither speak nor relay them."""
+    names = [name.strip() for name in protocol.lower().split(b",")]
+    return not any(name.startswith((b"h2c", b"http/", b"tls/")) for name in names)
+
+
+def _origin_form(fields: RequestFields, target: bytes) -> bytes:
+    """The path of an absolute-form target, whose authority must be the Host (RFC 9112 section 3.2.2)."""
+    if not _ABSOLUTE(target):
+        raise BadRequest("the request target is not a path")
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        raise BadRequest("the request target is not a URL") from None
+    hosts = [value for name, value in fields.special if name == b"host"]
+    if hosts and hosts[0].lower() != parts.netloc.lower():
+        raise BadRequest("the host of the request target is not that of the Host header")
+    rest = target.partition(b"//")[2]
+    slash, mark = rest.find(b"/"), rest.find(b"?")
+    if slash < 0 or 0 <= mark < slash:
+        return b"/" + (rest[mark:] if mark >= 0 else b"")
+    return rest[slash:]
