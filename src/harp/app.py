@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from harp.engines.inventory import LOCAL, Engines
+from harp.engines.inventory import Engines
 from harp.errors import HarpError
 from harp.frontend.access import AccessLog
 from harp.frontend.connection import ClientConnection
@@ -33,6 +33,7 @@ from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
 from harp.nextcloud.instance import Instance
 from harp.policy.client_address import ban_key
+from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.proxy.upstreams import Upstreams
 from harp.settings import Settings, load
 from harp.status.admin import AdminGate
@@ -304,7 +305,7 @@ class Facts:
             for name, port in tunnel.proxies
             if port in engines.ports
         ]
-        return inventory(LOCAL, engines.statuses(), tunnels)
+        return inventory(LOCAL_ENGINE_PORT, engines.statuses(), tunnels)
 
 
 def run(settings: Settings) -> int:

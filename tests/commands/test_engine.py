@@ -78,8 +78,8 @@ def test_without_tls_there_are_no_certificates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("port", "address", "name", "words"),
     [
-        (24000, None, "gpu1", "24000 is no port for a remote engine"),
-        (24100, None, "gpu1", "24100 is no port for a remote engine"),
+        (24000, None, "gpu1", "24000 is not a port for a remote engine"),
+        (24100, None, "gpu1", "24100 is not a port for a remote engine"),
         (None, "", "../gpu1", "no name for an engine"),
         (None, ":8782", "gpu1", "no address"),
     ],

@@ -10,6 +10,7 @@ import pytest
 
 from harp.net import certificates
 from harp.net.rehearsal import Lifetime, rehearse
+from harp.policy.ports import SERVER_NAME
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -20,7 +21,7 @@ def made(tmp_path: Path) -> Path:
     return tmp_path / "frp"
 
 
-def rehearsed(directory: Path, name: str = certificates.SERVER_NAME) -> list[Lifetime]:
+def rehearsed(directory: Path, name: str = SERVER_NAME) -> list[Lifetime]:
     return rehearse(certificates.server_context(directory), directory, name)
 
 

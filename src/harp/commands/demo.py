@@ -21,6 +21,7 @@ from harp.app import Harp
 from harp.errors import HarpError, Unreachable
 from harp.logs import configure
 from harp.loops import event_loop
+from harp.policy.ports import EXAPP_PORTS, SERVER_NAME
 from harp.settings import Logs, Settings, load
 from harp.testing.hello import Hello
 from harp.testing.nextcloud import NextcloudStandIn
@@ -28,7 +29,7 @@ from harp.tunnel.client import frpc_config
 from harp.tunnel.client.client import TunnelClient
 
 APP_ID = "hello"
-APP_PORT = 23000  # a name in the port table; nothing listens on it
+APP_PORT = EXAPP_PORTS[0]  # a name in the port table; nothing listens on it
 TUNNEL_WAIT = 15.0  # seconds until the ExApp's tunnel must stand
 
 
@@ -144,7 +145,7 @@ transport.tls.enable = true
 transport.tls.certFile = "{certs / "client.crt"}"
 transport.tls.keyFile = "{certs / "client.key"}"
 transport.tls.trustedCaFile = "{certs / "ca.crt"}"
-transport.tls.serverName = "harp.nc"
+transport.tls.serverName = "{SERVER_NAME}"
 
 metadatas.token = "{key}"
 

@@ -21,12 +21,12 @@ import msgspec
 
 from harp.commands.health import connect
 from harp.errors import HarpError, SettingsError, Unreachable
+from harp.policy.ports import ENGINE_PORTS, LOCAL_ENGINE_PORT, SERVER_NAME
 from harp.settings import Address, Settings
 from harp.status.engines import EngineLine
 
 PATIENCE = 10.0  # seconds for an answer
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-FIRST_REMOTE = 24001  # 24000 is the engine of HaRP's own host
 CERTIFICATES = ("ca.crt", "client.crt", "client.key")
 
 
@@ -71,7 +71,7 @@ def _show(lines: Iterable[EngineLine]) -> int:
     for line in lines:
         kind = ("podman " if line.podman else "Docker ") + line.version if line.version else "not asked yet"
         seen = "never" if line.last_seen is None else f"{_age(line.last_seen)} ago"
-        tunnel, trip = ("none: local", "") if line.port < FIRST_REMOTE else ("not connected", "")
+        tunnel, trip = ("none: local", "") if line.port == LOCAL_ENGINE_PORT else ("not connected", "")
         if line.tunnel is not None:
             tunnel = f"{line.tunnel.name} ({line.tunnel.address})"
             trip = "" if line.tunnel.round_trip is None else f"{line.tunnel.round_trip * 1000:.0f} ms"
@@ -159,11 +159,11 @@ def _add(settings: Settings, bundle: Bundle) -> int:
 
 
 def _port(settings: Settings, wanted: int | None) -> int:
-    remote = sorted(port for port in settings.engines.ports if port >= FIRST_REMOTE)
+    remote = [port for port in ENGINE_PORTS if port in settings.engines.ports]
     if wanted is not None:
         if wanted not in remote:
             raise SettingsError(
-                [f"{wanted} is no port for a remote engine; HP_DOCKER_ENGINE_PORTS and {FIRST_REMOTE} up"]
+                [f"{wanted} is not a port for a remote engine; HP_DOCKER_ENGINE_PORTS above {LOCAL_ENGINE_PORT} are"]
             )
         return wanted
     try:
@@ -202,12 +202,12 @@ def _write_private(path: Path, text: str) -> None:
 
 def _frpc_toml(settings: Settings, name: str, port: int, host: str, frp_port: int) -> str:
     """What a stock frpc and our own client read. JSON's strings are TOML's."""
-    tls = """\
+    tls = f"""\
 transport.tls.enable = true
 transport.tls.certFile = "/engine/client.crt"
 transport.tls.keyFile = "/engine/client.key"
 transport.tls.trustedCaFile = "/engine/ca.crt"
-transport.tls.serverName = "harp.nc"
+transport.tls.serverName = "{SERVER_NAME}"
 """
     return f"""\
 # The engine "{name}" for HaRP, engine port {port}. The token below is HaRP's shared key: keep this file to yourself.

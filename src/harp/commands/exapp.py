@@ -22,13 +22,13 @@ from harp.errors import SettingsError
 from harp.logs import configure
 from harp.loops import event_loop
 from harp.net.targets import Tcp, Unix
+from harp.policy.ports import SERVER_NAME
 from harp.settings import Logs
 from harp.settings.parsers import shown
 from harp.tunnel.client.client import TunnelClient
 from harp.tunnel.client.frpc_config import ClientConfig, ClientProxy, ClientTls
 
 CERTIFICATES = Path("/certs/frp")  # AppAPI has HaRP put them there before the container's first start (A 6.4)
-SERVER_NAME = "harp.nc"
 DEFAULT_SOCKET = "/tmp/exapp.sock"  # noqa: S108 - the place that nc_py_api and every start script agree on (A 8.2)
 NEEDED = ("HP_FRP_ADDRESS", "HP_FRP_PORT", "APP_ID", "APP_PORT")
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)

@@ -23,6 +23,7 @@ from harp.net.ports import PortTable
 from harp.net.targets import Target, Tcp, Tls, TunnelPort, Unix
 from harp.policy.container import owner_from
 from harp.policy.docker_api import ApiRange
+from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.policy.registries import NONE, Registries, registries_from
 from harp.settings import Engines as EngineSettings
 from harp.settings import Settings
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-LOCAL = 24000  # the engine of this host, which needs no tunnel
 REFRESH = 300.0  # seconds between questions to an engine in use
 ASK = 15.0  # seconds for an engine to say what it is
 PATIENCE = 2.5  # seconds that a passing request waits for that: AppAPI's ping gives up after 3 (A 6.2)
@@ -101,7 +101,7 @@ class Engines:
 
     def target(self, port: int) -> Target:
         """Where the engine of `port` is."""
-        return self._local if port == LOCAL else TunnelPort(port)
+        return self._local if port == LOCAL_ENGINE_PORT else TunnelPort(port)
 
     def name(self, port: int) -> str:
         """The engine in messages."""
@@ -161,7 +161,7 @@ class Engines:
         Engines that are away get them when they are back and used.
         """
         self._renewals += 1
-        for port in {LOCAL, *(port for port, _ in self._table.items())} & self.ports:
+        for port in {LOCAL_ENGINE_PORT, *(port for port, _ in self._table.items())} & self.ports:
             self.doubt(port)
             try:
                 await self.engine(port)
@@ -205,13 +205,13 @@ class Engines:
         return asking.result()
 
     def _silence(self, port: int, patience: float) -> str:
-        if port != LOCAL and self._table.get(port) is None:
+        if port != LOCAL_ENGINE_PORT and self._table.get(port) is None:
             return f"cannot be reached: no tunnel is connected for port {port}"
         return f"did not answer within {patience:g} s"
 
     def _away(self, port: int) -> bool:
         """Was there a tunnel for the engine, and is there none now?"""
-        return port != LOCAL and self._table.seen(port) and self._table.get(port) is None
+        return port != LOCAL_ENGINE_PORT and self._table.seen(port) and self._table.get(port) is None
 
     def _ask(self, port: int, entry: _Entry) -> asyncio.Task[EngineFacts]:
         """The question under way, else a new one."""

@@ -23,12 +23,12 @@ from msgspec import Struct
 
 from harp.errors import SettingsError
 from harp.net.rehearsal import load_pair, rehearse
+from harp.policy.ports import SERVER_NAME
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
     from cryptography.x509 import Certificate, CertificateBuilder, ExtensionType, Name, ObjectIdentifier
 
-SERVER_NAME = "harp.nc"  # what every FRP client verifies (A 8.1)
 CLIENT_NAME = "harp.client.nc"
 CA_NAME = "HaRP tunnel CA"  # not SERVER_NAME: equal names can make a leaf look self-signed to OpenSSL (F 1.2)
 

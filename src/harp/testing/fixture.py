@@ -34,13 +34,13 @@ from harp.app import Harp
 from harp.errors import HarpError
 from harp.loops import event_loop
 from harp.policy.exapp import ExApp, Level, Route
+from harp.policy.ports import EXAPP_PORTS
 from harp.settings import load
 from harp.testing.nextcloud import NextcloudStandIn
 
 __all__ = ["Answer", "HarpForTests", "Level", "RegisteredApp", "Route"]
 
 T = TypeVar("T")
-FIRST_PORT = 23000  # AppAPI gives an ExApp the first that is free (A 6.3)
 AA_VERSION = "32.0.0"
 PATIENCE = 20.0  # seconds for anything that should take a moment
 CALL = 60.0  # seconds AppAPI waits for an ExApp to be enabled (A 6.5)
@@ -238,7 +238,7 @@ class HarpForTests:
 
     def _free_port(self) -> int:
         taken = {app.port for app in self._apps.values()}
-        return next(port for port in range(FIRST_PORT, FIRST_PORT + 1000) if port not in taken)
+        return next(port for port in EXAPP_PORTS if port not in taken)
 
     # In the thread.
 

@@ -14,9 +14,9 @@ import structlog
 from harp.policy.claims import key_objection, own_key_of, record_objection
 from harp.policy.decide import Call, Credentials
 from harp.policy.exapp import RecordFact, Trouble
+from harp.policy.ports import EXAPP_PORTS
 from harp.policy.verdict import Missing, NeedRecord
 from harp.settings import Settings
-from harp.tunnel.server.claims import EXAPP_PORTS
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 

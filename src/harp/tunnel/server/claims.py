@@ -10,11 +10,10 @@ from harp.errors import HarpError
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.listen import ListenError
 from harp.net.ports import PortTable, ProtocolFactory
+from harp.policy.ports import ENGINE_PORTS, EXAPP_PORTS
 from harp.tunnel.server.loopback import Loopback
 from harp.wire.frp import NewProxy, StartWorkConn, encode
 
-EXAPP_PORTS = range(23000, 24000)
-ENGINE_PORTS = range(24001, 24100)  # 24000 is the engine of this host, which needs no tunnel
 CLAIMS_PER_TUNNEL = 1
 NAME_LIMIT = 255  # characters
 CONFIRMATION = 1.0  # seconds until a claim is offered without proof that the client has processed our answer
