@@ -1,0 +1,74 @@
+"""Fair shares of the loop: connections that have much to read wait in line, so that all others are served in between.
+
+libuv reads a ready stream up to 32 times, 256,000 bytes each, before it looks at the next one. So whoever reads large
+pieces asks `Turns.spend` after each of at least BIG bytes, pauses its transport when told to, and reads on when
+`turn_came` is called:
+
+    def data_received(self, data):
+        if len(data) >= BIG and self._turns.spend(self, len(data)):
+            self._transport.pause_reading()
+        ...
+
+    def turn_came(self):
+        self._transport.resume_reading()  # unless something else holds it back
+
+One `Turns` for the whole process: what is shared is the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+BIG = 16 * 1024  # bytes: smaller reads are not counted
+SHARE = 128 * 1024  # bytes: a read of this size is all that its connection gets in one turn
+BUDGET = 1024 * 1024  # bytes read in one turn of the loop by all who wait in line, about a millisecond's work
+
+
+class Reader(Protocol):
+    """What has a transport that it can pause."""
+
+    def turn_came(self) -> None:
+        """Read on. May come after the connection has ended."""
+
+
+class Turns:
+    """The line of those who have much to read, first come, first served."""
+
+    __slots__ = ("_line", "_loop", "_scheduled", "_spent")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._line: deque[tuple[Reader, int]] = deque()
+        self._spent = 0  # bytes in this turn of the loop
+        self._scheduled = False
+
+    def __repr__(self) -> str:
+        return f"<Turns {len(self._line)} wait, {self._spent} bytes read in this turn>"
+
+    def spend(self, reader: Reader, size: int) -> bool:
+        """Count a read. True: the reader stands in line now and has to pause until `turn_came`."""
+        self._spent += size
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._next_turn)
+        if size < SHARE and self._spent <= BUDGET:
+            return False
+        self._line.append((reader, size))
+        return True
+
+    def _next_turn(self) -> None:
+        """Let those at the head of the line read, as many as the budget allows; at least one."""
+        self._spent = admitted = 0
+        line = self._line
+        for _ in range(len(line)):  # who reads at once stands in line again, for the next turn
+            reader, size = line.popleft()
+            admitted += size
+            reader.turn_came()
+            if admitted >= BUDGET:
+                break
+        if line:
+            self._loop.call_soon(self._next_turn)
+        else:
+            self._scheduled = False

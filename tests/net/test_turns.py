@@ -1,0 +1,79 @@
+"""Fair shares of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+from harp.net.turns import BIG, BUDGET, SHARE, Turns
+
+
+class Pile:
+    """A reader that always has more to read: notes in which turn of the loop it was let in."""
+
+    def __init__(self, turns: Turns, clock: Turn, size: int) -> None:
+        self._turns = turns
+        self._clock = clock
+        self._size = size
+        self.paused = False
+        self.let_in: list[int] = []
+
+    def read(self) -> None:
+        self.paused = self._turns.spend(self, self._size)
+
+    def turn_came(self) -> None:
+        self.let_in.append(self._clock.number)
+        self.read()
+
+
+class Turn:
+    """Counts the turns of the loop."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    async def pass_by(self, count: int) -> None:
+        for _ in range(count):
+            await asyncio.sleep(0)
+            self.number += 1
+
+
+async def test_who_reads_little_never_waits() -> None:
+    turns = Turns()
+    small = Pile(turns, Turn(), BIG)
+    small.read()
+    assert not small.paused
+
+
+async def test_a_full_read_is_all_that_a_connection_gets_in_a_turn() -> None:
+    turns, clock = Turns(), Turn()
+    pile = Pile(turns, clock, SHARE)
+    pile.read()
+    assert pile.paused
+    await clock.pass_by(5)
+    assert len(pile.let_in) == len(set(pile.let_in)) >= 4
+
+
+async def test_a_turn_has_a_budget_for_all_and_the_line_is_served_in_order() -> None:
+    turns, clock = Turns(), Turn()
+    piles = [Pile(turns, clock, SHARE) for _ in range(40)]
+    for pile in piles:
+        pile.read()
+    await clock.pass_by(6)
+    firsts = [pile.let_in[0] for pile in piles]
+    assert firsts == sorted(firsts)
+    most = max(firsts.count(number) for number in firsts)
+    assert most == BUDGET // SHARE
+
+
+async def test_smaller_reads_wait_only_when_the_budget_is_spent() -> None:
+    turns, clock = Turns(), Turn()
+    piles = [Pile(turns, clock, SHARE // 2) for _ in range(17)]
+    for pile in piles:
+        pile.read()
+    assert [pile.paused for pile in piles] == [False] * 16 + [True]
+
+
+async def test_the_line_is_one_line_of_state() -> None:
+    turns = Turns()
+    Pile(turns, Turn(), SHARE).read()
+    assert repr(turns) == "<Turns 1 wait, 131072 bytes read in this turn>"
