@@ -6,15 +6,17 @@ import errno
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from harp.errors import HarpError
-from harp.logs import HIDDEN, Redactor, configure, fingerprint, is_secret_name
+from harp.logs import HIDDEN, KINDS, PERIOD, RareWarnings, Redactor, configure, fingerprint, is_secret_name
 from harp.settings import Logs
+from tests.fakes.clock import Clock
 
 KEY = "correct horse battery staple"
 
@@ -243,3 +245,105 @@ def test_a_fingerprint_tells_secrets_apart_and_is_short() -> None:
     assert fingerprint(KEY) != fingerprint(KEY + " ")
     assert len(fingerprint(KEY)) == 8
     fingerprint("not UTF-8 \udcff")
+
+
+# --- warnings that repeat
+
+
+class Later:
+    """A loop's call_later that waits for the test."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], None]] = []
+
+    def __call__(self, seconds: float, call: Callable[[], None]) -> None:
+        assert seconds == PERIOD
+        self.calls.append(call)
+
+    def elapse(self) -> None:
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+
+def test_the_first_warning_of_a_kind_is_a_line_of_its_own() -> None:
+    rare = RareWarnings(Clock())
+    with capture_logs() as logs:
+        rare.warning("tunnel refused", "the token is wrong", "192.0.2.1", client="frpc 0.61")
+        rare.warning("tunnel refused", "the token is wrong", "192.0.2.2")
+        rare.warning("tunnel refused", "no TLS", "192.0.2.1")
+        rare.warning("disk full", "no space")
+    assert logs == [
+        {
+            "event": "tunnel refused",
+            "log_level": "warning",
+            "reason": "the token is wrong",
+            "source": "192.0.2.1",
+            "client": "frpc 0.61",
+        },
+        {
+            "event": "tunnel refused",
+            "log_level": "warning",
+            "reason": "the token is wrong",
+            "source": "192.0.2.2",
+        },
+        {"event": "tunnel refused", "log_level": "warning", "reason": "no TLS", "source": "192.0.2.1"},
+        {"event": "disk full", "log_level": "warning", "reason": "no space"},
+    ]
+
+
+def test_repeats_within_a_minute_are_counted_and_told_with_the_next_one() -> None:
+    clock = Clock()
+    rare = RareWarnings(clock)
+    with capture_logs() as logs:
+        for number in range(100):
+            rare.warning("refused", "slow", "192.0.2.1", number=number)
+        assert len(logs) == 1
+        clock.move(PERIOD)
+        rare.warning("refused", "slow", "192.0.2.1", number=100)
+        rare.warning("refused", "slow", "192.0.2.1", number=101)
+    assert [(line["number"], line.get("times", 1)) for line in logs] == [(0, 1), (100, 100)]
+
+
+def test_what_was_swallowed_is_told_when_the_minute_is_over_though_nothing_follows() -> None:
+    clock, later = Clock(), Later()
+    rare = RareWarnings(clock, later)
+    with capture_logs() as logs:
+        for number in range(5):
+            rare.warning("refused", "slow", number=number)
+        clock.move(PERIOD)
+        later.elapse()
+        assert [(line["number"], line.get("times", 1)) for line in logs] == [(0, 1), (4, 4)]
+        clock.move(PERIOD)
+        later.elapse()
+        assert len(logs) == 2
+    assert later.calls == []  # nothing left to tell, so nothing is awaited
+
+
+def test_many_sources_share_a_line_of_others() -> None:
+    clock, later = Clock(), Later()
+    rare = RareWarnings(clock, later)
+    with capture_logs() as logs:
+        for number in range(5000):
+            rare.warning("refused", "slow", f"2001:db8::{number:x}")
+        assert len(logs) == KINDS + 1
+        assert (logs[-1]["reason"], logs[-1]["source"]) == ("various", "others")
+        rare.warning("another event", "slow")
+        assert len(logs) == KINDS + 2
+        clock.move(PERIOD)
+        later.elapse()
+        assert logs[-1]["times"] == 5000 - KINDS - 1
+        clock.move(PERIOD)
+        rare.warning("refused", "slow", "192.0.2.1")
+    assert logs[-1]["source"] == "192.0.2.1"
+
+
+def test_warnings_that_are_told_in_time_stay_lines_of_their_own() -> None:
+    clock = Clock()
+    rare = RareWarnings(clock)
+    with capture_logs() as logs:
+        for _ in range(3):
+            for number in range(KINDS):
+                rare.warning("refused", "slow", f"192.0.2.{number}")
+            clock.move(PERIOD)
+    assert len(logs) == 3 * KINDS

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+LONGEST_WORDS = 80  # characters of an error's own text
+
 
 class HarpError(Exception):
     """The root: catch this to tell our own refusals from bugs."""
@@ -34,3 +38,21 @@ class Unreachable(HarpError):
 
 class TunnelAway(Unreachable):
     """The tunnel of a port is not connected now; it may come back soon."""
+
+
+def words_of(error: OSError) -> str:
+    """Say what the system says of a failure, in one short line without the address, path or number it adds."""
+    import ssl  # noqa: PLC0415 - costs 20 ms, and commands that run every ten seconds read this module
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not trusted: {getattr(error, 'verify_message', error)}"
+    if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "reason", None) or "no reason given"  # only OpenSSL's own errors have one
+        return f"TLS failed: {reason.replace('_', ' ').lower()}"
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)  # asyncio's own strerror has the address in it
+    if error.strerror:
+        return error.strerror  # of look-ups, whose numbers are negative
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    return next(iter(str(error).splitlines()), "")[:LONGEST_WORDS] or type(error).__name__

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -24,6 +24,8 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 HIDDEN = "[hidden]"
 SHORTEST_SECRET = 6  # characters; shorter ones would hide half of every message
 DEEPEST = 4  # levels of lists and mappings that are looked into
+PERIOD = 60.0  # seconds between two lines of one repeating warning
+KINDS = 32  # lines of one repeating warning within a period
 SECRET_NAMES = frozenset(
     (
         "authorization",
@@ -199,6 +201,90 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
+class RareWarnings:
+    """Warnings that repeat: one line per event, cause and source in a minute, with the number of those it stands for.
+
+    An event has at most KINDS lines a minute, however many sources (a scanner's addresses) and causes there are: what
+    is beyond them is one line from "others". With `later` (a loop's `call_later`), what was swallowed is reported when
+    its minute is over; without, at the next warning of the kind.
+    """
+
+    def __init__(
+        self, now: Callable[[], float], later: Callable[[float, Callable[[], None]], object] | None = None
+    ) -> None:
+        self._now = now
+        self._later = later
+        self._reporting = False  # a report is ahead
+        self._events: dict[str, dict[tuple[str, str], _Kind]] = {}
+
+    def warning(self, event: str, cause: str, source: str = "", **fields: object) -> None:
+        """Log `event` with its `cause` as the reason, where it came from, and `fields`; or count it.
+
+        `event` is a constant of the program; `times=N` in a line says that it stands for N of them.
+        """
+        kinds = self._events.setdefault(event, {})
+        kind = kinds.get((cause, source))
+        if kind is None and len(kinds) >= KINDS:
+            self._report()
+            if len(kinds) >= KINDS:
+                cause, source, fields = "various", "others", {}
+                kind = kinds.get((cause, source))
+        if kind is None:
+            kind = kinds[cause, source] = _Kind(self._now(), fields)
+            kind.log(event, cause, source, 1)
+            self._report_later()
+            return
+        kind.swallowed += 1
+        kind.fields = fields
+        if self._now() >= kind.logged + PERIOD:
+            kind.log_swallowed(event, cause, source, self._now())
+
+    def _report_later(self) -> None:
+        if self._later is not None and not self._reporting:
+            self._reporting = True
+            self._later(PERIOD, self._report_and_go_on)
+
+    def _report_and_go_on(self) -> None:
+        self._reporting = False
+        self._report()
+        if any(self._events.values()):
+            self._report_later()
+
+    def _report(self) -> None:
+        """Log what was swallowed in minutes that are over, and forget the kinds that were silent."""
+        now = self._now()
+        for event, kinds in self._events.items():
+            for (cause, source), kind in list(kinds.items()):
+                if now < kind.logged + PERIOD:
+                    continue
+                if kind.swallowed:
+                    kind.log_swallowed(event, cause, source, now)
+                else:
+                    del kinds[cause, source]
+
+
+class _Kind:
+    """One event with one cause and source."""
+
+    __slots__ = ("fields", "logged", "swallowed")
+
+    def __init__(self, logged: float, fields: dict[str, object]) -> None:
+        self.logged = logged  # when, on the clock
+        self.swallowed = 0  # since then
+        self.fields = fields  # of the last one
+
+    def log(self, event: str, cause: str, source: str, times: int) -> None:
+        logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+        shown: dict[str, object] = {"source": source} if source else {}
+        if times > 1:
+            shown["times"] = times
+        logger.warning(event, reason=cause, **{**self.fields, **shown})
+
+    def log_swallowed(self, event: str, cause: str, source: str, now: float) -> None:
+        self.log(event, cause, source, self.swallowed)
+        self.logged, self.swallowed = now, 0
 
 
 class StandardLogs(logging.Handler):
