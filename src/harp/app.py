@@ -33,6 +33,7 @@ from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
 from harp.nextcloud.instance import Instance
 from harp.policy.client_address import ban_key
+from harp.policy.exapp import ExApp
 from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.proxy.upstreams import Upstreams
 from harp.settings import Settings, load
@@ -87,7 +88,15 @@ class Harp:
         self.instance = Instance(settings, loop.time)
         self.vetting = Vetting(settings, self.instance)
         self._resolver = Resolver(loop.time)
-        self._dialer = Dialer(self.ports, self._resolver, connect=settings.timeouts.connect, hold=settings.tunnel.hold)
+        self._dialer = Dialer(
+            self.ports,
+            self._resolver,
+            connect=settings.timeouts.connect,
+            hold=settings.tunnel.hold,
+            targets=self.instance.rules.targets,
+            is_exapp=lambda name: isinstance(self.instance.records.get(name), ExApp),
+            strict=settings.tunnel.claims == "strict",
+        )
         self._dialer.offer_inner(CONTROL.name, self._serve_control)
         self.upstreams = Upstreams(self._dialer, self.ports, self.deadlines, settings.timeouts)
         self.engines = Engines(settings, self._dialer, self.ports, loop.time)

@@ -40,6 +40,10 @@ class TunnelAway(Unreachable):
     """The tunnel of a port is not connected now; it may come back soon."""
 
 
+class TunnelHeld(Unreachable):
+    """The tunnel of a port is another ExApp's."""
+
+
 def words_of(error: OSError) -> str:
     """Say what the system says of a failure, in one short line without the address, path or number it adds."""
     import ssl  # noqa: PLC0415 - costs 20 ms, and commands that run every ten seconds read this module

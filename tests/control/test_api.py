@@ -133,6 +133,16 @@ async def test_a_record_without_routes_and_content_type_is_fine(client: Client, 
     assert instance.records["hello"].routes == ()
 
 
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 24001), ("localhost", 8200), ("127.1", 9000)])
+async def test_a_pushed_record_cannot_lead_to_an_engine_or_to_ourselves(
+    client: Client, instance: FakeInstance, host: str, port: int
+) -> None:
+    answer = await client.post("/exapp_storage/hello", json={**PUSHED, "host": host, "port": port})
+    assert answer.status == 400
+    assert (await answer.text()).startswith("Payload validation error: host, port: ")
+    assert instance.records == {}
+
+
 async def test_numbers_may_be_numeric_strings_or_integral_floats(client: Client, instance: FakeInstance) -> None:
     routes = [{"url": "a", "access_level": "2", "bruteforce_protection": ["401", 429.0]}]
     answer = await client.post("/exapp_storage/hello", json={**PUSHED, "port": "23002", "routes": routes})

@@ -17,7 +17,7 @@ from harp.errors import SettingsError, TunnelAway
 from harp.net.dial import Dialer
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
-from harp.net.targets import Tcp, TunnelPort, Unix
+from harp.net.targets import EngineTunnel, Tcp, Unix
 from harp.policy.ca_stores import File
 from harp.policy.container import Names
 from harp.policy.docker_api import ApiRange
@@ -66,7 +66,7 @@ async def test_the_engine_of_this_host_is_where_the_variable_says(
 ) -> None:
     engines = Engines(load({**ENV, "HP_DOCKER_HOST": host}), dialer, PortTable(), lambda: 0.0)
     assert engines.target(24000) == target
-    assert engines.target(24001) == TunnelPort(24001)
+    assert engines.target(24001) == EngineTunnel(24001)
 
 
 async def test_an_engine_over_tls_shows_and_wants_a_certificate(fake: FakeEngine, tmp_path: Path) -> None:

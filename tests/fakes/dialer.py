@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from harp.net.ports import ProtocolFactory
-from harp.net.targets import Target
+from harp.net.dial import Reached
+from harp.net.ports import Offer, ProtocolFactory
+from harp.net.targets import ExAppTunnel, Target
 from harp.proxy.upstream import Upstream
 from tests.fakes.transport import MemoryTransport
 
@@ -17,6 +18,14 @@ class ScriptedDialer:
         self.made: list[tuple[MemoryTransport, Upstream]] = []
         self.targets: list[Target] = []
         self.errors: list[Exception] = []
+        self.offer: Offer | None = None  # of the tunnel through which connections are made
+        self.strangers: set[Offer] = set()  # tunnels that are other ExApps'
+
+    def holder_objection(self, target: ExAppTunnel, offer: Offer) -> str | None:
+        return "held by another" if offer in self.strangers else None
+
+    async def reach(self, target: Target, factory: ProtocolFactory) -> Reached:
+        return Reached(*await self.dial(target, factory), self.offer)
 
     async def dial(self, target: Target, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
         self.targets.append(target)

@@ -16,7 +16,7 @@ from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import CONTROL, Gate
 from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable
-from harp.net.targets import Target, Tcp, TunnelPort, Unix
+from harp.net.targets import ExAppAddress, ExAppTunnel, Target, Unix
 from harp.policy.decide import Call, rules_from
 from harp.policy.docker_api import ApiRange
 from harp.policy.exapp import ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
@@ -159,7 +159,7 @@ async def test_a_request_reaches_its_exapp_with_the_identity_it_trusts() -> None
     world = World()
     await world.ask("/exapps/hello/public/x?q=1", "Accept: */*\n")
     lines = world.forwarded()
-    assert world.dialer.targets == [TunnelPort(23001)]
+    assert world.dialer.targets == [ExAppTunnel(23001, "hello")]
     assert lines[0] == "GET /public/x?q=1 HTTP/1.1"
     assert lines[1:3] == ["host: cloud.example", "accept: */*"]
     assert lines[3:7] == [
@@ -181,7 +181,7 @@ async def test_a_request_reaches_its_exapp_with_the_identity_it_trusts() -> None
 async def test_a_direct_exapp_is_reached_by_its_host() -> None:
     world = World()
     await world.ask("/exapps/direct/public")
-    assert world.dialer.targets == [Tcp("direct-host", 8080)]
+    assert world.dialer.targets == [ExAppAddress("direct-host", 8080)]
 
 
 async def test_what_a_stranger_says_about_forwarding_is_dropped() -> None:

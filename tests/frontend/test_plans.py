@@ -6,7 +6,7 @@ import pytest
 
 from harp.frontend.plans import CAPACITY, Plan, Plans
 from harp.net.deadlines import Deadlines
-from harp.net.targets import TunnelPort
+from harp.net.targets import ExAppTunnel
 from harp.policy.exapp import ExApp
 from harp.policy.paths import CACHED_PATH
 from harp.policy.verdict import Forward
@@ -15,7 +15,7 @@ from tests.fakes.clock import Clock
 
 HELLO = ExApp("hello", "token", "1.2.3", "127.0.0.1", 23001)
 VERDICT = Forward("hello", b"/x", b"/exapps/hello", HELLO, b"c2VjcmV0", b"32", "", None, False, "signed")
-PLAN = Plan(VERDICT, Hop(TunnelPort(23001), "ExApp hello"), b"authorization-app-api: c2VjcmV0\r\n")
+PLAN = Plan(VERDICT, Hop(ExAppTunnel(23001, "hello"), "ExApp hello"), b"authorization-app-api: c2VjcmV0\r\n")
 PATH = b"/exapps/hello/x"
 
 

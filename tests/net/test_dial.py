@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from harp.errors import TunnelAway, Unreachable
+from harp.errors import TunnelAway, TunnelHeld, Unreachable
 from harp.net.dial import Dialer
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
-from harp.net.targets import Inner, Target, Tcp, TunnelPort, Unix
+from harp.net.targets import EngineTunnel, ExAppAddress, ExAppTunnel, Inner, Target, Tcp, Unix
+from harp.policy.exapp_target import ExAppTargets
 from tests.fakes.clock import Clock
 from tests.fakes.transport import MemoryTransport
 
@@ -64,7 +65,8 @@ def ports() -> PortTable:
 @pytest.fixture
 async def dialer(ports: PortTable) -> AsyncIterator[Dialer]:
     resolver = Resolver(Clock())
-    yield Dialer(ports, resolver, connect=5, hold=0)
+    targets = ExAppTargets(local=(range(1024, 65536),))
+    yield Dialer(ports, resolver, connect=5, hold=0, targets=targets, is_exapp=lambda name: name == "hello")
     resolver.close()
 
 
@@ -131,13 +133,23 @@ async def test_an_inner_service_for_which_there_is_no_descriptor_is_unreachable(
 
 
 async def test_a_tunnel_answers_for_its_port(dialer: Dialer, ports: PortTable, tcp_port: int) -> None:
-    ports.claim(tcp_port, TunnelOffer())
-    transport, _ = await dialer.dial(TunnelPort(tcp_port), Listener)
-    assert isinstance(transport, MemoryTransport)
+    offer = TunnelOffer()
+    ports.claim(tcp_port, offer)
+    for target in (ExAppTunnel(tcp_port, "hello"), EngineTunnel(tcp_port)):
+        transport, _, used = await dialer.reach(target, Listener)
+        assert isinstance(transport, MemoryTransport)
+        assert used is offer
 
 
-async def test_an_exapp_installed_by_hand_is_reached_on_loopback(dialer: Dialer, tcp_port: int) -> None:
-    assert await heard_at(dialer, TunnelPort(tcp_port)) == b"tcp"
+async def test_loopback_is_not_tried_for_an_exapp_unless_the_admin_allows_it(dialer: Dialer, tcp_port: int) -> None:
+    with pytest.raises(TunnelAway, match=f"no tunnel is connected for port {tcp_port}"):
+        await dialer.dial(ExAppTunnel(tcp_port, "hello"), Listener)
+    assert await heard_at(dialer, ExAppTunnel(tcp_port, "hello", loopback=True)) == b"tcp"
+
+
+async def test_loopback_is_never_tried_for_an_engine(dialer: Dialer, tcp_port: int) -> None:
+    with pytest.raises(TunnelAway, match=f"no tunnel is connected for port {tcp_port}"):
+        await dialer.dial(EngineTunnel(tcp_port), Listener)
 
 
 async def test_loopback_is_not_tried_for_a_port_that_a_tunnel_has_served(
@@ -147,9 +159,30 @@ async def test_loopback_is_not_tried_for_a_port_that_a_tunnel_has_served(
     ports.claim(tcp_port, offer)
     ports.release(tcp_port, offer)
     with pytest.raises(TunnelAway, match=f"no tunnel is connected for port {tcp_port}"):
-        await dialer.dial(TunnelPort(tcp_port), Listener)
+        await dialer.dial(ExAppTunnel(tcp_port, "hello", loopback=True), Listener)
 
 
 async def test_a_tunnel_that_nobody_has_seen_is_away(dialer: Dialer, free_port: int) -> None:
     with pytest.raises(TunnelAway, match=f"no tunnel is connected for port {free_port}"):
-        await dialer.dial(TunnelPort(free_port), Listener)
+        await dialer.dial(ExAppTunnel(free_port, "hello", loopback=True), Listener)
+
+
+async def test_the_tunnel_of_another_exapp_does_not_answer_for_a_port_that_both_records_name(
+    dialer: Dialer, ports: PortTable
+) -> None:
+    ports.claim(23055, TunnelOffer())
+    with pytest.raises(TunnelHeld, match="port 23055 is held by the tunnel of hello"):
+        await dialer.dial(ExAppTunnel(23055, "portb"), Listener)
+
+
+async def test_an_exapp_is_reached_at_the_address_of_its_record(dialer: Dialer, tcp_port: int) -> None:
+    assert await heard_at(dialer, ExAppAddress("127.0.0.1", tcp_port)) == b"tcp"
+
+
+async def test_a_name_that_resolves_to_loopback_reaches_no_listener_of_ours(ports: PortTable, tcp_port: int) -> None:
+    resolver = Resolver(Clock())
+    targets = ExAppTargets(listeners=frozenset({tcp_port}), local=(range(1, 65536),))
+    dialer = Dialer(ports, resolver, connect=5, hold=0, targets=targets)
+    with pytest.raises(Unreachable, match="one of HaRP's own listeners"):
+        await dialer.dial(ExAppAddress("localhost", tcp_port), Listener)
+    resolver.close()

@@ -9,11 +9,13 @@ import pytest
 from harp.policy.bans import lowest_counted
 from harp.policy.decide import Call, Rules, credentials_of, decide
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
+from harp.policy.exapp_target import ExAppTargets
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 
 Headers = list[tuple[bytes, bytes]]
 
 ADDRESS = "203.0.113.7"
+TARGETS = ExAppTargets(engine_ports=frozenset({24000, 24001}), listeners=frozenset({8200}), local=(range(9000, 9100),))
 KEY = (b"harp-shared-key", b"the key")
 WRONG_KEY = (b"harp-shared-key", b"a guess")
 BASIC = (b"authorization", b"Basic Ym9iOnNlc2FtZQ==")
@@ -71,7 +73,9 @@ class Facts:
 
 
 def rules(strikes: str = "auth", key: bytes = b"the key") -> Rules:
-    return Rules(shared_key=key, engine_ports=frozenset({24000, 24001}), counted=lowest_counted(strikes))
+    return Rules(
+        shared_key=key, engine_ports=frozenset({24000, 24001}), targets=TARGETS, counted=lowest_counted(strikes)
+    )
 
 
 def ask(
@@ -303,6 +307,27 @@ def test_the_record_takes_precedence_over_the_headers_of_a_signed_request() -> N
 def test_a_signed_request_brings_its_own_record_when_nextcloud_has_none(fact: RecordFact) -> None:
     record = forwarded(b"/exapps/hello/init", *SIGNED, facts=Facts({"hello": fact})).record
     assert (record.host, record.port, record.version, record.token) == ("10.0.0.9", 9999, "9.9.9", "")
+
+
+@pytest.mark.parametrize("host", [b"127.0.0.1", b"localhost", b"::1", b"[::ffff:127.0.0.1]"])
+@pytest.mark.parametrize("port", [b"24000", b"24001", b"8200", b"2375"])
+def test_a_signed_request_reaches_no_engine_no_listener_of_ours_and_no_stranger_on_loopback(
+    host: bytes, port: bytes
+) -> None:
+    where = [(b"ex-app-host", host), (b"ex-app-port", port)]
+    facts = Facts({"noneexist": UnknownApp()})
+    verdict = ask(b"/exapps/noneexist/containers/create", *SIGNED, *where, facts=facts)
+    assert isinstance(verdict, Refuse)
+    assert (verdict.status, verdict.strike) == (503, False)
+    assert f"port {port.decode()}" in verdict.reason
+
+
+def test_a_record_with_an_engines_port_is_refused_to_everybody() -> None:
+    evil = ExApp("evil", "token", "1", "127.0.0.1", 24001, (Route(".*", Level.PUBLIC),))
+    for headers in ([], SIGNED):
+        verdict = ask(b"/exapps/evil/containers/json", *headers, facts=Facts({"evil": evil}))
+        assert isinstance(verdict, Refuse)
+        assert verdict.reason == "ExApp evil cannot be at 127.0.0.1:24001: port 24001 is an engine's, not an ExApp's"
 
 
 def test_a_signed_request_asks_nextcloud_first() -> None:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from harp.policy.bans import lowest_counted
 from harp.policy.decide import Call, Rules, credentials_of, decide
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
+from harp.policy.exapp_target import ExAppTargets
 from harp.policy.verdict import Control, Engine, Forward, NeedRecord, NeedVisitor, Refuse
 
-RULES = Rules(b"the key", frozenset({24000}), lowest_counted("auth"))
+RULES = Rules(b"the key", frozenset({24000}), ExAppTargets(), lowest_counted("auth"))
 APP = ExApp("hello", "secret", "1", "h", 80, (Route("^/admin", Level.ADMIN), Route(".*", Level.PUBLIC)))
 
 NAMES = [

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from harp.errors import TunnelAway, Unreachable
+from harp.errors import TunnelAway, TunnelHeld, Unreachable
 from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable, ProtocolFactory
-from harp.net.targets import Target, Tcp, TunnelPort
+from harp.net.targets import ExAppTunnel, Target, Tcp
 from harp.proxy.forward import Forwarding, Hop
 from harp.proxy.probe import FIRST_BYTE, PROBE, PROBE_LIMIT
 from harp.proxy.upstreams import Upstreams
@@ -23,7 +23,7 @@ from tests.fakes.transport import MemoryTransport
 
 TIMEOUTS = load({"HP_SHARED_KEY": "key", "NC_INSTANCE_URL": "http://cloud"}).timeouts
 APP = Tcp("hello", 8080)
-BEHIND_TUNNEL = TunnelPort(23001)
+BEHIND_TUNNEL = ExAppTunnel(23001, "hello")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 
@@ -180,6 +180,52 @@ async def test_a_connection_that_ends_or_says_too_much_is_not_used_again(answer:
     world.answer(answer)
     assert (client.received, client.ended) == (b"ok", True)
     assert world.wire().closed
+
+
+async def test_an_idle_connection_ends_with_the_tunnel_it_goes_through() -> None:
+    world = World()
+    first, second = SilentOffer(), SilentOffer()
+    world.dialer.offer = first
+    world.ports.claim(23001, first)
+    await world.send(target=BEHIND_TUNNEL)
+    world.answer(OK)
+    world.ports.release(23001, first)
+    assert world.wire(0).aborted
+    world.dialer.offer = second
+    world.ports.claim(23001, second)
+    await world.send(target=BEHIND_TUNNEL)
+    assert len(world.dialer.made) == 2
+
+
+async def test_a_connection_whose_tunnel_goes_during_an_exchange_is_not_kept_after_it() -> None:
+    world = World()
+    first, second = SilentOffer(), SilentOffer()
+    world.dialer.offer = first
+    world.ports.claim(23001, first)
+    client, _ = await world.send(target=BEHIND_TUNNEL)
+    world.ports.release(23001, first)
+    world.ports.claim(23001, second)
+    world.answer(OK)
+    assert client.received == b"ok"
+    assert world.wire(0).aborted
+    world.dialer.offer = second
+    await world.send(target=BEHIND_TUNNEL)
+    assert len(world.dialer.made) == 2
+
+
+async def test_an_idle_connection_is_not_used_for_an_exapp_whose_port_is_another_exapps() -> None:
+    world = World()
+    offer = world.dialer.offer = SilentOffer()
+    world.ports.claim(23001, offer)
+    await world.send(target=BEHIND_TUNNEL)
+    world.answer(OK)
+    world.dialer.strangers.add(offer)  # its name has become known as another ExApp's
+    world.dialer.errors.append(TunnelHeld("port 23001 is held by the tunnel of porta"))
+    client, _ = await world.send(target=BEHIND_TUNNEL)
+    assert (client.status, client.refused) == (
+        503,
+        "ExApp hello cannot be reached: port 23001 is held by the tunnel of porta",
+    )
 
 
 async def test_a_long_body_is_passed_on_as_it_comes() -> None:

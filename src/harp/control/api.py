@@ -14,9 +14,10 @@ from aiohttp import web
 
 from harp import __version__
 from harp.control import docker
-from harp.control.failures import NotAvailable, failures
+from harp.control.failures import InvalidPayload, NotAvailable, failures
 from harp.control.payloads import LARGEST_BODY, LoginCall, decode, pushed_record
 from harp.policy.exapp import ExApp
+from harp.policy.exapp_target import exapp_targets_from
 from harp.settings import Settings
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -73,6 +74,7 @@ class Api:
         self._instance = instance
         self._settings = settings
         self._authenticate = authenticate
+        self._targets = exapp_targets_from(settings)
 
     async def heartbeat(self, request: web.Request) -> web.Response:
         """We are alive; nothing else is looked at (A 4.2)."""
@@ -92,6 +94,9 @@ class Api:
     async def store(self, request: web.Request) -> web.Response:
         """Replace the record of an app: the end of its enabling (A 4.3, A 5.4)."""
         record = pushed_record(request.match_info["app_id"], await request.read())
+        objection = self._targets.objection(record.host, record.port)
+        if objection is not None:
+            raise InvalidPayload(f"Payload validation error: host, port: {objection}")
         self._instance.put(record)
         log.info("record stored", app=record.app_id, version=record.version, host=record.host, port=record.port)
         return web.Response(status=204)

@@ -20,7 +20,7 @@ from harp.engines.facts import EngineFacts, EngineStatus
 from harp.errors import SettingsError
 from harp.lazy import load_module
 from harp.net.ports import PortTable
-from harp.net.targets import Target, Tcp, Tls, TunnelPort, Unix
+from harp.net.targets import EngineTunnel, Target, Tcp, Tls, Unix
 from harp.policy.container import owner_from
 from harp.policy.docker_api import ApiRange
 from harp.policy.ports import LOCAL_ENGINE_PORT
@@ -101,7 +101,7 @@ class Engines:
 
     def target(self, port: int) -> Target:
         """Where the engine of `port` is."""
-        return self._local if port == LOCAL_ENGINE_PORT else TunnelPort(port)
+        return self._local if port == LOCAL_ENGINE_PORT else EngineTunnel(port)
 
     def name(self, port: int) -> str:
         """The engine in messages."""

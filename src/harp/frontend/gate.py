@@ -24,11 +24,10 @@ from harp.frontend.connection import ClientConnection
 from harp.frontend.plans import Plan, Plans
 from harp.logs import timestamp
 from harp.net.deadlines import Deadlines
-from harp.net.targets import Inner, Target, Tcp, TunnelPort
+from harp.net.targets import Inner, Target, exapp_target
 from harp.policy.client_address import ClientAddresses
 from harp.policy.decide import Call, Known, Rules, decide
 from harp.policy.docker_api import ApiRange, Passage, passage
-from harp.policy.exapp import ExApp
 from harp.policy.registries import Registries
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.proxy.forward import Forwarding, Hop
@@ -41,7 +40,6 @@ log = structlog.get_logger()
 
 CONTROL = Inner("control")
 TO_CONTROL = Hop(CONTROL, "the control API")
-LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 DOUBTFUL = (400, 502, 504)  # answers after which an engine may be another one, with another API
 MOST_FACTS = 4  # facts fetched for one request; two are ever needed, a changing cache may ask again
 
@@ -235,7 +233,9 @@ class Gate:
         if verdict.stripped:
             self._tell_stripped(verdict)
         location_prefix = verdict.prefix if self._settings.rewrite_location else b""
-        hop = Hop(target_of(verdict.record), f"ExApp {verdict.app_id}", location_prefix)
+        app = verdict.record
+        target = exapp_target(app.app_id, app.host, app.port, self._rules.targets)
+        hop = Hop(target, f"ExApp {verdict.app_id}", location_prefix)
         return Plan(verdict, hop, _identity(verdict))
 
     def _follow(self, connection: ClientConnection, head: RequestHead, caller: Caller, plan: Plan) -> None:
@@ -348,16 +348,6 @@ class Gate:
                 reason=note or (verdict.reason if verdict else ""),
             )
         )
-
-
-@lru_cache(maxsize=4096)
-def _target(host: str, port: int) -> Target:
-    return TunnelPort(port) if host in LOOPBACK else Tcp(host, port)
-
-
-def target_of(record: ExApp) -> Target:
-    """Where an ExApp is reached: a loopback host means the tunnel of that port (A 5.1)."""
-    return _target(record.host, record.port)
 
 
 def _identity(verdict: Forward) -> bytes:

@@ -1,4 +1,4 @@
-"""Connect to any target: TCP, unix socket, tunnel port, or a service inside this process."""
+"""Connect to any target: TCP, unix socket, a tunnel's stream, or a service inside this process."""
 
 from __future__ import annotations
 
@@ -6,25 +6,51 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
-from harp.errors import Unreachable
-from harp.net.ports import PortTable, ProtocolFactory
+from harp.errors import TunnelHeld, Unreachable
+from harp.net.ports import Offer, PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
-from harp.net.targets import Inner, Target, Tcp, Tls, TunnelPort, Unix
+from harp.net.targets import EngineTunnel, ExAppAddress, ExAppTunnel, Inner, Target, Tcp, Tls, Unix
+from harp.policy.exapp_target import ExAppTargets, holder_objection
 
 Prepare = Callable[[], Awaitable[ProtocolFactory]]
 Connected = tuple[asyncio.BaseTransport, asyncio.BaseProtocol]
 
 
-class Dialer:
-    """Opens connections. Every failure is Unreachable, in words that name the target."""
+class Reached(NamedTuple):
+    """A connection, and the offer it goes through: it is good for nobody else, and for no longer than that."""
 
-    def __init__(self, ports: PortTable, resolver: Resolver, *, connect: float, hold: float) -> None:
+    transport: asyncio.BaseTransport
+    protocol: asyncio.BaseProtocol
+    offer: Offer | None = None
+
+
+class Dialer:
+    """Opens connections. Every failure is Unreachable, in words that name the target.
+
+    `connect` is the time for one connection and `hold` the time to wait for a tunnel that is away, in seconds.
+    `is_exapp` answers whether a lower-cased name is an ExApp's id; with `strict`, a tunnel must have its ExApp's name.
+    """
+
+    def __init__(
+        self,
+        ports: PortTable,
+        resolver: Resolver,
+        *,
+        connect: float,
+        hold: float,
+        targets: ExAppTargets | None = None,
+        is_exapp: Callable[[str], bool] = lambda _: False,
+        strict: bool = False,
+    ) -> None:
         self._ports = ports
         self._resolver = resolver
-        self._connect = connect  # seconds for one connection
-        self._hold = hold  # seconds to wait for a tunnel that is away
+        self._connect = connect
+        self._hold = hold
+        self._targets = targets or ExAppTargets()
+        self._is_exapp = is_exapp
+        self._strict = strict
         self._inner: dict[str, Prepare] = {}
 
     def offer_inner(self, name: str, prepare: Prepare) -> None:
@@ -40,46 +66,82 @@ class Dialer:
                 return await self._dial_tcp(host, port, factory, context)
             case Unix(path):
                 return await self._limited(f"unix socket {path}", self._loop.create_unix_connection(factory, path))
-            case TunnelPort(port):
-                return await self._dial_tunnel(port, factory)
+            case ExAppAddress(host, port):
+                return await self._dial_exapp(host, port, factory)
+            case ExAppTunnel() | EngineTunnel():
+                return (await self._dial_tunnel(target, factory))[:2]
             case Inner(name):
                 try:
                     return await self._dial_inner(name, factory)
                 except OSError as error:
                     raise Unreachable(f"{name}: {error.strerror or error}") from error
 
+    async def reach(self, target: Target, factory: ProtocolFactory) -> Reached:
+        """As `dial`, with the tunnel's offer that the connection goes through."""
+        if isinstance(target, (ExAppTunnel, EngineTunnel)):
+            return await self._dial_tunnel(target, factory)
+        return Reached(*await self.dial(target, factory))
+
+    def holder_objection(self, target: ExAppTunnel, offer: Offer) -> str | None:
+        """Why the tunnel that holds the target's port is not that of its ExApp, None when it is."""
+        if offer.name == target.app_id:
+            return None
+        other = self._is_exapp(offer.name.lower())
+        return holder_objection(target.port, offer.name, target.app_id, strict=self._strict, other_exapp=other)
+
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
 
     async def _dial_tcp(
-        self, host: str, port: int, factory: ProtocolFactory, tls: ssl.SSLContext | None = None
+        self, host: str, port: int, factory: ProtocolFactory, tls: ssl.SSLContext | None = None, name: str = ""
     ) -> Connected:
+        """Connect. `name` is what `host`, an address then, was resolved from."""
         address = await self._resolver.resolve(host)
-        where = f"{host}:{port}" if address == host else f"{host}:{port} ({address})"
+        name = name or host
+        where = f"{name}:{port}" if address == name else f"{name}:{port} ({address})"
         try:
             connecting = self._loop.create_connection(
                 factory, address, port, ssl=tls, server_hostname=host if tls else None
             )
             return await self._limited(where, connecting)
         except Unreachable:
-            self._resolver.forget(host)
+            self._resolver.forget(name)
             raise
 
-    async def _dial_tunnel(self, port: int, factory: ProtocolFactory) -> Connected:
-        """Through the tunnel of `port`; without one, TCP on loopback (an ExApp installed by hand, A 6.10).
+    async def _dial_exapp(self, host: str, port: int, factory: ProtocolFactory) -> Connected:
+        """Where a record says. The name was checked when the record was read, here is what it resolves to."""
+        address = await self._resolver.resolve(host)
+        objection = self._targets.address_objection(address, port)
+        if objection is not None:
+            raise Unreachable(f"{host}:{port} ({address}): {objection}")
+        transport, protocol = await self._dial_tcp(address, port, factory, name=host)
+        if _is_own_host(transport) and (objection := self._targets.own_objection(port)) is not None:
+            assert isinstance(transport, asyncio.Transport)
+            transport.abort()
+            raise Unreachable(f"{host}:{port} ({address}): {objection}")
+        return transport, protocol
+
+    async def _dial_tunnel(self, target: ExAppTunnel | EngineTunnel, factory: ProtocolFactory) -> Reached:
+        """Through the tunnel of the port; for an ExApp installed by hand without one, loopback (A 6.10).
 
         Once a tunnel has served the port, loopback is not tried any more: whoever listens there is not the ExApp.
         """
+        port = target.port
         offer = self._ports.get(port)
-        if offer is None and not self._ports.seen(port):
-            try:
-                return await self._dial_tcp("127.0.0.1", port, factory)
-            except Unreachable:
-                pass
-        if offer is None:
-            offer = await self._ports.wait(port, self._hold)
-        return await offer.connect(factory)
+        if isinstance(target, ExAppTunnel):
+            if offer is None and target.loopback and not self._ports.seen(port):
+                try:
+                    return Reached(*await self._dial_tcp("127.0.0.1", port, factory))
+                except Unreachable:
+                    pass
+            offer = offer or await self._ports.wait(port, self._hold)
+            objection = self.holder_objection(target, offer)
+            if objection is not None:
+                raise TunnelHeld(objection)
+        else:
+            offer = offer or await self._ports.wait(port, self._hold)
+        return Reached(*await offer.connect(factory), offer)
 
     async def _dial_inner(self, name: str, factory: ProtocolFactory) -> Connected:
         serve = await self._inner[name]()
@@ -97,3 +159,9 @@ class Dialer:
             raise Unreachable(f"{where} did not accept a connection within {self._connect:g} s") from None
         except OSError as error:
             raise Unreachable(f"{where}: {error.strerror or error}") from error
+
+
+def _is_own_host(transport: asyncio.BaseTransport) -> bool:
+    """Does a connection end on the host where it begins? Then the system gives it one address at both ends."""
+    here, there = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+    return bool(here and there and here[0] == there[0])

@@ -35,6 +35,7 @@ class PortTable:
         self._offers: dict[int, Offer] = {}
         self._waiting: dict[int, list[asyncio.Future[None]]] = {}
         self._seen: set[int] = set()
+        self._watchers: list[Callable[[int, Offer], None]] = []
 
     def get(self, port: int) -> Offer | None:
         """The offer of `port` now."""
@@ -48,9 +49,16 @@ class PortTable:
         """Every claimed port with its offer, by port."""
         return sorted(self._offers.items())
 
+    def watch(self, released: Callable[[int, Offer], None]) -> None:
+        """Call `released(port, offer)` whenever an offer is over."""
+        self._watchers.append(released)
+
     def claim(self, port: int, offer: Offer) -> None:
         """Answer for `port` from now on, and wake who waits for it. The caller has checked that it is free."""
+        before = self._offers.get(port)
         self._offers[port] = offer
+        if before is not None and before is not offer:
+            self._tell(port, before)
         self._seen.add(port)
         for waiter in self._waiting.pop(port, ()):
             if not waiter.done():
@@ -60,6 +68,11 @@ class PortTable:
         """Stop answering for `port`; nothing happens when somebody else holds it by now."""
         if self._offers.get(port) is offer:
             del self._offers[port]
+            self._tell(port, offer)
+
+    def _tell(self, port: int, over: Offer) -> None:
+        for released in self._watchers:
+            released(port, over)
 
     async def wait(self, port: int, seconds: float) -> Offer:
         """The offer of `port`, waiting up to `seconds` for a tunnel to (re)connect. Raises TunnelAway after that."""

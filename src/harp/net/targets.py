@@ -6,9 +6,11 @@ import ssl
 
 from msgspec import Struct
 
+from harp.policy.exapp_target import ExAppTargets, Reach
+
 
 class Tcp(Struct, frozen=True):
-    """A host name or IP literal (no brackets) and a port."""
+    """A host name or IP literal (no brackets) and a port, chosen by the admin."""
 
     host: str
     port: int
@@ -28,8 +30,23 @@ class Unix(Struct, frozen=True):
     path: str
 
 
-class TunnelPort(Struct, frozen=True):
-    """A port number that names a stream inside a tunnel; nothing listens on it."""
+class ExAppAddress(Struct, frozen=True):
+    """The host and port that an ExApp's record names: what the name resolves to is checked before it is used."""
+
+    host: str
+    port: int
+
+
+class ExAppTunnel(Struct, frozen=True):
+    """A stream to one ExApp, inside the tunnel that claims its port and has its name."""
+
+    port: int
+    app_id: str  # lower case
+    loopback: bool = False  # before a tunnel has connected, 127.0.0.1 will do (HP_LOCAL_EXAPPS)
+
+
+class EngineTunnel(Struct, frozen=True):
+    """A stream to a Docker engine, inside the tunnel that claims its port. There is no other way to it."""
 
     port: int
 
@@ -40,4 +57,15 @@ class Inner(Struct, frozen=True):
     name: str
 
 
-Target = Tcp | Tls | Unix | TunnelPort | Inner
+Target = Tcp | Tls | Unix | ExAppAddress | ExAppTunnel | EngineTunnel | Inner
+
+
+def exapp_target(app_id: str, host: str, port: int, targets: ExAppTargets) -> ExAppAddress | ExAppTunnel:
+    """Where an ExApp is reached: a loopback host means the tunnel of that port (A 5.1).
+
+    What `targets` objects to has been refused before.
+    """
+    reach = targets.reach(host, port)
+    if reach is Reach.ADDRESS:
+        return ExAppAddress(host, port)
+    return ExAppTunnel(port, app_id, loopback=reach is Reach.TUNNEL_OR_LOOPBACK)

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from harp.policy.bans import Denial, Offence, lowest_counted
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
+from harp.policy.exapp_target import ExAppTargets, exapp_targets_from
 from harp.policy.paths import NO_APP, Spot, locate
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.settings import Settings
@@ -127,6 +128,7 @@ class Rules:
 
     shared_key: bytes = field(repr=False)
     engine_ports: frozenset[int]
+    targets: ExAppTargets
     counted: Offence  # the mildest offence that is a strike
 
     def accept(self, key: bytes) -> bool:
@@ -139,6 +141,7 @@ def rules_from(settings: Settings) -> Rules:
     return Rules(
         shared_key=settings.shared_key.encode("utf-8", "surrogateescape"),
         engine_ports=settings.engines.ports,
+        targets=exapp_targets_from(settings),
         counted=lowest_counted(settings.bans.strikes),
     )
 
@@ -152,10 +155,21 @@ def decide(call: Call, known: Known, rules: Rules) -> Verdict | Missing:
             return _banned(seconds)
     spot = locate(call.path)
     answer = spot if isinstance(spot, Denial) else _decide(call, spot, known, rules, trusted)
+    if isinstance(answer, Forward):
+        answer = _target_checked(answer, rules)
     if isinstance(answer, Denial):
         strike = answer.offence >= rules.counted and not trusted
         return Refuse(answer.status, answer.reason, strike, answer.retry_after)
     return answer
+
+
+def _target_checked(forward: Forward, rules: Rules) -> Forward | Denial:
+    """Whoever chose host and port, nothing but an ExApp can be there."""
+    app = forward.record
+    objection = rules.targets.objection(app.host, app.port)
+    if objection is None:
+        return forward
+    return Denial(503, f"ExApp {app.app_id} cannot be at {app.host}:{app.port}: {objection}")
 
 
 def _banned(seconds: float) -> Refuse:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from harp.errors import Unreachable
 from harp.net.deadlines import NEVER
-from harp.net.targets import Target, TunnelPort
+from harp.net.targets import EngineTunnel, ExAppTunnel, Target
 from harp.proxy.exchange import Downstream
 from harp.proxy.probe import FIRST_BYTE, PROBE_LIMIT, Probe
 from harp.proxy.upstream import BODY, HEAD, RAW, Upstream
@@ -295,7 +295,7 @@ class Forwarding:
         """
         if self._retried or self._sent_body or connection is None or self._request.method not in IDEMPOTENT:
             return False
-        return connection.reused or isinstance(self._hop.target, TunnelPort)
+        return connection.reused or isinstance(self._hop.target, (ExAppTunnel, EngineTunnel))
 
     def _touch(self, connection: Upstream) -> None:
         """Something moved: start the limit for silence again."""
@@ -317,6 +317,6 @@ class Forwarding:
             self._downstream.close()
             return
         self._touch(connection)
-        if self._client_done and not isinstance(self._hop.target, TunnelPort):
+        if self._client_done and not isinstance(self._hop.target, (ExAppTunnel, EngineTunnel)):
             connection.transport.write_eof()
         # Behind a tunnel the end is not passed on: frpc would cut the other direction as well (F 5.6).

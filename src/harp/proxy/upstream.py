@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 from harp.errors import PeerError
 from harp.net.deadlines import NEVER, Deadlines
+from harp.net.ports import Offer
 from harp.net.targets import Target
 from harp.wire.chunked import ChunkedDecoder
 from harp.wire.http import CHUNKED, HEAD_END, UNTIL_CLOSE, Fields
@@ -84,6 +85,7 @@ class Upstream(asyncio.Protocol):
         "blocked",
         "deadline",
         "idle_since",
+        "offer",
         "paused",
         "reused",
         "state",
@@ -98,6 +100,7 @@ class Upstream(asyncio.Protocol):
     def __init__(self, pool: Pool, target: Target) -> None:
         self._pool = pool
         self.target = target
+        self.offer: Offer | None = None  # of the tunnel that this is a stream of
         self.state = IDLE
         self.deadline = NEVER
         self.idle_since = 0.0

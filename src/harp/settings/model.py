@@ -183,6 +183,7 @@ class Settings:
     kubernetes: Kubernetes
     logs: Logs
     rewrite_location: bool  # HP_REWRITE_LOCATION
+    local_exapps: tuple[range, ...]  # HP_LOCAL_EXAPPS: ports of loopback on which ExApps installed by hand may listen
     warnings: tuple[str, ...] = ()  # what was tolerated, one line each, for the log
 
 
@@ -221,6 +222,7 @@ def examine(env: Mapping[str, str]) -> Reading:
         kubernetes=_kubernetes(r),
         logs=_logs(r),
         rewrite_location=r.read("HP_REWRITE_LOCATION", "false", v.boolean),
+        local_exapps=r.read("HP_LOCAL_EXAPPS", "1024-22999,24100-65535", v.local_ports),
     )
     r.warn_unknown("HP_", OBSOLETE)
     warnings = tuple(r.warnings)

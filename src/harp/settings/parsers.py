@@ -394,6 +394,16 @@ def ports(text: str, note: Note) -> frozenset[int]:
     return frozenset(found)
 
 
+def local_ports(text: str, note: Note) -> tuple[range, ...]:
+    """Comma separated ports and ascending ranges; "none" is none."""
+    if text.strip().lower() == "none":
+        return ()
+    found = sorted(ports(text, note))
+    starts = [port for index, port in enumerate(found) if not index or found[index - 1] != port - 1]
+    ends = [port for index, port in enumerate(found) if index + 1 == len(found) or found[index + 1] != port + 1]
+    return tuple(range(first, last + 1) for first, last in zip(starts, ends, strict=True))
+
+
 def engine_host(text: str, note: Note) -> Address:
     """Where the engine of this host is: /path, unix:///path or tcp://host:port, as in DOCKER_HOST."""
     if text.startswith("unix://"):
