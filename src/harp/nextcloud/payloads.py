@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, Route, Visitor
+from harp.wire.decoding import decoded
 
 _LINE = re.compile(r"[^\x00-\x1f\x7f]*\Z")  # what can stand in a header
 
@@ -35,16 +35,9 @@ class _User(Struct):
     access_level: Annotated[int, Meta(ge=0, le=2)]
 
 
-_record_decoder = msgspec.json.Decoder(_Record, strict=False)
-_user_decoder = msgspec.json.Decoder(_User, strict=False)
-
-
 def read_record(app_id: str, body: bytes) -> ExApp:
     """The record of an ExApp, by its lower-cased id. Raises ValueError with a text that holds no secret."""
-    try:
-        record = _record_decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(str(error)) from None
+    record = decoded(body, _Record, _unusable, strict=False)
     host = record.host.strip("[]")
     if not host or not _LINE.match(host):
         raise ValueError("`host` is empty or no host")
@@ -59,8 +52,9 @@ def read_record(app_id: str, body: bytes) -> ExApp:
 
 def read_visitor(body: bytes) -> Visitor:
     """Who is logged in. Raises ValueError. A visitor without an id is nobody, whatever the level says."""
-    try:
-        user = _user_decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(str(error)) from None
+    user = decoded(body, _User, _unusable, strict=False)
     return Visitor(user.user_id, Level(user.access_level)) if user.user_id else ANONYMOUS
+
+
+def _unusable(error: Exception) -> ValueError:
+    return ValueError(str(error))
