@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from harp.frontend.connection import LINGER_TIME, ClientConnection
+from harp.frontend.exchange import Exchange
 from harp.net.deadlines import NEVER, Deadlines
 from harp.settings import load
 from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields
@@ -54,6 +55,7 @@ class ScriptedGate:
 
     limits = SETTINGS.limits
     timeouts = SETTINGS.timeouts
+    patience = 60.0
 
     def __init__(self) -> None:
         self.reader = RequestReader(SETTINGS.limits.headers)
@@ -66,7 +68,12 @@ class ScriptedGate:
         self.statuses: list[int] = []
         self.refusal: str | None = None
 
-    def handle(self, connection: ClientConnection, head: RequestHead) -> None:
+    def begin(self, connection: ClientConnection, head: RequestHead | None, last: Exchange | None) -> Exchange:
+        return Exchange(head, b"id-1", connection.peer)
+
+    def handle(self, connection: ClientConnection, exchange: Exchange) -> None:
+        head = exchange.head
+        assert head is not None
         self.heads.append(head)
         if self.script is not None:
             self.script(connection, head)
@@ -76,11 +83,8 @@ class ScriptedGate:
         connection.attach(handler)
         connection.resume_body()
 
-    def request_id(self, connection: ClientConnection) -> bytes:
-        return b"id-1"
-
-    def finished(self, connection: ClientConnection, note: str = "") -> None:
-        self.statuses.append(connection.status)
+    def finished(self, exchange: Exchange) -> None:
+        self.statuses.append(exchange.status)
 
     def opened(self, connection: ClientConnection) -> str | None:
         return self.refusal

@@ -12,8 +12,8 @@ import pytest
 import trustme
 
 from harp.nextcloud.client import RECORD_SIZE, RETRY, VISITOR_SIZE, NextcloudClient, Seen
-from harp.policy.decide import Call, credentials_of
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, Trouble, UnknownApp, Visitor
+from harp.policy.question import Login, by_name, login_of
 from harp.settings import Nextcloud
 from tests.fakes.clock import Clock
 from tests.fakes.nextcloud import KEY_REFUSED, RECORD, Answer, FakeNextcloud
@@ -41,8 +41,11 @@ async def client(nextcloud: FakeNextcloud) -> AsyncIterator[NextcloudClient]:
     await client.close()
 
 
-def call(*headers: tuple[bytes, bytes]) -> Call:
-    return Call(b"/exapps/hello/x", "203.0.113.7", credentials_of(list(headers)))
+ADDRESS = "203.0.113.7"
+
+
+def login(*headers: tuple[bytes, bytes]) -> Login:
+    return login_of(by_name(list(headers))) or Login()
 
 
 async def trouble(client: NextcloudClient) -> Trouble:
@@ -80,7 +83,7 @@ async def test_a_visitor_is_asked_for_with_credentials_and_address_alone(
         (b"user-agent", b"of the client"),
         (b"x-forwarded-for", b"6.6.6.6"),
     ]
-    await client.visitor("hello", call(*hop_by_hop, COOKIE, BASIC))
+    await client.visitor("hello", login(*hop_by_hop, COOKIE, BASIC), ADDRESS)
     (asked,) = nextcloud.asked
     assert (asked.method, asked.target) == ("GET", "/index.php/apps/app_api/harp/user-info?appId=hello")
     assert asked.names() == OWN_HEADERS | {"harp-shared-key", "cookie", "authorization", "x-forwarded-for"}
@@ -91,12 +94,12 @@ async def test_a_visitor_is_asked_for_with_credentials_and_address_alone(
 
 
 async def test_every_cookie_line_of_the_client_travels(nextcloud: FakeNextcloud, client: NextcloudClient) -> None:
-    await client.visitor("hello", call((b"cookie", b"a=1"), COOKIE))
+    await client.visitor("hello", login((b"cookie", b"a=1"), COOKIE), ADDRESS)
     assert nextcloud.asked[0].value("cookie") == "a=1; " + COOKIE[1].decode()
 
 
 async def test_utf8_in_a_cookie_travels_unchanged(nextcloud: FakeNextcloud, client: NextcloudClient) -> None:
-    await client.visitor("hello", call((b"cookie", "name=zoé".encode())))
+    await client.visitor("hello", Login("name=zoé".encode()), ADDRESS)
     assert nextcloud.asked[0].value("cookie").encode("latin-1") == "name=zoé".encode()
 
 
@@ -222,7 +225,7 @@ async def test_a_visitors_answer(
     nextcloud: FakeNextcloud, client: NextcloudClient, answer: Answer, headers: list[tuple[bytes, bytes]], seen: Seen
 ) -> None:
     nextcloud.user = answer
-    assert await client.visitor("hello", call(*headers)) == seen
+    assert await client.visitor("hello", login(*headers), ADDRESS) == seen
 
 
 @pytest.mark.parametrize("body", [b"<html>login", b"{}", b"x" * (VISITOR_SIZE + 1)])
@@ -230,11 +233,11 @@ async def test_an_unreadable_visitors_answer_is_trouble(
     nextcloud: FakeNextcloud, client: NextcloudClient, body: bytes
 ) -> None:
     nextcloud.user = Answer(200, body)
-    assert isinstance((await client.visitor("hello", call(COOKIE))).fact, Trouble)
+    assert isinstance((await client.visitor("hello", login(COOKIE), ADDRESS)).fact, Trouble)
 
 
 async def test_credentials_that_cannot_be_sent_are_trouble(nextcloud: FakeNextcloud, client: NextcloudClient) -> None:
-    seen = await client.visitor("hello", call((b"authorization", b"Basic x\r\nharp-shared-key: y")))
+    seen = await client.visitor("hello", Login(b"", b"Basic x\r\nharp-shared-key: y"), ADDRESS)
     assert isinstance(seen.fact, Trouble)
     assert nextcloud.asked == []
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import pytest
 from structlog.testing import capture_logs
 
 from harp.nextcloud.instance import Instance
-from harp.policy.decide import Call, credentials_of, decide
-from harp.policy.exapp import ExApp, Level, Route, Trouble, UnknownApp, Visitor
+from harp.policy.decide import Learned, decide
+from harp.policy.exapp import ExApp, Level, Route, Trouble, UnknownApp, Visitor, VisitorFact
+from harp.policy.question import Login, Question, by_name, credentials_of, login_of
 from harp.policy.verdict import Forward, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.settings import load
 from tests.fakes.clock import Clock
@@ -39,18 +41,42 @@ async def instance(nextcloud: FakeNextcloud, clock: Clock) -> AsyncIterator[Inst
     await instance.close()
 
 
-def call(path: bytes = b"/exapps/hello/public", *headers: tuple[bytes, bytes], address: str = ADDRESS) -> Call:
-    return Call(path, address, credentials_of(list(headers)))
+@dataclass(frozen=True)
+class Request:
+    path: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
 
 
-async def served(instance: Instance, request: Call) -> Verdict:
-    """What the frontend does: decide, fetch what is missing, decide again."""
+def call(path: bytes = b"/exapps/hello/public", *headers: tuple[bytes, bytes]) -> Request:
+    return Request(path, headers)
+
+
+def question(instance: Instance, request: Request) -> tuple[Question, Login]:
+    found = by_name(list(request.headers))
+    login = login_of(found)
+    credentials = credentials_of(found, login, instance.digest, instance.rules.accept)
+    return Question(request.path, ADDRESS, credentials), login or Login()
+
+
+async def served(instance: Instance, request: Request) -> Verdict:
+    """What the frontend does: decide, learn what is missing, decide again."""
+    asked, login = question(instance, request)
+    facts = Learned(instance)
     for _ in range(3):
-        verdict = decide(request, instance, instance.rules)
-        if not isinstance(verdict, NeedRecord | NeedVisitor):
+        verdict = decide(asked, facts, instance.rules)
+        if isinstance(verdict, NeedRecord):
+            facts.learn_record(verdict.app_id, await instance.record_of(verdict.app_id))
+        elif isinstance(verdict, NeedVisitor):
+            digest = asked.credentials.digest
+            facts.learn_visitor(digest, await instance.visitor_of(verdict.app_id, digest, login, ADDRESS))
+        else:
             return verdict
-        await instance.fetch(verdict, request)
     raise AssertionError(f"{verdict} is still missing")
+
+
+async def visitor(instance: Instance, *headers: tuple[bytes, bytes]) -> VisitorFact:
+    asked, login = question(instance, call(b"/", *headers))
+    return await instance.visitor_of("hello", asked.credentials.digest, login, ADDRESS)
 
 
 # Single flight
@@ -147,7 +173,7 @@ async def test_a_record_is_refreshed_in_the_background_while_the_old_one_serves(
     assert verdict.record.version == "1.2.3"
     await nextcloud.wait_for(2)
     nextcloud.open.set()
-    await instance.fetch(NeedRecord("hello"), call())  # joins the refresh under way
+    await instance.record_of("hello")  # joins the refresh under way
     assert nextcloud.count("exapp-meta") == 2
     verdict = await served(instance, call())
     assert isinstance(verdict, Forward)
@@ -160,10 +186,8 @@ async def test_a_stale_record_serves_while_nextcloud_is_in_trouble(
     await served(instance, call())
     nextcloud.record = Answer(500)
     clock.move(3600)
-    request = call()
-    assert isinstance(await served(instance, request), Forward)
-    await instance.fetch(NeedRecord("hello"), request)
-    assert isinstance(request.record, ExApp)
+    assert isinstance(await served(instance, call()), Forward)
+    assert isinstance(await instance.record_of("hello"), ExApp)
 
 
 async def test_an_app_that_is_gone_from_nextcloud_goes_with_the_next_refresh(
@@ -173,7 +197,7 @@ async def test_an_app_that_is_gone_from_nextcloud_goes_with_the_next_refresh(
     nextcloud.record = Answer(401, KEY_REFUSED)
     clock.move(60)
     assert isinstance(await served(instance, call()), Forward)
-    await instance.fetch(NeedRecord("hello"), call())
+    await instance.record_of("hello")
     assert isinstance(await served(instance, call()), Refuse)
 
 
@@ -256,13 +280,10 @@ async def test_an_anonymous_answer_is_remembered_and_a_refusal_is_not(
 async def test_trouble_is_told_to_all_who_wait_and_not_remembered(nextcloud: FakeNextcloud, instance: Instance) -> None:
     await served(instance, call())
     nextcloud.user = Answer(500)
-    requests = [call(b"/exapps/hello/public", SESSION) for _ in range(5)]
-    await asyncio.gather(*(instance.fetch(NeedVisitor("hello"), request) for request in requests))
-    assert all(request.visitor == Trouble("Nextcloud answers 500") for request in requests)
+    answers = await asyncio.gather(*(visitor(instance, SESSION) for _ in range(5)))
+    assert answers == [Trouble("Nextcloud answers 500")] * 5
     nextcloud.user = Answer(body={"user_id": "bob", "access_level": 1})
-    request = call(b"/exapps/hello/public", SESSION)
-    await instance.fetch(NeedVisitor("hello"), request)
-    assert request.visitor == Visitor("bob", Level.USER)
+    assert await visitor(instance, SESSION) == Visitor("bob", Level.USER)
 
 
 # Bans, readiness, end
@@ -286,7 +307,7 @@ async def test_each_fact_is_logged_once_and_without_secrets(nextcloud: FakeNextc
         nextcloud.record = Answer(body={**RECORD, "routes": [{"url": "[", "access_level": 0}]})
         for _ in range(3):
             await served(instance, call())
-        await instance.fetch(NeedRecord("hello"), call())  # the same record again is no news
+        await instance.record_of("hello")  # the same record again is no news
         for _ in range(11):
             instance.strike(ADDRESS, "wrong key")
     assert [event["event"] for event in events] == [
@@ -319,9 +340,7 @@ async def test_trouble_with_one_visitor_says_nothing_about_nextcloud_until_a_pro
     await served(instance, call())
     clock.move(10)
     nextcloud.script.append(Answer(429))
-    request = call(b"/exapps/hello/public", SESSION)
-    await instance.fetch(NeedVisitor("hello"), request)
-    assert isinstance(request.visitor, Trouble)
+    assert isinstance(await visitor(instance, SESSION), Trouble)
     await nextcloud.wait_for(3)
     assert "appId=app_api" in nextcloud.asked[2].target
     await instance.probe()

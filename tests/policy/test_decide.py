@@ -7,9 +7,10 @@ from base64 import b64decode
 import pytest
 
 from harp.policy.bans import lowest_counted
-from harp.policy.decide import Call, Rules, credentials_of, decide
+from harp.policy.decide import Learned, Rules, decide
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.exapp_target import ExAppTargets
+from harp.policy.question import Login, Question, by_name, credentials_of, login_of
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 
 Headers = list[tuple[bytes, bytes]]
@@ -68,7 +69,7 @@ class Facts:
     def record(self, app_id: str) -> RecordFact | None:
         return self.records.get(app_id)
 
-    def visitor(self, call: Call) -> VisitorFact | None:
+    def visitor(self, digest: bytes) -> VisitorFact | None:
         return self.who
 
 
@@ -78,11 +79,20 @@ def rules(strikes: str = "auth", key: bytes = b"the key") -> Rules:
     )
 
 
+def question(path: bytes, *headers: tuple[bytes, bytes], key: bytes = b"the key") -> Question:
+    found = by_name(list(headers))
+    login = login_of(found)
+    return Question(path, ADDRESS, credentials_of(found, login, digest, rules(key=key).accept))
+
+
+def digest(cookie: bytes, authorization: bytes | None) -> bytes:
+    return b"%b %b" % (cookie, authorization or b"")
+
+
 def ask(
     path: bytes, *headers: tuple[bytes, bytes], facts: Facts | None = None, strikes: str = "auth"
 ) -> Verdict | Missing:
-    call = Call(path, ADDRESS, credentials_of(list(headers)))
-    return decide(call, facts or Facts(), rules(strikes))
+    return decide(question(path, *headers), facts or Facts(), rules(strikes))
 
 
 def forwarded(path: bytes, *headers: tuple[bytes, bytes], facts: Facts | None = None) -> Forward:
@@ -255,8 +265,8 @@ def test_the_reserved_id_is_reserved_in_one_spelling_only() -> None:
 
 
 def test_an_empty_shared_key_is_never_right() -> None:
-    call = Call(b"/exapps/app_api/info", ADDRESS, credentials_of([(b"harp-shared-key", b"")]))
-    verdict = decide(call, Facts(), rules(key=b""))
+    asked = question(b"/exapps/app_api/info", (b"harp-shared-key", b""), key=b"")
+    verdict = decide(asked, Facts(), rules(key=b""))
     assert isinstance(verdict, Refuse)
     assert verdict.status == 401
 
@@ -387,9 +397,9 @@ def test_a_missing_record_is_asked_for_by_its_lower_cased_id() -> None:
 
 
 def test_a_record_fetched_for_this_request_is_used() -> None:
-    call = Call(b"/exapps/hello/public", ADDRESS, credentials_of([]))
-    call.record = HELLO
-    assert isinstance(decide(call, Facts({}), rules()), Forward)
+    facts = Learned(Facts({}))
+    facts.learn_record("hello", HELLO)
+    assert isinstance(decide(question(b"/exapps/hello/public"), facts, rules()), Forward)
 
 
 # Step 8: internal endpoints
@@ -449,8 +459,8 @@ def test_an_empty_first_passphrase_is_no_session(cookie: bytes) -> None:
 
 
 def test_several_cookie_lines_are_one() -> None:
-    call = Call(b"/", ADDRESS, credentials_of([(b"cookie", b"a=1"), (b"cookie", b"oc_sessionPassphrase=x")]))
-    assert (call.credentials.cookie, call.credentials.passphrase) == (b"a=1; oc_sessionPassphrase=x", True)
+    found = by_name([(b"cookie", b"a=1"), (b"cookie", b"oc_sessionPassphrase=x")])
+    assert login_of(found) == Login(b"a=1; oc_sessionPassphrase=x")
 
 
 def test_no_route_means_no_question_about_the_visitor() -> None:
@@ -486,9 +496,10 @@ def test_an_expired_cookie_is_never_a_strike() -> None:
 
 
 def test_a_visitor_fetched_for_this_request_is_used() -> None:
-    call = Call(b"/exapps/hello/user", ADDRESS, credentials_of([SESSION]))
-    call.visitor = BOB
-    assert isinstance(decide(call, Facts(), rules()), Forward)
+    asked = question(b"/exapps/hello/user", SESSION)
+    facts = Learned(Facts())
+    facts.learn_visitor(asked.credentials.digest, BOB)
+    assert isinstance(decide(asked, facts, rules()), Forward)
 
 
 # Steps 10 and 11: routes and token
@@ -559,8 +570,9 @@ def test_bytes_outside_ascii_pass_anywhere() -> None:
 
 
 def test_nothing_shows_a_secret() -> None:
-    call = Call(b"/exapps/hello/public", ADDRESS, credentials_of([*SIGNED, SESSION, BASIC]))
-    verdict = decide(call, Facts(), rules())
-    shown = f"{call!r} {call.credentials!r} {call.credentials.signature!r} {verdict!r} {rules()!r} {HELLO!r}"
+    asked = question(b"/exapps/hello/public", *SIGNED, SESSION, BASIC)
+    verdict = decide(asked, Facts(), rules())
+    login = login_of(by_name([SESSION, BASIC]))
+    shown = f"{asked!r} {asked.credentials.signature!r} {login!r} {verdict!r} {rules()!r} {HELLO!r}"
     for secret in ("the key", "abc", "Ym9iOnN", "secret"):
         assert secret not in shown

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from collections.abc import Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harp.policy.bans import lowest_counted
-from harp.policy.decide import Call, Rules, credentials_of, decide
+from harp.policy.decide import Rules, decide
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.exapp_target import ExAppTargets
+from harp.policy.question import Question, by_name, credentials_of, login_of
 from harp.policy.verdict import Control, Engine, Forward, NeedRecord, NeedVisitor, Refuse
 
 RULES = Rules(b"the key", frozenset({24000}), ExAppTargets(), lowest_counted("auth"))
@@ -52,6 +54,13 @@ paths = st.lists(st.sampled_from(PIECES) | st.binary(max_size=3), max_size=12).m
 headers = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES) | st.binary(max_size=9)), max_size=12)
 
 
+def question(path: bytes, lines: Sequence[tuple[bytes, bytes]] = ()) -> Question:
+    found = by_name(list(lines))
+    login = login_of(found)
+    credentials = credentials_of(found, login, lambda cookie, authorization: b"digest", RULES.accept)
+    return Question(path, "203.0.113.7", credentials)
+
+
 class Facts:
     def __init__(self, record: RecordFact | None, visitor: VisitorFact | None) -> None:
         self._record = record
@@ -63,7 +72,7 @@ class Facts:
     def record(self, app_id: str) -> RecordFact | None:
         return self._record
 
-    def visitor(self, call: Call) -> VisitorFact | None:
+    def visitor(self, digest: bytes) -> VisitorFact | None:
         return self._visitor
 
 
@@ -75,7 +84,7 @@ visitors = st.sampled_from([ANONYMOUS, Visitor("bob", Level.USER), Trouble("down
 def test_every_request_has_an_answer(
     path: bytes, lines: list[tuple[bytes, bytes]], record: RecordFact | None, visitor: VisitorFact | None
 ) -> None:
-    verdict = decide(Call(path, "203.0.113.7", credentials_of(lines)), Facts(record, visitor), RULES)
+    verdict = decide(question(path, lines), Facts(record, visitor), RULES)
     assert isinstance(verdict, Forward | Control | Engine | Refuse | NeedRecord | NeedVisitor)
     if isinstance(verdict, Forward | Control | Engine):
         assert verdict.target.startswith(b"/")
@@ -107,7 +116,7 @@ def internal_paths(draw: st.DrawFn) -> bytes:
 @given(admin_paths())
 @settings(max_examples=200)
 def test_no_spelling_of_a_strict_route_escapes_it(path: bytes) -> None:
-    verdict = decide(Call(path, "203.0.113.7", credentials_of([])), Facts(APP, ANONYMOUS), RULES)
+    verdict = decide(question(path), Facts(APP, ANONYMOUS), RULES)
     assert isinstance(verdict, Refuse)
     assert verdict.status == 403
 
@@ -115,7 +124,7 @@ def test_no_spelling_of_a_strict_route_escapes_it(path: bytes) -> None:
 @given(internal_paths())
 @settings(max_examples=200)
 def test_no_spelling_of_an_internal_endpoint_passes_unsigned(path: bytes) -> None:
-    verdict = decide(Call(path, "203.0.113.7", credentials_of([])), Facts(APP, ANONYMOUS), RULES)
+    verdict = decide(question(path), Facts(APP, ANONYMOUS), RULES)
     assert isinstance(verdict, Refuse)
     assert (verdict.status, verdict.strike) == (403, True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harp.wire.forwarding import control_head, request_head, response_start, trailers_to_pass
+from harp.wire.forwarding import control_head, passing_lines, request_head, response_start, trailers_to_pass
 from harp.wire.requests import RequestReader
 from harp.wire.responses import ResponseReader
 
@@ -14,8 +14,9 @@ ADDED = b"ex-app-id: hello\r\n"
 def forwarded(lines: bytes, target: bytes = b"/x", *, control: bool = False) -> list[bytes]:
     data = b"GET /exapps/hello/x?q=1 HTTP/1.1\r\nHost: cloud\r\n" + lines + b"\r\n"
     head = RequestReader(50).read(data)
-    built = control_head(head, target, b"1.1.1.1", b"7") if control else request_head(head, target, ADDED, b"7")
-    return built.split(b"\r\n")
+    if control:
+        return control_head(head, target, b"1.1.1.1", b"7").split(b"\r\n")
+    return request_head(head, target, passing_lines(head.fields), ADDED, b"/p", b"7").split(b"\r\n")
 
 
 def test_method_target_and_query_go_on_and_names_are_lower_case() -> None:
@@ -25,6 +26,7 @@ def test_method_target_and_query_go_on_and_names_are_lower_case() -> None:
         b"accept: */*",
         b"x-two: 2",
         b"ex-app-id: hello",
+        b"x-forwarded-prefix: /p",
         b"x-request-id: 7",
         b"",
         b"",
@@ -62,6 +64,7 @@ def test_hop_by_hop_and_reserved_headers_stay_here(line: bytes) -> None:
         b"GET /x?q=1 HTTP/1.1",
         b"host: cloud",
         b"ex-app-id: hello",
+        b"x-forwarded-prefix: /p",
         b"x-request-id: 7",
         b"",
         b"",
@@ -83,7 +86,7 @@ def test_headers_named_by_connection_stay_here_but_no_end_to_end_ones() -> None:
 
 def test_a_websocket_offer_is_made_again() -> None:
     lines = forwarded(b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n")
-    assert lines[-6:-3] == [b"connection: upgrade", b"upgrade: websocket", b"ex-app-id: hello"]
+    assert lines[-7:-4] == [b"connection: upgrade", b"upgrade: websocket", b"ex-app-id: hello"]
 
 
 def test_a_chunked_body_is_announced_and_a_length_kept() -> None:
@@ -93,7 +96,7 @@ def test_a_chunked_body_is_announced_and_a_length_kept() -> None:
 
 def test_a_request_without_host_gets_one() -> None:
     head = RequestReader(9).read(b"GET / HTTP/1.0\r\n\r\n")
-    assert request_head(head, b"/", b"", b"7") == b"GET / HTTP/1.1\r\nhost: localhost\r\nx-request-id: 7\r\n\r\n"
+    assert passing_lines(head.fields) == b"host: localhost\r\n"
 
 
 def test_the_control_api_learns_the_engine_and_no_credential() -> None:

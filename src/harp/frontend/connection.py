@@ -13,8 +13,8 @@ from typing import NoReturn, Protocol, cast
 
 from harp.errors import BadRequest, PeerError
 from harp.frontend.answers import refusal
+from harp.frontend.exchange import Exchange
 from harp.net.deadlines import NEVER, Deadlines
-from harp.policy.verdict import Verdict
 from harp.proxy.exchange import Handler
 from harp.settings import Limits, Timeouts
 from harp.wire.chunked import ChunkedDecoder, chunk, last_chunk
@@ -53,14 +53,16 @@ class Gate(Protocol):
     reader: RequestReader
     draining: bool
 
-    def handle(self, connection: ClientConnection, head: RequestHead) -> None:
-        """A request has arrived: sooner or later `attach` a handler or `refuse` it."""
+    patience: float  # seconds from `handle` to `attach`, for what has to be asked
 
-    def request_id(self, connection: ClientConnection) -> bytes:
-        """The id of the request under way, for people who read logs."""
+    def begin(self, connection: ClientConnection, head: RequestHead | None, last: Exchange | None) -> Exchange:
+        """A request has arrived, or what is not one: the record for it. `last` is the connection's record before."""
 
-    def finished(self, connection: ClientConnection, note: str = "") -> None:
-        """The exchange is over; `note` says what went wrong, if anything."""
+    def handle(self, connection: ClientConnection, exchange: Exchange) -> None:
+        """Sooner or later `attach` a handler to the request or `refuse` it."""
+
+    def finished(self, exchange: Exchange) -> None:
+        """The exchange is over."""
 
     def opened(self, connection: ClientConnection) -> str | None:
         """A connection was made; a text refuses it."""
@@ -70,7 +72,7 @@ class Gate(Protocol):
 
 
 class ClientConnection(asyncio.Protocol):
-    """See the module. Facts of the exchange under way are plain attributes, for the gate's log."""
+    """See the module."""
 
     __slots__ = (
         "__weakref__",
@@ -79,6 +81,7 @@ class ClientConnection(asyncio.Protocol):
         "_chunks",
         "_endless",
         "_eof",
+        "_exchange",
         "_fields",
         "_gate",
         "_handler",
@@ -91,20 +94,12 @@ class ClientConnection(asyncio.Protocol):
         "_swallowed",
         "_unsent",
         "_until_close",
-        "address",
-        "ban_key",
         "blocked",
         "deadline",
         "head",
         "peer",
-        "request_id",
         "secure",
-        "sent",
-        "started",
-        "status",
         "transport",
-        "unreachable",
-        "verdict",
     )
 
     def __init__(self, gate: Gate, *, secure: bool) -> None:
@@ -113,15 +108,8 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.blocked = False
         self.head: RequestHead | None = None
-        self.verdict: Verdict | None = None
-        self.request_id = b""  # given by the gate
-        self.address = ""  # the true client's, as far as we know
-        self.ban_key = ""  # the address that strikes count on
-        self.started = 0.0  # monotonic time of the request's arrival, when anybody measures
-        self.status = 0
-        self.sent = 0  # bytes of response body
-        self.unreachable = False  # the refusal says that the target could not be reached
         self._gate = gate
+        self._exchange: Exchange | None = None  # under way; between requests the last one
         self._phase = HEAD
         self._handler: Handler | None = None
         self._buffer = b""
@@ -145,11 +133,10 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         host = peer[0] if isinstance(peer, tuple) else ""
-        self.peer = self.address = host.removeprefix("::ffff:")  # IPv4 on a dual-stack socket is IPv4
+        self.peer = host.removeprefix("::ffff:")  # IPv4 on a dual-stack socket is IPv4
         refused = self._gate.opened(self)
         if refused is not None:
-            self.head = None
-            self._answer_error(503, refused, 1)
+            self._answer_error(self._gate.begin(self, None, None), 503, refused, 1)
             return
         self.transport.set_write_buffer_limits(HIGH_WATER)
         self.deadline = self._gate.deadlines.now + self._gate.timeouts.head
@@ -234,10 +221,12 @@ class ClientConnection(asyncio.Protocol):
             self._refuse_unread(408, "the request head did not arrive in time")
         elif phase is BODY:
             self._to_handler_gone("the client stopped sending its request body")
-            if self.status:
+            if self._has_begun():
                 self._abort()
             else:
                 self.refuse(408, "the request body stopped arriving")
+        elif phase is DECIDE:
+            self.refuse(503, "no decision was reached in time", 1)
         elif phase is HEAD:
             self._close()
         else:
@@ -292,12 +281,9 @@ class ClientConnection(asyncio.Protocol):
         raise BadRequest(f"a request head of more than {self._gate.limits.head_size} bytes", 431)
 
     def _refuse_unread(self, status: int, reason: str) -> None:
-        """Answer what is no request, or not yet: what is known of the one before does not belong to it."""
+        """Reject what has not become a request: what is known of the one before does not belong to it."""
         self.head = None
-        self.request_id = b""
-        self.address = self.peer
-        self.started = 0.0
-        self._answer_error(status, reason)
+        self._answer_error(self._gate.begin(self, None, None), status, reason)
 
     def _begin(self, head: RequestHead) -> None:
         self.head = head
@@ -306,14 +292,15 @@ class ClientConnection(asyncio.Protocol):
         self._keep_alive = head.keep_alive
         self._phase = DECIDE
         self.deadline = NEVER
-        self.status = 0
-        self.sent = 0
-        self.unreachable = False
-        self._gate.handle(self, head)
+        exchange = self._exchange = self._gate.begin(self, head, self._exchange)
+        self._gate.handle(self, exchange)
+        if self._phase is DECIDE:
+            self.deadline = self._gate.deadlines.now + self._gate.patience
 
     def attach(self, handler: Handler) -> None:
         """Let `handler` answer the request. Its body, if any, flows after `resume_body`."""
         self._handler = handler
+        self.deadline = NEVER
         if self._left:
             self._phase = BODY
             self._paused = True
@@ -341,7 +328,7 @@ class ClientConnection(asyncio.Protocol):
         except PeerError as error:
             self._keep_alive = False
             self._to_handler_gone(str(error))
-            if self.status:
+            if self._has_begun():
                 self._abort()
             else:
                 self.refuse(400, str(error))
@@ -402,15 +389,17 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write(response)
 
     def send_head(self, status: int, start: bytes, length: int | None, data: bytes, end: bool) -> None:
-        self.status = status
-        self.sent = len(data)
+        exchange = self._exchange
+        head = self.head
+        assert exchange is not None
+        assert head is not None
+        exchange.status = status
+        exchange.sent = len(data)
         if self._left and end:
             self._keep_alive = False
         if not end:
             self._chunked_answer = self._until_close = False
             self._endless = b"text/event-stream" in start
-        head = self.head
-        assert head is not None
         if length is not None and length < 0:
             if end:
                 start += b"content-length: %d\r\n" % len(data)
@@ -435,7 +424,8 @@ class ClientConnection(asyncio.Protocol):
             self._complete()
 
     def send_body(self, data: bytes) -> None:
-        self.sent += len(data)
+        if self._exchange is not None:
+            self._exchange.sent += len(data)
         if self._eof and self._phase is WAIT and not self.blocked:  # it moves, so the limit begins again
             self.deadline = self._gate.deadlines.now + self._gate.timeouts.half_closed
         if not self._chunked_answer:
@@ -459,28 +449,41 @@ class ClientConnection(asyncio.Protocol):
             self._close()
 
     def refuse(self, status: int, reason: str, retry_after: int | None = None, *, unreachable: bool = False) -> None:
-        self.unreachable = unreachable
+        exchange = self._exchange
+        assert exchange is not None
+        exchange.unreachable = unreachable
         self._handler = None
-        self._answer_error(status, reason, retry_after)
+        self._answer_error(exchange, status, reason, retry_after)
 
     def drop(self) -> None:
         """End the connection without a word."""
         self._end()
         self._abort()
 
-    def waits(self, head: RequestHead) -> bool:
+    def waits(self, exchange: Exchange) -> bool:
         """Is this request still to be decided? The client may have left while facts were fetched."""
-        return self._phase is DECIDE and self.head is head
+        return self._phase is DECIDE and self._exchange is exchange
+
+    def fail(self, exchange: Exchange, reason: str) -> None:
+        """Something of ours has failed at this request: 500, or the end when its answer has begun."""
+        if self._exchange is not exchange or self._phase not in (DECIDE, BODY, WAIT):
+            return
+        self._to_handler_gone(reason)
+        if self._has_begun():
+            self._abort()
+        else:
+            self.refuse(500, reason)
 
     def upgrade(self, response: bytes, data: bytes) -> None:
-        self.status = 101
+        if self._exchange is not None:
+            self._exchange.status = 101
+            self._exchange.sent = len(data)
         self._fields = None
         self._phase = RAW
         self._keep_alive = self._chunked_answer = False
         if not self.blocked:
             self.deadline = NEVER
         self.transport.write(response + data)
-        self.sent = len(data)
         waiting, self._buffer = self._buffer, b""
         if self._overfull:
             self._overfull = False
@@ -503,6 +506,16 @@ class ClientConnection(asyncio.Protocol):
 
     # Ends
 
+    def _has_begun(self) -> bool:
+        """Has the answer to the request under way begun?"""
+        return self._exchange is not None and self._exchange.status != 0
+
+    def _finished(self, note: str) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.note = note
+            self._gate.finished(exchange)
+
     def _half_closed(self) -> None:
         """The client sends no more than what waits in the buffer. It may still read, but not for ever."""
         self._keep_alive = self._keep_alive and bool(self._buffer)
@@ -512,12 +525,12 @@ class ClientConnection(asyncio.Protocol):
         """The exchange is over, and the connection with it."""
         self._handler = None
         self._phase = CLOSED
-        self._gate.finished(self, note)
+        self._finished(note)
 
     def _complete(self, note: str = "") -> None:
         """The response has been written."""
         self._handler = None
-        self._gate.finished(self, note)
+        self._finished(note)
         if self._left and self._phase in (BODY, DECIDE):
             self._linger()
         elif self._keep_alive and not self._gate.draining:
@@ -531,7 +544,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         self._phase = HEAD
-        self.head = self.verdict = None
+        self.head = None
         timeouts = self._gate.timeouts
         self.deadline = self._gate.deadlines.now + (timeouts.client if self.blocked else timeouts.keepalive)
         if not self._looping and (self._buffer or self._overfull or self._eof):
@@ -550,20 +563,21 @@ class ClientConnection(asyncio.Protocol):
         if self._eof and self._phase is HEAD and not self.blocked:
             self._close()
 
-    def _answer_error(self, status: int, reason: str, retry_after: int | None = None) -> None:
+    def _answer_error(self, exchange: Exchange, status: int, reason: str, retry_after: int | None = None) -> None:
         """Answer with an error of our own. Without a readable request the connection ends with it."""
         head = self.head
-        self.status = status
+        self._exchange = exchange
+        exchange.status = status
         if head is None or self._left or self._gate.draining:
             self._keep_alive = False
-        answer, self.sent = refusal(
-            head, status, reason, self._gate.request_id(self), retry_after, keep_alive=self._keep_alive
+        answer, exchange.sent = refusal(
+            head, status, reason, exchange.request_id, retry_after, keep_alive=self._keep_alive
         )
         self.transport.write(answer)
         if head is not None:
             self._complete(reason)
             return
-        self._gate.finished(self, reason)
+        self._finished(reason)
         self._linger()
 
     def _linger(self) -> None:
@@ -609,7 +623,7 @@ class ClientConnection(asyncio.Protocol):
         self._to_handler_gone(reason)
         if waiting:
             self._phase = CLOSED
-            self._gate.finished(self, reason)
+            self._finished(reason)
 
     # The handler, guarded: it may let go of us at any call
 

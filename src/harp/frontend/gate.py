@@ -19,15 +19,17 @@ import structlog
 
 from harp.engines.errors import EngineError
 from harp.frontend.access import AccessLog, Entry
-from harp.frontend.caller import Caller
+from harp.frontend.caller import Caller, Callers
 from harp.frontend.connection import ClientConnection
+from harp.frontend.exchange import Exchange
 from harp.frontend.plans import Plan, Plans
 from harp.logs import timestamp
 from harp.net.deadlines import Deadlines
 from harp.net.targets import Inner, Target, exapp_target
-from harp.policy.client_address import ClientAddresses
-from harp.policy.decide import Call, Known, Rules, decide
+from harp.policy.decide import KnownFacts, Learned, Rules, decide
 from harp.policy.docker_api import ApiRange, Passage, passage
+from harp.policy.exapp import RecordFact, VisitorFact
+from harp.policy.question import Login, Question
 from harp.policy.registries import Registries
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.proxy.forward import Forwarding, Hop
@@ -41,10 +43,11 @@ log = structlog.get_logger()
 CONTROL = Inner("control")
 TO_CONTROL = Hop(CONTROL, "the control API")
 DOUBTFUL = (400, 502, 504)  # answers after which an engine may be another one, with another API
+LEARNING = 10.0  # seconds that anything but Nextcloud may take before a request is decided about
 MOST_FACTS = 4  # facts fetched for one request; two are ever needed, a changing cache may ask again
 
 
-class Knowledge(Known, Protocol):
+class Knowledge(KnownFacts, Protocol):
     """What the gate needs of a Nextcloud: `nextcloud.instance.Instance`."""
 
     rules: Rules
@@ -53,8 +56,14 @@ class Knowledge(Known, Protocol):
     def version(self) -> int:
         """Another one whenever a record has changed or a ban has begun."""
 
-    async def fetch(self, missing: Missing, call: Call) -> None:
-        """Put the missing fact on `call`."""
+    def digest(self, cookie: bytes, authorization: bytes | None) -> bytes:
+        """The name under which the owner of these credentials is remembered."""
+
+    async def record_of(self, app_id: str) -> RecordFact:
+        """Ask Nextcloud for the record of an ExApp."""
+
+    async def visitor_of(self, app_id: str, digest: bytes, login: Login, address: str) -> VisitorFact:
+        """Ask Nextcloud whose `login` this is."""
 
     def strike(self, address: str, reason: str) -> None:
         """Count a strike against a client address."""
@@ -100,6 +109,7 @@ class Gate:
         self.limits = settings.limits
         self.timeouts = settings.timeouts
         self.reader = RequestReader(settings.limits.headers, frozenset({settings.proxies.header.encode()}))
+        self.patience = 2 * settings.nextcloud.timeout + LEARNING  # a record, then a visitor
         self.draining = False
         self.connections: set[ClientConnection] = set()
         self._settings = settings
@@ -108,7 +118,7 @@ class Gate:
         self._engines = engines
         self._access_log = access_log
         self._rules = instance.rules
-        self._addresses = ClientAddresses(settings.proxies)
+        self._callers = Callers(settings.proxies, instance.rules, instance.digest)
         self._plans = Plans(deadlines)
         self._capacity = settings.limits.connections
         self._per_address: dict[str, int] = {}
@@ -120,7 +130,7 @@ class Gate:
 
     def reload(self, settings: Settings) -> None:
         """Take over what may change while running: the trusted proxies."""
-        self._addresses = ClientAddresses(settings.proxies)
+        self._callers = Callers(settings.proxies, self._rules, self._instance.digest)
 
     def limit_connections(self, capacity: int) -> None:
         """Accept at most so many connections: what the file descriptors allow."""
@@ -133,7 +143,7 @@ class Gate:
         if len(self.connections) > self._capacity:
             return f"all {self._capacity} connections are in use"
         peer = connection.peer
-        if self._addresses.is_neighbour(peer):
+        if self._callers.is_neighbour(peer):
             return None
         used = self._per_address[peer] = self._per_address.get(peer, 0) + 1
         if used > self.limits.connections_per_address:
@@ -151,81 +161,102 @@ class Gate:
 
     # Requests
 
-    def handle(self, connection: ClientConnection, head: RequestHead) -> None:
+    def begin(self, connection: ClientConnection, head: RequestHead | None, last: Exchange | None) -> Exchange:
+        request_id = b"%b-%x" % (self._id_prefix, next(self._ids))
+        if head is None:
+            return Exchange(None, request_id, connection.peer)
+        started = monotonic() if self._access_log.enabled else 0.0
+        caller = None if last is None or last.head is None or last.head.fields is not head.fields else last.caller
+        if caller is None or caller.read_by is not self._callers:
+            caller = self._callers.read(head.fields, connection.peer, secure=connection.secure)
+        return Exchange(head, caller.request_id or request_id, caller.address, caller, started)
+
+    def handle(self, connection: ClientConnection, exchange: Exchange) -> None:
         try:
-            if self._access_log.enabled:
-                connection.started = monotonic()
-            caller = head.fields.derived
-            if not isinstance(caller, Caller) or caller.addresses is not self._addresses:
-                caller = self._recognise(connection, head)
-            elif not caller.name:
-                caller.name_it()
-            connection.request_id = caller.request_id or b"%b-%x" % (self._id_prefix, next(self._ids))
-            plan = self._plans.find(self._instance.version, caller.name, head.path)
+            head, caller = exchange.head, exchange.caller
+            assert head is not None
+            assert caller is not None
+            question = Question(head.path, caller.ban_key, caller.credentials)
+            version = self._instance.version
+            plan = self._plans.find(question, version)
             if plan is None:
-                self._decide(connection, head, caller)
+                self._decide(connection, exchange, question, version)
             else:
-                self._follow(connection, head, caller, plan)
+                self._follow(connection, exchange, plan)
         except Exception:
-            log.exception("request failed")
-            if connection.waits(head):
-                connection.refuse(500, "HaRP failed at this request; its log says why")
+            self._failed(connection, exchange)
 
-    def _recognise(self, connection: ClientConnection, head: RequestHead) -> Caller:
-        caller = Caller(head.fields.special, connection.peer, connection.secure, self._addresses)
-        head.fields.derived = caller
-        connection.address = caller.address
-        connection.ban_key = caller.ban_key
-        return caller
-
-    def _decide(self, connection: ClientConnection, head: RequestHead, caller: Caller) -> None:
-        call = Call(head.path, caller.ban_key, caller.credentials)
-        answer = decide(call, self._instance, self._rules)
+    def _decide(self, connection: ClientConnection, exchange: Exchange, question: Question, version: int) -> None:
+        answer = decide(question, self._instance, self._rules)
         if isinstance(answer, (NeedRecord, NeedVisitor)):
-            self._spawn(self._learn(connection, head, caller, call, answer))
-        elif isinstance(answer, Forward) and not answer.strike and caller.name:
+            self._spawn(connection, exchange, self._learn(connection, exchange, question, answer))
+        elif isinstance(answer, Forward) and not answer.strike:
             plan = self._plan(answer)
-            self._plans.keep(caller.name, head.path, plan)
-            self._follow(connection, head, caller, plan)
+            self._plans.keep(question, version, plan)
+            self._follow(connection, exchange, plan)
         else:
-            self._act(connection, head, caller, answer)
+            self._act(connection, exchange, answer)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(work)
+    def _spawn(self, connection: ClientConnection, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
+        """Go on with a request in a task; however that ends, the request is answered."""
+        task = self._loop.create_task(self._guarded(connection, exchange, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _learn(
-        self, connection: ClientConnection, head: RequestHead, caller: Caller, call: Call, missing: Missing
+    async def _guarded(
+        self, connection: ClientConnection, exchange: Exchange, work: Coroutine[None, None, None]
     ) -> None:
-        """Fetch what the decision needs, then decide."""
-        answer: Verdict | Missing = missing
         try:
-            for _ in range(MOST_FACTS):
-                if not isinstance(answer, (NeedRecord, NeedVisitor)):
-                    break
-                await self._instance.fetch(answer, call)
-                answer = decide(call, self._instance, self._rules)
+            await work
         except Exception:
-            log.exception("decision failed")
-            answer = Refuse(500, "HaRP failed to decide about this request; its log says why")
+            self._failed(connection, exchange)
+
+    def _failed(self, connection: ClientConnection, exchange: Exchange) -> None:
+        """Answer a request at which we have failed; called while its exception is handled."""
+        request_id = exchange.request_id.decode("latin-1")
+        log.exception("request failed", request_id=request_id)
+        connection.fail(exchange, f"internal error; see the log for request id {request_id}")
+
+    async def _learn(
+        self, connection: ClientConnection, exchange: Exchange, question: Question, missing: Missing
+    ) -> None:
+        """Ask for what the decision needs, then decide."""
+        facts = Learned(self._instance)
+        answer: Verdict | Missing = missing
+        for _ in range(MOST_FACTS):
+            if isinstance(answer, NeedRecord):
+                facts.learn_record(answer.app_id, await self._instance.record_of(answer.app_id))
+            elif isinstance(answer, NeedVisitor):
+                digest = question.credentials.digest
+                facts.learn_visitor(digest, await self._visitor_of(answer.app_id, digest, exchange))
+            else:
+                break
+            answer = decide(question, facts, self._rules)
         if isinstance(answer, (NeedRecord, NeedVisitor)):
             answer = Refuse(503, "no decision was reached", retry_after=1)
-        if connection.waits(head):
-            self._act(connection, head, caller, answer)
+        if connection.waits(exchange):
+            self._act(connection, exchange, answer)
 
-    def _act(self, connection: ClientConnection, head: RequestHead, caller: Caller, verdict: Verdict) -> None:
-        connection.verdict = verdict
+    async def _visitor_of(self, app_id: str, digest: bytes, exchange: Exchange) -> VisitorFact:
+        caller = exchange.caller
+        assert caller is not None
+        return await self._instance.visitor_of(app_id, digest, caller.login or Login(), caller.address)
+
+    def _act(self, connection: ClientConnection, exchange: Exchange, verdict: Verdict) -> None:
+        exchange.verdict = verdict
+        head, caller = exchange.head, exchange.caller
+        assert head is not None
+        assert caller is not None
         match verdict:
             case Forward():
                 if verdict.strike:
                     self._instance.strike(caller.ban_key, verdict.reason)
-                self._follow(connection, head, caller, self._plan(verdict))
+                self._follow(connection, exchange, self._plan(verdict))
             case Control():
-                onward = control_head(head, verdict.target, caller.address.encode(), connection.request_id)
+                onward = control_head(head, verdict.target, caller.address.encode(), exchange.request_id)
                 self._forward(connection, head, TO_CONTROL, onward)
             case Engine():
-                self._pass_through(connection, head, verdict)
+                self._pass_through(connection, exchange, head, verdict)
             case Refuse():
                 self._refuse(connection, caller, verdict)
 
@@ -238,11 +269,15 @@ class Gate:
         hop = Hop(target, f"ExApp {verdict.app_id}", location_prefix)
         return Plan(verdict, hop, _identity(verdict))
 
-    def _follow(self, connection: ClientConnection, head: RequestHead, caller: Caller, plan: Plan) -> None:
+    def _follow(self, connection: ClientConnection, exchange: Exchange, plan: Plan) -> None:
         """To the ExApp."""
-        verdict = connection.verdict = plan.verdict
-        added = caller.added(plan.identity, verdict.prefix)
-        self._forward(connection, head, plan.hop, request_head(head, verdict.target, added, connection.request_id))
+        verdict = exchange.verdict = plan.verdict
+        head, caller = exchange.head, exchange.caller
+        assert head is not None
+        assert caller is not None
+        prefix = caller.outer_prefix + verdict.prefix
+        onward = request_head(head, verdict.target, caller.lines, plan.identity, prefix, exchange.request_id)
+        self._forward(connection, head, plan.hop, onward)
 
     def _forward(self, connection: ClientConnection, head: RequestHead, hop: Hop, onward: bytes) -> None:
         """`onward` is the head as the hop gets it."""
@@ -250,7 +285,9 @@ class Gate:
         connection.attach(forwarding)
         forwarding.start()
 
-    def _pass_through(self, connection: ClientConnection, head: RequestHead, verdict: Engine) -> None:
+    def _pass_through(
+        self, connection: ClientConnection, exchange: Exchange, head: RequestHead, verdict: Engine
+    ) -> None:
         """To an engine (A 3), in an API version that it takes; what those are may have to be learned first."""
         way = passage(head.method, verdict.target, head.query)
         if isinstance(way, str):
@@ -258,19 +295,19 @@ class Gate:
             return
         api = self._engines.api(verdict.port)
         if api is None:
-            self._spawn(self._learn_engine(connection, head, verdict.port, way))
+            self._spawn(connection, exchange, self._learn_engine(connection, exchange, verdict.port, way))
         else:
             self._to_engine(connection, head, verdict.port, way, api)
 
-    async def _learn_engine(self, connection: ClientConnection, head: RequestHead, port: int, way: Passage) -> None:
+    async def _learn_engine(self, connection: ClientConnection, exchange: Exchange, port: int, way: Passage) -> None:
         try:
             api = await self._engines.learn(port)
         except EngineError as error:
-            if connection.waits(head):
+            if connection.waits(exchange):
                 connection.refuse(503, str(error))
             return
-        if connection.waits(head):
-            self._to_engine(connection, head, port, way, api)
+        if connection.waits(exchange) and exchange.head is not None:
+            self._to_engine(connection, exchange.head, port, way, api)
 
     def _to_engine(
         self, connection: ClientConnection, head: RequestHead, port: int, way: Passage, api: ApiRange
@@ -287,24 +324,18 @@ class Gate:
         else:
             connection.refuse(verdict.status, verdict.reason, verdict.retry_after)
 
-    def finished(self, connection: ClientConnection, note: str = "") -> None:
-        verdict = connection.verdict
+    def finished(self, exchange: Exchange) -> None:
+        verdict, caller = exchange.verdict, exchange.caller
         if isinstance(verdict, Forward):
             route = verdict.route
-            if route is not None and connection.status in route.bruteforce_protection and not verdict.signed:
-                self._instance.strike(connection.ban_key, f"ExApp {verdict.app_id} answered {connection.status}")
-            if connection.unreachable:
+            if caller is not None and route is not None and exchange.status in route.bruteforce_protection:
+                self._instance.strike(caller.ban_key, f"ExApp {verdict.app_id} answered {exchange.status}")
+            if exchange.unreachable:
                 self._instance.connection_failed(verdict.record.app_id)
-        elif isinstance(verdict, Engine) and (connection.unreachable or connection.status in DOUBTFUL):
+        elif isinstance(verdict, Engine) and (exchange.unreachable or exchange.status in DOUBTFUL):
             self._engines.doubt(verdict.port)
         if self._access_log.enabled:
-            self._log(connection, note)
-
-    def request_id(self, connection: ClientConnection) -> bytes:
-        """The id of the request under way: the sender's where it has a say, else one of our own."""
-        if not connection.request_id:
-            connection.request_id = b"%b-%x" % (self._id_prefix, next(self._ids))
-        return connection.request_id
+            self._log(exchange)
 
     def drain(self) -> None:
         """Stop taking requests: idle connections close, the others after their exchange."""
@@ -330,22 +361,22 @@ class Gate:
             self._stripped.add(app_id)
             log.warning("prefix stripped by the reverse proxy", app=app_id, fix=verdict.reason)
 
-    def _log(self, connection: ClientConnection, note: str) -> None:
-        head, verdict = connection.head, connection.verdict
+    def _log(self, exchange: Exchange) -> None:
+        head, verdict = exchange.head, exchange.verdict
         forward = verdict if isinstance(verdict, Forward) else None
         self._access_log.write(
             Entry(
                 time=timestamp(),
-                request_id=self.request_id(connection).decode("latin-1"),
-                address=connection.address,
+                request_id=exchange.request_id.decode("latin-1"),
+                address=exchange.address,
                 method=head.method.decode("latin-1") if head else "-",
                 path=head.path.decode("latin-1") if head else "-",
                 app=forward.app_id if forward else "",
                 user=forward.user if forward else "",
-                status=connection.status,
-                sent=connection.sent,
-                seconds=monotonic() - connection.started if connection.started else 0.0,
-                reason=note or (verdict.reason if verdict else ""),
+                status=exchange.status,
+                sent=exchange.sent,
+                seconds=monotonic() - exchange.started if exchange.started else 0.0,
+                reason=exchange.note or (verdict.reason if verdict else ""),
             )
         )
 

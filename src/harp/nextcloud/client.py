@@ -14,8 +14,8 @@ from msgspec import Struct
 from harp.errors import PeerError, Unreachable
 from harp.nextcloud.http import Answer, Getter
 from harp.nextcloud.payloads import read_record, read_visitor
-from harp.policy.decide import Call
 from harp.policy.exapp import ANONYMOUS, Level, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
+from harp.policy.question import Login
 from harp.settings import Nextcloud
 from harp.wire.http import Fields
 
@@ -73,19 +73,18 @@ class NextcloudClient:
                 )
         return _trouble(answer)
 
-    async def visitor(self, app_id: str, call: Call) -> Seen:
-        """Who the credentials of `call` belong to."""
-        credentials = call.credentials
+    async def visitor(self, app_id: str, login: Login, address: str) -> Seen:
+        """Who logs in with `login` from a client's `address`."""
         told = (
-            (b"x-forwarded-for", call.address.encode()),
-            (b"cookie", credentials.cookie),
-            (b"authorization", credentials.authorization),
+            (b"x-forwarded-for", address.encode()),
+            (b"cookie", login.cookie),
+            (b"authorization", login.authorization),
         )
         headers = [(name, value) for name, value in told if value]
         answer = await self._get(f"user-info?appId={quote(app_id, safe='')}", headers, VISITOR_SIZE)
         if isinstance(answer, Trouble):
             return Seen(answer)
-        nobody = Visitor("", Level.PUBLIC, refused=True) if credentials.authorization else ANONYMOUS
+        nobody = Visitor("", Level.PUBLIC, refused=True) if login.authorization else ANONYMOUS
         match answer.status:
             case 200:
                 try:

@@ -10,9 +10,9 @@ from typing import TypeVar
 import structlog
 
 from harp.nextcloud.client import NextcloudClient
-from harp.policy.decide import CONTROL, Call, rules_from
+from harp.policy.decide import CONTROL, rules_from
 from harp.policy.exapp import ExApp, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
-from harp.policy.verdict import Missing, NeedRecord
+from harp.policy.question import Login
 from harp.settings import Settings
 from harp.state.bans import BanList
 from harp.state.records import RecordCache
@@ -29,7 +29,7 @@ _STOPPING = Trouble("HaRP is stopping")
 
 
 class Instance:
-    """One Nextcloud. Implements `Known` for the decision and fetches what it misses.
+    """One Nextcloud. The facts of the decision: what is known, and what has to be asked.
 
     Calls to Nextcloud run in tasks of their own, one per ExApp and one per set of credentials; who needs the same
     answer waits for the same task, and whoever stops waiting leaves it alone.
@@ -54,9 +54,9 @@ class Instance:
 
     # What is known now
 
-    def banned(self, address: str) -> float:
-        """Seconds until `address` is served again; 0.0 = it is not banned."""
-        return self.bans.seconds(address)
+    def banned(self, ban_key: str) -> float:
+        """Seconds until this client is served again; 0.0 = it is not banned."""
+        return self.bans.seconds(ban_key)
 
     def record(self, app_id: str) -> RecordFact | None:
         """The record, however old; one that is due is refreshed behind the caller's back."""
@@ -64,18 +64,23 @@ class Instance:
             self._ask_record(app_id)
         return self.records.get(app_id)
 
-    def visitor(self, call: Call) -> VisitorFact | None:
-        """Who the credentials belong to, if that was asked lately."""
-        return self.sessions.get(self._digest(call))
+    def visitor(self, digest: bytes) -> VisitorFact | None:
+        """Who the credentials with this digest belong to, if that was asked lately."""
+        return self.sessions.get(digest)
 
-    # What has to be asked
+    def digest(self, cookie: bytes, authorization: bytes | None) -> bytes:
+        """The name under which the owner of these credentials is remembered."""
+        return self.sessions.digest(cookie, authorization)
 
-    async def fetch(self, missing: Missing, call: Call) -> None:
-        """Put the missing fact on `call`. Trouble with Nextcloud is a fact, too."""
-        if isinstance(missing, NeedRecord):
-            call.record = await _result(self._ask_record(missing.app_id))
-        else:
-            call.visitor = await _result(self._ask_visitor(missing.app_id, call))
+    # What has to be asked: trouble with Nextcloud is a fact, too
+
+    async def record_of(self, app_id: str) -> RecordFact:
+        """Ask Nextcloud for the record of an ExApp, by its lower-cased id."""
+        return await _result(self._ask_record(app_id))
+
+    async def visitor_of(self, app_id: str, digest: bytes, login: Login, address: str) -> VisitorFact:
+        """Ask Nextcloud whose `login` this is. `digest` is its name here, `address` the client's."""
+        return await _result(self._ask_visitor(app_id, digest, login, address))
 
     async def probe(self) -> bool:
         """Ask Nextcloud something harmless, for readiness. An id that no app can have costs no throttling (A 5.3)."""
@@ -128,16 +133,11 @@ class Instance:
 
     # Calls
 
-    def _digest(self, call: Call) -> bytes:
-        if not call.credentials.digest:
-            call.credentials.digest = self.sessions.digest(call.credentials.cookie, call.credentials.authorization)
-        return call.credentials.digest
-
     def _ask_record(self, app_id: str) -> asyncio.Task[RecordFact]:
         return _shared(self._records_asked, app_id, lambda: self._load_record(app_id))
 
-    def _ask_visitor(self, app_id: str, call: Call) -> asyncio.Task[VisitorFact]:
-        return _shared(self._visitors_asked, self._digest(call), lambda: self._load_visitor(app_id, call))
+    def _ask_visitor(self, app_id: str, digest: bytes, login: Login, address: str) -> asyncio.Task[VisitorFact]:
+        return _shared(self._visitors_asked, digest, lambda: self._load_visitor(app_id, digest, login, address))
 
     async def _load_record(self, app_id: str) -> RecordFact:
         if self._closed:
@@ -153,15 +153,15 @@ class Instance:
         self.records.learn(app_id, fact)
         return self.records.get(app_id) or fact
 
-    async def _load_visitor(self, app_id: str, call: Call) -> VisitorFact:
+    async def _load_visitor(self, app_id: str, digest: bytes, login: Login, address: str) -> VisitorFact:
         if self._closed:
             return _STOPPING
-        seen = await self._client.visitor(app_id, call)
+        seen = await self._client.visitor(app_id, login, address)
         self._note(seen.fact)
         if seen.app_refused:
             self.records.doubt(app_id)
         if seen.lasting and isinstance(seen.fact, Visitor):
-            self.sessions.put(self._digest(call), seen.fact)
+            self.sessions.put(digest, seen.fact)
         return seen.fact
 
     def _note(self, fact: RecordFact | VisitorFact, *, probe: bool = False) -> None:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 import structlog
 
 from harp.frontend.connection import ClientConnection
+from harp.frontend.exchange import Exchange
 from harp.net.deadlines import Deadlines
 from harp.settings import Settings
 from harp.status.pages import Page, Pages
@@ -21,6 +22,7 @@ class AdminGate:
     """The gate of the admin listener's connections. While HaRP drains it goes on answering, to say so."""
 
     draining = False
+    patience = 1.0  # seconds; every answer is immediate
 
     def __init__(self, settings: Settings, pages: Pages, deadlines: Deadlines) -> None:
         self.deadlines = deadlines
@@ -30,12 +32,17 @@ class AdminGate:
         self._pages = pages
         self._connections: set[ClientConnection] = set()
 
-    def handle(self, connection: ClientConnection, head: RequestHead) -> None:
+    def begin(self, connection: ClientConnection, head: RequestHead | None, last: Exchange | None) -> Exchange:
+        return Exchange(head, b"-", connection.peer)  # the access log says nothing of these requests
+
+    def handle(self, connection: ClientConnection, exchange: Exchange) -> None:
+        head = exchange.head
+        assert head is not None
         try:
             page = self._pages.at(head.path)
         except Exception:
             log.exception("admin page failed")
-            connection.refuse(500, "HaRP failed at this page; its log says why")
+            connection.refuse(500, "internal error; see the log")
             return
         if page is None:
             known = ", ".join(path.decode() for path in self._pages.paths)
@@ -45,11 +52,7 @@ class AdminGate:
         else:
             _send(connection, head, page)
 
-    def request_id(self, connection: ClientConnection) -> bytes:
-        """None: the access log says nothing of these requests."""
-        return b"-"
-
-    def finished(self, connection: ClientConnection, note: str = "") -> None:
+    def finished(self, exchange: Exchange) -> None:
         pass
 
     def opened(self, connection: ClientConnection) -> str | None:

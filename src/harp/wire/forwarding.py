@@ -14,21 +14,26 @@ _TO_CONTROL = HOP_BY_HOP | FORWARDED | (RESERVED - {b"docker-engine-port"}) | {b
 _NOT_TRAILERS = _TO_EXAPP | {b"content-length", b"host", b"authorization", b"cookie", b"set-cookie", b"trailer"}
 
 
-def request_head(head: RequestHead, target: bytes, added: bytes, request_id: bytes) -> bytes:
+def passing_lines(fields: RequestFields) -> bytes:
+    """The header lines of a request that an ExApp gets as they are."""
+    return _passing(fields, _TO_EXAPP)
+
+
+def request_head(
+    head: RequestHead, target: bytes, lines: bytes, identity: bytes, prefix: bytes, request_id: bytes
+) -> bytes:
     """The request as an ExApp gets it, always HTTP/1.1.
 
-    `target` is the path to send, without query. `added` are complete lines that go last: identity and forwarding.
+    `target` is the path to send, without query; `prefix` is what stood before it. `lines` and `identity` are complete
+    header lines: of the client and its way to us, and what the ExApp trusts.
     """
-    fields = head.fields
-    passing = fields.passing
-    if passing is None:
-        passing = fields.passing = _passing(fields, _TO_EXAPP)
-    return b"%b %b%b HTTP/1.1\r\n%b%bx-request-id: %b\r\n\r\n" % (
+    return b"%b %b%b HTTP/1.1\r\n%b%bx-forwarded-prefix: %b\r\nx-request-id: %b\r\n\r\n" % (
         head.method,
         target,
         head.query,
-        passing,
-        added,
+        lines,
+        identity,
+        prefix,
         request_id,
     )
 

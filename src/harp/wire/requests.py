@@ -48,12 +48,11 @@ class RequestFields:
 
     `special` are the lines that anybody here looks at, in order; `plain` are complete lines, rendered for the next hop,
     that nobody does. `length` is the body's: bytes, or CHUNKED. `upgrade` is the protocol the client offers to switch
-    to, None when there is no offer that may be relayed. Nothing of it changes, but that two places remember here what
-    they made of it: `passing` is the forwarding of these lines, `derived` what the reader's owner likes. `raw` are the
-    bytes they were read from, b"" when they are not to be recognised.
+    to, None when there is no offer that may be relayed. Nothing of it changes. `raw` are the bytes they were
+    read from, b"" when they are not to be recognised.
     """
 
-    __slots__ = ("derived", "keep_alive", "length", "passing", "plain", "raw", "special", "upgrade")
+    __slots__ = ("keep_alive", "length", "plain", "raw", "special", "upgrade")
 
     special: Fields
     plain: list[bytes]
@@ -61,8 +60,6 @@ class RequestFields:
     keep_alive: bool
     upgrade: bytes | None
     raw: bytes
-    passing: bytes | None
-    derived: object | None
 
 
 class RequestHead(Struct):
@@ -150,7 +147,6 @@ class RequestReader:
             raise BadRequest(f"{len(lines) - 2} header lines, limit {self._max_headers}", 431)
         fields = RequestFields()
         fields.special, fields.plain = self._lines.read(lines)
-        fields.passing = fields.derived = None
         minor = _minor_of(line)
         _read_headers(fields, minor)
         fields.raw = rest if minor and len(rest) <= FIELDS_REMEMBERED else b""

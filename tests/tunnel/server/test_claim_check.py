@@ -7,9 +7,7 @@ import asyncio
 import pytest
 
 from harp.policy.container import own_key
-from harp.policy.decide import Call
 from harp.policy.exapp import ExApp, RecordFact, Trouble, UnknownApp
-from harp.policy.verdict import Missing, NeedRecord
 from harp.settings import load
 from harp.tunnel.server.claim_check import Vetting
 
@@ -22,17 +20,17 @@ UNKNOWN = UnknownApp()
 class FakeRecords:
     def __init__(self, known: RecordFact | None, fresh: RecordFact = UNKNOWN) -> None:
         self.known, self.fresh = known, fresh
-        self.asked: list[Missing] = []
+        self.asked: list[str] = []
         self.open = asyncio.Event()
         self.open.set()
 
     def record(self, app_id: str) -> RecordFact | None:
         return self.known if app_id == "hello" else None
 
-    async def fetch(self, missing: Missing, call: Call) -> None:
-        self.asked.append(missing)
+    async def record_of(self, app_id: str) -> RecordFact:
+        self.asked.append(app_id)
         await self.open.wait()
-        call.record = self.fresh
+        return self.fresh
 
 
 def vetting(records: FakeRecords, claims: str = "strict") -> Vetting:
@@ -55,7 +53,7 @@ async def test_an_exapp_gets_its_own_port_without_a_question() -> None:
 async def test_a_port_that_does_not_fit_is_asked_anew_the_app_may_be_a_new_one() -> None:
     records = FakeRecords(HELLO, ExApp("hello", "t", "2", "127.0.0.1", 23005))
     assert await vetting(records).objection(KEY, "hello", 23005) == ""
-    assert records.asked == [NeedRecord("hello")]
+    assert records.asked == ["hello"]
 
 
 @pytest.mark.parametrize("fresh", [HELLO, UnknownApp(), Trouble("away")])
@@ -69,7 +67,7 @@ async def test_warn_lets_it_pass_at_once_and_asks_behind_the_clients_back() -> N
     gate = vetting(records, "warn")
     assert await gate.objection(KEY, "hello", 23002) == ""
     await asyncio.sleep(0)
-    assert records.asked == [NeedRecord("hello")]
+    assert records.asked == ["hello"]
     await gate.close()
 
 

@@ -12,10 +12,8 @@ from typing import Protocol
 import structlog
 
 from harp.policy.claims import key_objection, own_key_of, record_objection
-from harp.policy.decide import Call, Credentials
-from harp.policy.exapp import RecordFact, Trouble
+from harp.policy.exapp import RecordFact
 from harp.policy.ports import EXAPP_PORTS
-from harp.policy.verdict import Missing, NeedRecord
 from harp.settings import Settings
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -30,8 +28,8 @@ class Records(Protocol):
         """What is known."""
         ...
 
-    async def fetch(self, missing: Missing, call: Call) -> None:
-        """Put the missing fact on `call`."""
+    async def record_of(self, app_id: str) -> RecordFact:
+        """Ask for the record."""
         ...
 
 
@@ -85,6 +83,4 @@ class Vetting:
         known = self._records.record(name.lower())
         if known is not None and not record_objection(known, name, port):
             return ""
-        call = Call(b"/", "", Credentials())
-        await self._records.fetch(NeedRecord(name.lower()), call)
-        return record_objection(call.record or Trouble("no answer"), name, port)
+        return record_objection(await self._records.record_of(name.lower()), name, port)

@@ -1,0 +1,31 @@
+"""The record of one request and its answer, from arrival to the log."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from harp.frontend.caller import Caller
+from harp.policy.verdict import Verdict
+from harp.wire.requests import RequestHead
+
+
+class Exchange(Struct, eq=False):
+    """Made by the gate, kept by the connection while it answers, and handed back when it is over.
+
+    The gate writes what it learns of the request, the connection what becomes of the answer.
+    """
+
+    head: RequestHead | None  # None: what has arrived is not a request
+    request_id: bytes  # for people who read logs
+    address: str  # the true client's, as far as we know
+    caller: Caller | None = None
+    started: float = 0.0  # monotonic time of arrival, when anybody measures
+    verdict: Verdict | None = None
+
+    status: int = 0  # 0 = the answer has not begun
+    sent: int = 0  # bytes of its body
+    unreachable: bool = False  # the refusal says that the target could not be reached
+    note: str = ""  # what went wrong, if anything
+
+    def __repr__(self) -> str:
+        return f"Exchange({self.request_id.decode('latin-1')}, {self.head!r}, {self.status})"
