@@ -8,7 +8,7 @@ import re
 import selectors
 import ssl
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar, cast
 
@@ -129,10 +129,19 @@ async def ask_all(port: int, requests: Iterable[bytes], status: int = 200, at_on
             group.create_task(worker(requester))
 
 
-async def open_loop(port: int, request: bytes, *, rate: float, seconds: float, count: int = 16) -> list[float]:
+async def open_loop(
+    port: int,
+    request: bytes,
+    *,
+    rate: float,
+    seconds: float,
+    count: int = 16,
+    connected: Callable[[], object] = lambda: None,
+) -> list[float]:
     """Seconds from when a request was due until its answer was complete, at a fixed rate over `count` connections.
 
     A request that finds all of them busy waits, and its waiting counts. Raises when an answer is not 200.
+    `connected` is called when the connections are open and have been used once, before the first request is due.
     """
     loop = asyncio.get_running_loop()
     took: list[float] = []
@@ -147,6 +156,9 @@ async def open_loop(port: int, request: bytes, *, rate: float, seconds: float, c
                 if status != 200:
                     raise RuntimeError(f"{status} at port {port}")
 
+        for requester in opened:
+            await requester.send(request)
+        connected()
         for requester in opened:
             group.create_task(worker(requester))
         async for moment in paced(rate, int(rate * seconds)):

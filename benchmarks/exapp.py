@@ -3,6 +3,7 @@
 POST <any>      swallows the body, answers its size
 GET /events     server-sent events: the first one tells when it was sent, and no other follows
 GET /echo       a WebSocket that sends back short messages
+GET /raw        a WebSocket that sends back every byte as it is: the peers between do not care, and it costs nothing
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Service(asyncio.BufferedProtocol):
     def __init__(self) -> None:
         self._pending = b""  # of a head, or of a frame
         self._size = self._left = 0  # of an upload
-        self._upgraded = False
+        self._upgraded = self._raw = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by name
@@ -46,6 +47,9 @@ class Service(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._left:
             self._swallow(nbytes)
+            return
+        if self._raw:
+            self._transport.write(bytes(BUFFER[:nbytes]))
             return
         self._pending += BUFFER[:nbytes]
         if self._upgraded:
@@ -60,10 +64,11 @@ class Service(asyncio.BufferedProtocol):
         target = head.split(b" ", 2)[1]
         if target == b"/events":
             self._send_event()
-        elif target == b"/echo" and (key := _KEY.search(head)):
+        elif target in (b"/echo", b"/raw") and (key := _KEY.search(head)):
             accept = b64encode(sha1(key[1].strip() + GUID).digest())
             self._transport.write(SWITCHING + b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept)
             self._upgraded = True
+            self._raw = target == b"/raw"
         else:
             length = _LENGTH.search(head)
             self._size = self._left = int(length[1]) if length else 0

@@ -1,7 +1,7 @@
 """Everything that runs during a benchmark, on loopback, with configuration files in one temporary directory.
 
 load ─┬─► HAProxy, one thread ──────────────┬─► nginx: static bytes (TCP and unix socket)
-      ├─► nginx proxy_pass, one worker ─────┤
+      ├─► nginx proxy_pass, one worker ─────┤   (and an nginx as the web server in front of HAProxy and of ours)
       ├─► Caddy, Traefik, one thread each ──┤
       ├─► ours ─────────────────────────────┤
       ├─► ours ═ frpc ══════════════════════┤   ═ mutual TLS
@@ -26,6 +26,8 @@ from tests.live.processes import Process, free_port
 from tests.live.product import HARP, Product, running
 from tests.live.tunnels import configuration
 
+from benchmarks.trial import OURS
+
 KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
@@ -49,6 +51,8 @@ class Peers:
         self.cookie = ""
         self.nextcloud = self.upstream = self.service = 0  # ports
         self.proxies: dict[str, int] = {}  # those beside us, on the way to upstream and service: name -> port
+        self.processes: dict[str, Process] = {}  # everything that was started by `run`: name -> process
+        self.fronts: dict[str, int] = {}  # an nginx as a web server in front of ours and of HAProxy: name -> port
         self.chain = 0  # port of the HAProxy in front of frps
         self.frp: Path | None = None  # where frpc and frps are
         self.first_start, self.first_memory = 0.0, 0  # seconds and bytes of the start that makes the certificates
@@ -131,6 +135,9 @@ class Peers:
         if self._need("HAProxy", "haproxy"):
             self.proxies["HAProxy"] = self._start_haproxy("haproxy", self.upstream, self.service)
         self.proxies["nginx"] = self._start_nginx_proxy(self.upstream)
+        self.fronts = {OURS: self._start_front("front-ours", self.product.http)}
+        if "HAProxy" in self.proxies:
+            self.fronts["HAProxy"] = self._start_front("front-haproxy", self.proxies["HAProxy"])
         if self._need("Caddy", "caddy"):
             self.proxies["Caddy"] = self._start_caddy(self.upstream)
         if self._need("Traefik", str(TRAEFIK)):
@@ -143,7 +150,9 @@ class Peers:
 
     def run(self, name: str, argv: list[str], env: Mapping[str, str] | None = None) -> Process:
         """A process that ends with the benchmark at the latest."""
-        return self._stack.enter_context(Process(argv, self.directory / f"{name}.log", env=env))
+        process = self._stack.enter_context(Process(argv, self.directory / f"{name}.log", env=env))
+        self.processes[name] = process
+        return process
 
     def write(self, name: str, text: str) -> str:
         """A configuration file; its path."""
@@ -163,10 +172,32 @@ class Peers:
         self._run_nginx(
             "upstream",
             f"""
+            upstream taken {{ server unix:{self.directory}/upstream.sock; keepalive 256; }}
             server {{
                 listen 127.0.0.1:{self.upstream} backlog=4096;
+                proxy_http_version 1.1;
+                proxy_set_header Connection "";
                 listen unix:{self.directory}/upstream.sock;
                 root {root};
+                location ~ ^(/exapps/{PLAIN})?(/user)?/real/ {{
+                    default_type application/javascript;
+                    add_header ETag '"$request_id"';
+                    add_header X-Request-Id $request_id;
+                    add_header X-Time $msec;
+                    add_header Cache-Control "private, max-age=0, must-revalidate";
+                    add_header Content-Security-Policy "default-src 'none'; frame-ancestors 'self'";
+                    add_header X-Content-Type-Options nosniff;
+                    return 200 "{"x" * KIB}";
+                }}
+                location ~ ^(/exapps/{PLAIN})?/taken {{ return 200 "taken"; }}
+                location ~ ^(/exapps/{PLAIN})?/post {{ # reads the whole body before it answers
+                    client_body_buffer_size 1m;
+                    proxy_pass_request_body off;
+                    proxy_set_header Content-Length "";
+                    proxy_method GET;
+                    rewrite ^ /taken break;
+                    proxy_pass http://taken;
+                }}
             }}""",
         ).until_listening(self.upstream)
         exapp = [sys.executable, "-m", "benchmarks.exapp", f"{self.directory}/service.sock", str(self.service)]
@@ -201,6 +232,25 @@ class Peers:
                 location / {{
                     proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
                     proxy_request_buffering off; proxy_max_temp_file_size 0;
+                }}
+            }}""",
+        ).until_listening(port)
+        return port
+
+    def _start_front(self, name: str, behind: int) -> int:
+        """The web server of a Nextcloud, as docs/reverse-proxies.md has it."""
+        port = free_port()
+        self._run_nginx(
+            name,
+            f"""
+            upstream behind {{ server 127.0.0.1:{behind}; keepalive 32; keepalive_requests 1000000000; }}
+            server {{
+                listen 127.0.0.1:{port} backlog=4096;
+                location /exapps/ {{
+                    proxy_pass http://behind; proxy_http_version 1.1; proxy_set_header Connection "";
+                    proxy_set_header Host $host; proxy_set_header X-Forwarded-Proto https;
+                    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+                    proxy_request_buffering off; proxy_buffering off;
                 }}
             }}""",
         ).until_listening(port)
@@ -270,7 +320,7 @@ defaults
     http-reuse always
 frontend in
     bind 127.0.0.1:{port}
-    use_backend service if {{ path /upload /events /echo }}
+    use_backend service if {{ path /upload /events /echo /raw }}
     default_backend app
 backend app
     server app 127.0.0.1:{upstream}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import fleet, growth, latency, memory, process, throughput
+from benchmarks import fleet, growth, latency, memory, neighbours, process, real, throughput
 from benchmarks.peers import Peers
 from benchmarks.trial import Effort, Trial
 
@@ -10,6 +10,8 @@ from benchmarks.trial import Effort, Trial
 def trials(peers: Peers, effort: Effort) -> list[Trial]:
     """Whatever can be measured with what is there."""
     return [
+        *real.trials(peers, effort),
+        *neighbours.trials(peers, effort),
         *throughput.direct(peers, effort),
         *throughput.tunneled(peers, effort),
         *latency.trials(peers, effort),
