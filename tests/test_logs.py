@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import datetime
 
 import msgspec
 import pytest
@@ -14,7 +15,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from harp.errors import HarpError
-from harp.logs import HIDDEN, KINDS, PERIOD, RareWarnings, Redactor, configure, fingerprint, is_secret_name
+from harp.logs import HIDDEN, KINDS, PERIOD, RareWarnings, Redactor, Timestamps, configure, fingerprint, is_secret_name
 from harp.settings import Logs
 from tests.fakes.clock import Clock
 
@@ -71,12 +72,12 @@ def test_a_log_that_cannot_be_written_fails_nobody() -> None:
     assert full.tried == 2
 
 
-def test_a_json_line_is_one_event_with_its_fields_and_the_time_in_utc() -> None:
+def test_a_json_line_is_one_event_with_its_fields_and_the_time() -> None:
     output = Output()
     logging_to(output).info("request refused", app="hello", status=403, peer=("192.0.2.1", 5000))
     (line,) = output.lines
     assert output.text.startswith('{"time":"20')
-    assert str(line.pop("time")).endswith("+00:00")
+    assert datetime.fromisoformat(str(line.pop("time"))).tzinfo is not None
     assert line == {
         "event": "request refused",
         "level": "info",
@@ -177,6 +178,16 @@ def test_bytes_and_odd_objects_are_written_as_text() -> None:
         logging_to(output, style=style).info("event", raw=b"/\xff", odd=object, lone="\udcff", error=ValueError("no"))
         assert "no" in output.text
         structlog.reset_defaults()
+
+
+def test_a_time_has_milliseconds_and_its_offset_and_moves_with_the_clock() -> None:
+    moments = (1767323045.678, 1767323045.999, 1767323046.0)
+    clock = iter(moments)
+    stamp = Timestamps(lambda: next(clock))
+    for moment in moments:
+        text = stamp()
+        assert datetime.fromisoformat(text).timestamp() == moment
+        assert len(text) == len("2026-01-01T23:34:05.678-03:30")
 
 
 # --- redaction

@@ -7,9 +7,7 @@ import os
 import resource
 import signal
 import ssl
-import sys
 from collections.abc import Coroutine
-from contextlib import suppress
 from datetime import UTC, datetime
 from hmac import compare_digest
 from pathlib import Path
@@ -23,7 +21,7 @@ from harp.frontend.access import AccessLog
 from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import CONTROL, Gate
 from harp.lazy import load_module
-from harp.logs import configure
+from harp.logs import configure, drain
 from harp.loops import event_loop
 from harp.net import certificates
 from harp.net.deadlines import Deadlines
@@ -322,9 +320,7 @@ def run(settings: Settings) -> int:
     configure(settings.logs, [settings.shared_key, settings.kubernetes.token])
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         status = runner.run(_serve_until_told(Harp(settings)))
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):
-                stream.flush()
+        drain()
         # Not by returning: that waits for every thread, and a name server that hangs keeps one for many seconds.
         os._exit(status)
 

@@ -35,16 +35,18 @@ def free_port() -> int:
 
 
 class Process:
-    """One program that we started, with its output in `log`."""
+    """One program that we started, with its output in `log`, or on the descriptor `output`."""
 
-    def __init__(self, argv: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, argv: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None, output: int | None = None
+    ) -> None:
         self.argv = list(argv)
         self.log = log
-        with log.open("ab") as output:
+        with log.open("ab") as file:
             self._popen = subprocess.Popen(
                 self.argv,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=file if output is None else output,
                 stderr=subprocess.STDOUT,
                 env=None if env is None else dict(env),
             )

@@ -65,10 +65,10 @@ class Product:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http}"
 
-    def start(self, command: Sequence[str] = HARP) -> float:
+    def start(self, command: Sequence[str] = HARP, output: int | None = None) -> float:
         """Start it, or `command` in place of `harp`. Seconds until its first answer."""
         began = time.monotonic()
-        self._process = Process([*command, "run"], self.directory / "harp.log", env=self.environment)
+        self._process = Process([*command, "run"], self.directory / "harp.log", env=self.environment, output=output)
         self._process.until(self.answers, "answer")
         return time.monotonic() - began
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import msgspec
 from msgspec import Struct
 
-from harp.logs import Lossy, printable
+from harp.logs import bytes_of, output, printable
 
 BATCH = 64 * 1024  # bytes
 DELAY = 0.5  # seconds a line may wait
@@ -39,7 +39,7 @@ class AccessLog:
     def __init__(self, *, enabled: bool, json: bool, stream: BinaryIO | None = None) -> None:
         self.enabled = enabled
         self._format = msgspec.json.encode if json else _text
-        self._stream = Lossy(stream or sys.stdout.buffer)
+        self._stream = output(stream or bytes_of(sys.stdout), json=json)
         self._lines: list[bytes] = []
         self._size = 0
         self._handle: asyncio.TimerHandle | None = None
