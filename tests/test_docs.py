@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import harp
+from harp.policy.claims import MOVES as CLAIM
 from harp.settings import OBSOLETE, examine
+from harp.wire.frp_login import CONNECTION, FIRST_MESSAGE
+from tests.drawings import state_diagram
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -38,3 +45,8 @@ def test_every_page_is_linked_from_the_first() -> None:
     text = (ROOT / "README.md").read_text()
     for page in DOCS.glob("*.md"):
         assert f"(docs/{page.name})" in text
+
+
+@pytest.mark.parametrize("table", [CONNECTION, FIRST_MESSAGE, CLAIM])
+def test_life_cycles_are_drawn_as_their_tables_are(table: Mapping[Any, Mapping[Any, Any]]) -> None:
+    assert f"```mermaid\n{state_diagram(table)}\n```" in (DOCS / "architecture.md").read_text()

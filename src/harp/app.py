@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from harp.engines.inventory import EngineInventory
+from harp.engines.inventory import Engines
 from harp.errors import HarpError
 from harp.frontend.access import AccessLog
 from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import CONTROL, Gate
 from harp.lazy import load_module
-from harp.logs import configure, drain
+from harp.logs import RareWarnings, configure, drain
 from harp.loops import event_loop
 from harp.net import certificates
 from harp.net.deadlines import Deadlines
@@ -35,11 +35,12 @@ from harp.policy.exapp import ExApp
 from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.proxy.upstreams import Upstreams
 from harp.settings import Settings, load
+from harp.state.engine_names import EngineNames
 from harp.status.admin import AdminGate
 from harp.status.conditions import Condition
 from harp.status.engines import EngineLine, EngineTunnel, inventory
 from harp.status.pages import Pages
-from harp.tunnel.server.claim_check import Vetting
+from harp.tunnel.server.claim_check import ClaimCheck
 from harp.tunnel.server.listener import TunnelServer
 from harp.wire.frp import WRONG_TOKEN
 
@@ -84,7 +85,8 @@ class Harp:
         tunnel_tls = await asyncio.to_thread(self._tunnel_context)  # first, while there is nothing to stop yet
         self.deadlines = Deadlines()
         self.instance = Instance(settings, loop.time)
-        self.vetting = Vetting(settings, self.instance)
+        self.warnings = RareWarnings(loop.time, loop.call_later)
+        self.claim_check = ClaimCheck(settings, self.instance, EngineNames(self._frp_directory), self.warnings)
         self._resolver = Resolver(loop.time)
         self._dialer = Dialer(
             self.ports,
@@ -97,9 +99,9 @@ class Harp:
         )
         self._dialer.offer_inner(CONTROL.name, self._serve_control)
         self.upstreams = Upstreams(self._dialer, self.ports, self.deadlines, settings.timeouts)
-        self.engines = EngineInventory(settings, self._dialer, self.ports, loop.time)
+        self.engines = Engines(settings, self._dialer, self.ports, loop.time)
         access_log = AccessLog(enabled=settings.logs.level in ("debug", "info"), json=settings.logs.format == "json")
-        self.gate = Gate(settings, self.instance, self.upstreams, self.deadlines, access_log)
+        self.gate = Gate(settings, self.instance, self.upstreams, self.engines, self.deadlines, access_log)
         self.gate.limit_connections(_connections_allowed(settings.limits.connections))
         self._admin = AdminGate(settings, Pages(Facts(self)), self.deadlines)
         self.tunnel = self._tunnel_server(tunnel_tls)
@@ -136,7 +138,7 @@ class Harp:
             await runner.cleanup()
         await self.engines.close()
         await self.tunnel.close()
-        await self.vetting.close()
+        await self.claim_check.close()
         await self.instance.close()
         self._resolver.close()
         self.deadlines.close()
@@ -174,7 +176,8 @@ class Harp:
             self.deadlines,
             authenticate=self._authenticate_tunnel,
             tls=tls,
-            vet=self.vetting.objection,
+            check=self.claim_check.objection,
+            warnings=self.warnings,
         )
 
     @property
@@ -206,7 +209,7 @@ class Harp:
 
     def _authenticate_tunnel(self, address: str, token: str) -> str | None:
         """As `_authenticate`, for the FRP server of our own: it asks about claims, so ExApps' own keys will do."""
-        return None if self.vetting.knows(token) else self._authenticate(address, token)
+        return None if self.claim_check.knows(token) else self._authenticate(address, token)
 
     def _authenticate(self, address: str, token: str) -> str | None:
         """May a tunnel client log in? None, or the text that frpc shows (F 3.1). A right token is never banned."""

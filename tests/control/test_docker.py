@@ -22,8 +22,9 @@ from harp.engines.errors import (
     EngineUnreachable,
     ForeignOwner,
 )
-from harp.engines.verbs import CreatedContainer, DeletedImage, StartOutcome
-from harp.policy.container import CreatePlan, Mount, Names, ResourceLimits, own_key
+from harp.engines.verbs import Created, Deleted, Started
+from harp.policy.container import Limits, Mount, Names, Plan
+from harp.policy.keys import own_key
 from harp.settings import load
 
 KEY = "a-shared-key-for-tests"
@@ -43,14 +44,9 @@ class FakeDeployer:
         self.result: Any = None
         self.error: EngineError | None = None
 
-    async def engine(self, port: int, patience: float = 15.0) -> Any:
+    async def engine(self, port: int) -> FakeDeployer:
         self.ports.append(port)
         return self
-
-    def name(self, port: int) -> str:
-        return f"the engine of port {port}"
-
-    def doubt(self, port: int) -> None: ...
 
     def _answer(self, *asked: object) -> Any:
         self.asked.append(asked)
@@ -61,7 +57,7 @@ class FakeDeployer:
     async def exists(self, names: Names) -> str | None:
         return self._answer("exists", names)  # type: ignore[no-any-return]
 
-    async def create(self, plan: CreatePlan) -> CreatedContainer:
+    async def create(self, plan: Plan) -> Created:
         return self._answer("create", plan)  # type: ignore[no-any-return]
 
     async def start(self, names: Names) -> bool:
@@ -70,13 +66,13 @@ class FakeDeployer:
     async def stop(self, names: Names) -> bool:
         return self._answer("stop", names)  # type: ignore[no-any-return]
 
-    async def wait_for_start(self, names: Names) -> StartOutcome:
+    async def wait_for_start(self, names: Names) -> Started:
         return self._answer("wait_for_start", names)  # type: ignore[no-any-return]
 
     async def remove(self, names: Names, *, data: bool) -> None:
         self._answer("remove", names, data)
 
-    async def image_remove(self, reference: str) -> DeletedImage:
+    async def image_remove(self, reference: str) -> Deleted:
         return self._answer("image_remove", reference)  # type: ignore[no-any-return]
 
     async def install_certificates(self, names: Names, bundle: str, *, tunnel: bool) -> None:
@@ -180,13 +176,13 @@ async def test_exists_is_200_with_and_without_a_container(client: Client, deploy
 
 
 async def test_create_is_201_with_id_and_name(client: Client, deployer: FakeDeployer) -> None:
-    deployer.result = CreatedContainer("abc", "nc_app_app")
+    deployer.result = Created("abc", "nc_app_app")
     assert await post(client, "create", CREATE) == (201, '{"id":"abc","name":"nc_app_app"}')
-    assert deployer.asked == [("create", CreatePlan(APP, "img:1", "net"))]
+    assert deployer.asked == [("create", Plan(APP, "img:1", "net"))]
 
 
 async def test_everything_of_a_create_arrives(client: Client, deployer: FakeDeployer) -> None:
-    deployer.result = CreatedContainer("abc", "x")
+    deployer.result = Created("abc", "x")
     body = {
         "name": "app",
         "instance_id": "one",
@@ -199,7 +195,7 @@ async def test_everything_of_a_create_arrives(client: Client, deployer: FakeDepl
         "resource_limits": {"memory": "1024", "nanoCPUs": 4099999999.9999995},
     }
     assert (await post(client, "create", body))[0] == 201
-    assert deployer.asked[0][1] == CreatePlan(
+    assert deployer.asked[0][1] == Plan(
         Names("app", "one", "worker"),
         "img:1",
         "bridge",
@@ -207,7 +203,7 @@ async def test_everything_of_a_create_arrives(client: Client, deployer: FakeDepl
         "always",
         "cuda",
         (Mount("/srv/data", "/data"), Mount("/a", "/b", "ro")),
-        ResourceLimits(1024, 4100000000),
+        Limits(1024, 4100000000),
     )
 
 
@@ -215,11 +211,11 @@ async def test_everything_of_a_create_arrives(client: Client, deployer: FakeDepl
 async def test_no_limits_are_no_limits_also_as_php_writes_them(
     client: Client, deployer: FakeDeployer, limits: object
 ) -> None:
-    deployer.result = CreatedContainer("abc", "x")
+    deployer.result = Created("abc", "x")
     assert (await post(client, "create", {**CREATE, "resource_limits": limits}))[0] == 201
     plan = deployer.asked[0][1]
-    assert isinstance(plan, CreatePlan)
-    assert plan.limits == ResourceLimits()
+    assert isinstance(plan, Plan)
+    assert plan.limits == Limits()
 
 
 @pytest.mark.parametrize(
@@ -261,13 +257,13 @@ async def test_a_bind_mount_that_is_not_allowed_is_400_in_words_before_any_engin
 
 
 async def test_with_derived_keys_a_container_gets_its_own(deployer: FakeDeployer) -> None:
-    deployer.result = CreatedContainer("abc", "x")
+    deployer.result = Created("abc", "x")
     environment = [f"HP_SHARED_KEY={KEY}", "APP_ID=app"]
     for keys, expected in (("shared", KEY), ("derived", own_key(KEY, "app"))):
         async with TestClient(TestServer(application(deployer, HP_EXAPP_KEYS=keys))) as client:
             await post(client, "create", {**CREATE, "environment_variables": environment})
         plan = deployer.asked[-1][1]
-        assert isinstance(plan, CreatePlan)
+        assert isinstance(plan, Plan)
         assert plan.environment == (f"HP_SHARED_KEY={expected}", "APP_ID=app")
 
 
@@ -290,16 +286,16 @@ async def test_start_and_stop_are_204_or_200_when_there_was_nothing_to_do(
 @pytest.mark.parametrize(
     ("outcome", "json"),
     [
-        (StartOutcome(True, "running", None), '{"started":true,"status":"running","health":null}'),
+        (Started(True, "running", None), '{"started":true,"status":"running","health":null}'),
         (
-            StartOutcome(False, "exited", None, "non-recoverable state: exited", 1, False, ["boom"]),
+            Started(False, "exited", None, "non-recoverable state: exited", 1, False, ["boom"]),
             '{"started":false,"status":"exited","health":null,"reason":"non-recoverable state: exited",'
             '"exit_code":1,"oom_killed":false,"logs":["boom"]}',
         ),
     ],
 )
 async def test_wait_for_start_is_200_whatever_became_of_it(
-    client: Client, deployer: FakeDeployer, outcome: StartOutcome, json: str
+    client: Client, deployer: FakeDeployer, outcome: Started, json: str
 ) -> None:
     deployer.result = outcome
     assert await post(client, "wait_for_start", {"name": "app"}) == (200, json)
@@ -316,9 +312,9 @@ async def test_remove_keeps_the_data_unless_told(client: Client, deployer: FakeD
 
 
 async def test_image_remove_is_200_whatever_became_of_it(client: Client, deployer: FakeDeployer) -> None:
-    deployer.result = DeletedImage(False, reason="in_use")
+    deployer.result = Deleted(False, reason="in_use")
     assert await post(client, "image_remove", {"image_ref": "a:1"}) == (200, '{"deleted":false,"reason":"in_use"}')
-    deployer.result = DeletedImage(True, 7)
+    deployer.result = Deleted(True, 7)
     assert await post(client, "image_remove", {"image_ref": "a:1"}) == (200, '{"deleted":true,"bytes_freed":7}')
     status, text = await post(client, "image_remove", {"image_ref": ""})
     assert (status, text) == (400, "Payload validation error: image_ref: must be the name of an image")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harp.policy.container import own_key
+from harp.policy.keys import own_key
+from harp.state.engine_names import EngineNames
 from tests.live.frp import REFUSAL, ended, exapp_toml, frpc, tls_of
 from tests.live.processes import Process
 from tests.live.product import HARP, KEY, Product, running
@@ -87,6 +88,18 @@ def test_a_key_that_is_made_up_does_not_log_in(connect: Connect) -> None:
         process.until(lambda: REFUSAL in process.text(), "refusal")
 
 
-def test_an_engine_needs_no_record(connect: Connect) -> None:
+def test_an_engine_that_was_named_needs_no_record(connect: Connect, product: Product) -> None:
+    with EngineNames(product.certs / "frp").changing() as engines:
+        engines[24001] = "gpu-box"
     with connect(SHIPPED, "gpu-box", 24001, KEY) as process:
         process.until(lambda: "start proxy success" in process.text(), "claim")
+
+
+def test_the_port_of_an_engine_is_refused_to_whoever_holds_the_shared_key(connect: Connect, product: Product) -> None:
+    with EngineNames(product.certs / "frp").changing() as engines:
+        engines[24002] = "gpu-box"
+    with connect(SHIPPED, "evil", 24002, KEY) as process:
+        process.until(lambda: "port 24002 belongs to the engine gpu-box" in process.text(), "refusal")
+    with connect(SHIPPED, "evil", 24007, KEY) as process:
+        process.until(lambda: "no engine is registered for port 24007" in process.text(), "refusal")
+    assert "tunnel claim refused" in product.process.text()

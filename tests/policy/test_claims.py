@@ -4,32 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from harp.policy.claims import key_objection, own_key_of, record_objection
-from harp.policy.container import own_key
+from harp.errors import PeerError
+from harp.policy.claims import MOVES, Event, State, engine_objection, key_objection, moved, record_objection
 from harp.policy.exapp import ExApp, Trouble, UnknownApp
 
-KEY = "a-shared-key-for-tests"
 HELLO = ExApp("hello", "t", "1", "127.0.0.1", 23001)
-
-
-def test_an_own_key_is_known_by_itself() -> None:
-    assert own_key_of(own_key(KEY, "Hello"), KEY) == "hello"
-
-
-@pytest.mark.parametrize(
-    "token",
-    [
-        "",
-        KEY,
-        own_key("another key", "hello"),
-        own_key(KEY, "hello").replace("hello", "other"),
-        own_key(KEY, "hello").upper(),
-        own_key(KEY, "hello")[:-1] + "ä",
-        "." + "0" * 64,
-    ],
-)
-def test_what_is_made_up_is_nobodys_key(token: str) -> None:
-    assert own_key_of(token, KEY) == ""
 
 
 def test_an_own_key_opens_the_tunnel_of_its_exapp_alone() -> None:
@@ -44,3 +23,44 @@ def test_a_claim_must_be_what_nextcloud_says() -> None:
     assert record_objection(HELLO, "hello", 23002) == "Nextcloud gave the ExApp hello port 23001, not 23002"
     assert "knows no ExApp x" in record_objection(UnknownApp(), "x", 23001)
     assert "connection refused" in record_objection(Trouble("connection refused"), "hello", 23001)
+
+
+ENGINES = {24001: "gpu1"}
+
+
+def test_an_engine_has_its_port() -> None:
+    assert engine_objection(ENGINES, "gpu1", 24001) is None
+
+
+def test_a_port_that_was_given_to_an_engine_is_nobody_elses() -> None:
+    objection = engine_objection(ENGINES, "evil", 24001)
+    assert objection == "port 24001 belongs to the engine gpu1; if it is right: harp engine register evil --port 24001"
+    assert objection.certain
+
+
+def test_a_port_without_an_engine_may_be_that_of_a_stock_set_up() -> None:
+    objection = engine_objection(ENGINES, "deploy-daemon-1", 24002)
+    assert objection is not None
+    assert objection.startswith("no engine is registered for port 24002")
+    assert not objection.certain
+
+
+def test_every_state_of_a_claim_can_be_reached_and_left_but_the_end() -> None:
+    reached, todo = set(), [State.QUEUED]
+    while todo:
+        state = todo.pop()
+        if state not in reached:
+            reached.add(state)
+            todo += MOVES[state].values()
+    assert reached == set(State) == set(MOVES)
+    assert [state for state in State if not MOVES[state]] == [State.ENDED]
+
+
+def test_a_claim_can_be_given_up_in_every_state_before_the_end() -> None:
+    for state in set(State) - {State.ENDED}:
+        assert moved(state, Event.RELEASE) is State.ENDED
+
+
+def test_what_is_not_in_the_table_raises() -> None:
+    with pytest.raises(PeerError, match="a claim that is ended cannot be moved: granted"):
+        moved(State.ENDED, Event.GRANT)

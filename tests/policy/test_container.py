@@ -1,4 +1,4 @@
-"""Names, owners, keys, mounts, limits, and the JSON of a container."""
+"""Names, owners, mounts, limits, and the JSON of a container."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import pytest
 
 from harp.policy.container import (
     DENIED,
-    CreatePlan,
+    Limits,
     Mount,
     Names,
     Owner,
+    Plan,
     Refused,
-    ResourceLimits,
     image_reference,
-    key_owner,
     mounts_refusal,
-    own_key,
     owner_from,
 )
+from harp.policy.keys import own_key
 from harp.settings import Engines, load
 
 HELLO = Names("hello")
@@ -94,21 +93,6 @@ def test_what_is_anothers_is_refused_with_the_way_out_in_120_characters() -> Non
     text = Owner("one").objection("container nc_app_hello", {"com.nextcloud.harp.instance": "0123456789abcdef"})
     assert text.startswith("container nc_app_hello belongs to another Nextcloud")
     assert "HP_INSTANCE_ID=0123456789abcdef" in text[:120]
-
-
-# Keys
-
-
-def test_an_apps_own_key_names_it_and_depends_on_key_and_app() -> None:
-    token = own_key("shared", "Hello.App")
-    assert token.startswith("hello.app.")
-    assert key_owner(token) == "hello.app"
-    assert len({token, own_key("other", "hello.app"), own_key("shared", "hello")}) == 3
-
-
-@pytest.mark.parametrize("token", ["", "shared-key", "a.b", "x" * 64])
-def test_other_tokens_are_nobodys(token: str) -> None:
-    assert key_owner(token) == ""
 
 
 # Mounts
@@ -221,7 +205,7 @@ def test_the_default_list_is_the_documented_one() -> None:
     assert len(DENIED) == 29
 
 
-# ResourceLimits and the rest
+# Limits and the rest
 
 
 @pytest.mark.parametrize(
@@ -229,33 +213,33 @@ def test_the_default_list_is_the_documented_one() -> None:
     [(4099999999.9999995, 4100000000), (1.07e9, 1070000000), (0, 0), (None, None), (2009999999.9999998, 2010000000)],
 )
 def test_processors_are_rounded(given: float | None, taken: int | None) -> None:
-    assert ResourceLimits(nano_cpus=given).checked().nano_cpus == taken
+    assert Limits(nano_cpus=given).checked().nano_cpus == taken
 
 
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), 1e30])
 def test_limits_that_are_no_amounts_are_refused(value: float) -> None:
     with pytest.raises(Refused, match=r"resource_limits\.memory"):
-        ResourceLimits(memory=value).checked()
+        Limits(memory=value).checked()
     with pytest.raises(Refused, match=r"resource_limits\.nanoCPUs"):
-        ResourceLimits(nano_cpus=value).checked()
+        Limits(nano_cpus=value).checked()
 
 
 def test_memory_is_a_whole_number_of_bytes() -> None:
-    assert ResourceLimits(memory=1024.0).checked().memory == 1024
+    assert Limits(memory=1024.0).checked().memory == 1024
     with pytest.raises(Refused):
-        ResourceLimits(memory=1024.5).checked()
+        Limits(memory=1024.5).checked()
 
 
 @pytest.mark.parametrize("network", ["", "a:b", "a b", "a\tb", "container:x", "n" * 256, "a\x7f"])
 def test_networks_without_sense_are_refused(network: str) -> None:
     with pytest.raises(Refused, match=r"^network_mode: "):
-        CreatePlan(HELLO, "image", network).checked()
+        Plan(HELLO, "image", network).checked()
 
 
 @pytest.mark.parametrize("policy", ["Always", "on-failure:3", "never"])
 def test_unknown_restart_policies_are_refused(policy: str) -> None:
     with pytest.raises(Refused, match=r"^restart_policy: "):
-        CreatePlan(HELLO, "image", restart_policy=policy).checked()
+        Plan(HELLO, "image", restart_policy=policy).checked()
 
 
 @pytest.mark.parametrize("text", ["", "a\nb", "a" * 1025])
@@ -265,14 +249,14 @@ def test_an_image_has_a_name(text: str) -> None:
 
 
 def test_the_body_of_a_container_on_a_network_of_its_own() -> None:
-    plan = CreatePlan(
+    plan = Plan(
         HELLO,
         "img:1",
         "nextcloud-aio",
         ("A=1",),
         "always",
         mounts=(Mount("/srv", "/data", "ro"),),
-        limits=ResourceLimits(1 << 30, 2_000_000_000),
+        limits=Limits(1 << 30, 2_000_000_000),
     ).checked()
     assert plan.body({"l": "1"}) == {
         "Image": "img:1",
@@ -295,11 +279,11 @@ def test_the_body_of_a_container_on_a_network_of_its_own() -> None:
 
 @pytest.mark.parametrize("network", ["bridge", "host", "none", "default"])
 def test_networks_of_the_engine_itself_know_no_aliases(network: str) -> None:
-    assert "NetworkingConfig" not in CreatePlan(HELLO, "i", network).body({})
+    assert "NetworkingConfig" not in Plan(HELLO, "i", network).body({})
 
 
 def host_config(device: str) -> Any:
-    return CreatePlan(HELLO, "i", device=device).body({})["HostConfig"]
+    return Plan(HELLO, "i", device=device).body({})["HostConfig"]
 
 
 def test_gpus_are_asked_for_in_the_engines_own_way() -> None:
@@ -311,14 +295,14 @@ def test_gpus_are_asked_for_in_the_engines_own_way() -> None:
 
 
 def test_podman_gets_the_same_container_in_its_own_words_with_a_cdi_name_for_the_gpu() -> None:
-    plan = CreatePlan(
+    plan = Plan(
         HELLO,
         "img:1",
         "net",
         ("A=1=2", "B"),
         device="cuda",
         mounts=(Mount("/srv", "/data", "ro"),),
-        limits=ResourceLimits(1 << 30, 1_500_000_000),
+        limits=Limits(1 << 30, 1_500_000_000),
     ).checked()
     assert plan.podman_body({"l": "1"}) == {
         "name": "nc_app_hello",
@@ -334,17 +318,17 @@ def test_podman_gets_the_same_container_in_its_own_words_with_a_cdi_name_for_the
         "devices": [{"path": "nvidia.com/gpu=all"}],
         "resource_limits": {"memory": {"limit": 1 << 30}, "cpu": {"period": 100000, "quota": 150000}},
     }
-    host = CreatePlan(HELLO, "i", "host", device="cuda").podman_body({})
+    host = Plan(HELLO, "i", "host", device="cuda").podman_body({})
     assert host["netns"] == {"nsmode": "host"}
     assert not {"networks", "resource_limits"} & host.keys()
 
 
 def test_an_own_key_takes_the_place_of_the_shared_one_and_nothing_else_changes() -> None:
-    plan = CreatePlan(HELLO, "i", environment=("A=HP_SHARED_KEY=1", "HP_SHARED_KEY=shared", "B=2"))
+    plan = Plan(HELLO, "i", environment=("A=HP_SHARED_KEY=1", "HP_SHARED_KEY=shared", "B=2"))
     changed = plan.with_own_key("shared")
     assert changed.environment == ("A=HP_SHARED_KEY=1", f"HP_SHARED_KEY={own_key('shared', 'hello')}", "B=2")
-    assert CreatePlan(HELLO, "i").with_own_key("shared") == CreatePlan(HELLO, "i")
+    assert Plan(HELLO, "i").with_own_key("shared") == Plan(HELLO, "i")
 
 
 def test_a_plan_shows_no_secret() -> None:
-    assert "s3cret" not in repr(CreatePlan(HELLO, "i", environment=("HP_SHARED_KEY=s3cret",)))
+    assert "s3cret" not in repr(Plan(HELLO, "i", environment=("HP_SHARED_KEY=s3cret",)))

@@ -29,7 +29,7 @@ class Clock:
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
     """The server's sockets and TLS are tried on both loops; the rest does not touch them."""
     loops: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name == "test_server.py":
+    if item.path.parent.name == "server":
         loops["uvloop"] = uvloop.new_event_loop
     return loops
 

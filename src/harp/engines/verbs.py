@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from msgspec import UNSET, Struct, UnsetType
 
-from harp.policy.container import CreatePlan, Names
-from harp.policy.docker_api import EngineRequest
-
-if TYPE_CHECKING:
-    from aiohttp import ClientResponse
-
-    from harp.engines.api import EngineAnswer
-    from harp.engines.pulls import PullErrors
+from harp.policy.container import Names, Plan
 
 
-class CreatedContainer(Struct, frozen=True):
+class Created(Struct, frozen=True):
     """A container that was made."""
 
     id: str
     name: str
 
 
-class StartOutcome(Struct, frozen=True):
+class Started(Struct, frozen=True):
     """What became of a start. AppAPI looks at `started` alone and logs the rest (A 4.6.5)."""
 
     started: bool
@@ -35,7 +28,7 @@ class StartOutcome(Struct, frozen=True):
     logs: list[str] | UnsetType = UNSET
 
 
-class DeletedImage(Struct, frozen=True):
+class Deleted(Struct, frozen=True):
     """What became of an image."""
 
     deleted: bool
@@ -50,7 +43,7 @@ class Deployer(Protocol):
         """The image of the ExApp's container; None when there is no container."""
         ...
 
-    async def create(self, plan: CreatePlan) -> CreatedContainer:
+    async def create(self, plan: Plan) -> Created:
         """Make the container and, where there is none, its volume. Starts nothing."""
         ...
 
@@ -62,7 +55,7 @@ class Deployer(Protocol):
         """Stop it; False when it stood already."""
         ...
 
-    async def wait_for_start(self, names: Names) -> StartOutcome:
+    async def wait_for_start(self, names: Names) -> Started:
         """Wait until it runs and is healthy, or it is clear that it will not."""
         ...
 
@@ -70,26 +63,10 @@ class Deployer(Protocol):
         """Remove the container, and its volume if `data`; what is gone already is fine."""
         ...
 
-    async def image_remove(self, reference: str) -> DeletedImage:
+    async def image_remove(self, reference: str) -> Deleted:
         """Remove an image that nothing uses."""
         ...
 
     async def install_certificates(self, names: Names, bundle: str, *, tunnel: bool) -> None:
         """Make it trust the CAs of `bundle` (PEM, "" = none), and give it the tunnel's client files if `tunnel`."""
-        ...
-
-
-class ContainerEngine(Deployer, Protocol):
-    """A Docker or podman engine, to which some calls of AppAPI pass as they are (A 3). All raise EngineError."""
-
-    pulls: PullErrors  # what went wrong with them
-
-    async def answer(self, request: EngineRequest) -> EngineAnswer:
-        """Make a small request and return the engine's whole answer, refusals included."""
-        ...
-
-    async def stream(
-        self, request: EngineRequest, login: bytes, *, head: float, silence: float
-    ) -> ClientResponse | EngineAnswer:
-        """Make a request whose answer is passed on while it arrives; the caller closes it."""
         ...

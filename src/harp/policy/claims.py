@@ -1,31 +1,73 @@
-"""Whose tunnel may offer which port (difference 12)."""
+"""Whose tunnel may offer which port (difference 12), and the life of a claim (F 5.3, F 5.4)."""
 
 from __future__ import annotations
 
-from hmac import compare_digest
+from collections.abc import Mapping
+from enum import Enum
 
-from harp.policy.container import key_owner, own_key
+from harp.errors import PeerError
 from harp.policy.exapp import RecordFact, Trouble, UnknownApp
 
 
-def own_key_of(token: str, shared_key: str) -> str:
-    """The ExApp whose own key `token` is, lower-cased; "" when it is nobody's."""
-    app_id = key_owner(token)
-    if not app_id:
-        return ""
-    right = own_key(shared_key, app_id).encode("utf-8", "surrogateescape")
-    return app_id if compare_digest(token.encode("utf-8", "surrogateescape"), right) else ""
+class State(Enum):
+    """Where a claim is."""
+
+    QUEUED = "waits for its turn"
+    CHECKING = "being checked"
+    CONTESTED = "waits for its holder to prove that it lives"
+    GRANTED = "granted, not confirmed yet"
+    OFFERED = "offered"
+    ENDED = "ended"
+
+
+class Event(Enum):
+    """What moves a claim on."""
+
+    CHECK = "its turn has come"
+    TAKEN = "another tunnel holds its name or port"
+    GRANT = "granted"
+    CONFIRM = "the client knows of it, or a second has passed"
+    REFUSE = "refused"
+    RELEASE = "withdrawn, or its tunnel ended"
+
+
+MOVES: Mapping[State, Mapping[Event, State]] = {
+    State.QUEUED: {Event.CHECK: State.CHECKING, Event.REFUSE: State.ENDED, Event.RELEASE: State.ENDED},
+    State.CHECKING: {
+        Event.TAKEN: State.CONTESTED,
+        Event.GRANT: State.GRANTED,
+        Event.REFUSE: State.ENDED,
+        Event.RELEASE: State.ENDED,
+    },
+    State.CONTESTED: {
+        Event.TAKEN: State.CONTESTED,  # by a second tunnel: one held its name, one its port
+        Event.GRANT: State.GRANTED,
+        Event.REFUSE: State.ENDED,
+        Event.RELEASE: State.ENDED,
+    },
+    State.GRANTED: {Event.CONFIRM: State.OFFERED, Event.RELEASE: State.ENDED},
+    State.OFFERED: {Event.CONFIRM: State.OFFERED, Event.RELEASE: State.ENDED},
+    State.ENDED: {},
+}
+
+
+def moved(state: State, event: Event) -> State:
+    """Return the state after `event`. Raises PeerError when `event` has no place in `state`."""
+    try:
+        return MOVES[state][event]
+    except KeyError:
+        raise PeerError(f"a claim that is {state.value} cannot be moved: {event.value}") from None
 
 
 def key_objection(owner: str, name: str, *, exapp_port: bool) -> str:
-    """Why the own key of the ExApp `owner` does not open this claim, "" when it does."""
+    """Return why the own key of the ExApp `owner` does not open this claim, "" when it does."""
     if name.lower() == owner and exapp_port:
         return ""
     return f"this key is good for the tunnel of the ExApp {owner} only"
 
 
 def record_objection(record: RecordFact, name: str, port: int) -> str:
-    """Why Nextcloud's record does not cover this claim, "" when it does."""
+    """Return why Nextcloud's record does not cover this claim, "" when it does."""
     if isinstance(record, Trouble):
         return f"Nextcloud cannot be asked which port {name} has: {record.reason}"
     if isinstance(record, UnknownApp):
@@ -33,3 +75,29 @@ def record_objection(record: RecordFact, name: str, port: int) -> str:
     if record.port != port:
         return f"Nextcloud gave the ExApp {name} port {record.port}, not {port}"
     return ""
+
+
+class EngineObjection(str):
+    """Why a claim is not the engine's that the port belongs to. `certain`: the port is known to be another's."""
+
+    certain: bool
+
+    def __new__(cls, text: str, *, certain: bool) -> EngineObjection:
+        objection = super().__new__(cls, text)
+        objection.certain = certain
+        return objection
+
+
+def engine_objection(engines: Mapping[int, str], name: str, port: int) -> EngineObjection | None:
+    """Return why `name` is not the engine of `port`, None when it is.
+
+    `engines` are those that `harp engine add` or `register` has named. Stock set-ups give an engine's tunnel any name,
+    so a port without an engine may be one of theirs.
+    """
+    known = engines.get(port)
+    if known == name:
+        return None
+    fix = f"if it is right: harp engine register {name} --port {port}"
+    if known is None:
+        return EngineObjection(f"no engine is registered for port {port}; {fix}", certain=False)
+    return EngineObjection(f"port {port} belongs to the engine {known}; {fix}", certain=True)

@@ -7,13 +7,12 @@ import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from hmac import digest
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harp.policy.images import is_image
+from harp.policy.keys import own_key
 from harp.settings import Engines
 
 PREFIX = "nc_app_"
@@ -21,6 +20,7 @@ DEFAULT_NETWORK = "bridge"
 RESTART_POLICIES = frozenset(("", "no", "always", "unless-stopped", "on-failure"))
 NETWORKS_WITHOUT_ALIASES = frozenset(("bridge", "default", "host", "none"))  # the engine knows names on others only
 KEY_VARIABLE = "HP_SHARED_KEY="
+LONGEST_IMAGE = 1024  # characters
 CPU_PERIOD = 100_000  # microseconds, in which a quota of processor time is counted
 
 LABEL = "com.nextcloud.harp."
@@ -78,7 +78,7 @@ class Names(Struct, frozen=True):
 
 def image_reference(text: str, field: str = "image_ref") -> str:
     """`text` when it can be the name of an image. Raises Refused."""
-    if not is_image(text):
+    if not text or len(text) > LONGEST_IMAGE or _CONTROL.search(text):
         raise Refused(f"{field}: must be the name of an image")
     return text
 
@@ -114,19 +114,6 @@ def owner_from(url: str, chosen: str) -> Owner:
     port = {"http": 80, "https": 443}.get(parts.scheme) if parts.port is None else parts.port
     place = (parts.hostname or "") + ("" if port in (80, 443) else f":{port}") + parts.path.rstrip("/")
     return Owner(sha256(place.encode()).hexdigest()[:16])
-
-
-def own_key(shared_key: str, app_id: str) -> str:
-    """An ExApp's own tunnel key: it names the app and proves that we gave it (difference 12)."""
-    app_id = app_id.lower()
-    proof = digest(shared_key.encode("utf-8", "surrogateescape"), b"harp exapp key\0" + app_id.encode(), "sha256")
-    return f"{app_id}.{proof.hex()}"
-
-
-def key_owner(token: str) -> str:
-    """The app that a token of `own_key` claims to be of; "" when it is none of those."""
-    app_id, _, proof = token.rpartition(".")
-    return app_id if len(proof) == 64 else ""
 
 
 # Mounts
@@ -199,17 +186,15 @@ def _within(path: str, entry: str) -> bool:
 # The container
 
 
-class ResourceLimits(Struct, frozen=True, rename={"nano_cpus": "nanoCPUs"}):
+class Limits(Struct, frozen=True, rename={"nano_cpus": "nanoCPUs"}):
     """Resources; None is no limit. AppAPI's page computes nanoCPUs in floating point (A 6.4)."""
 
     memory: float | None = None  # bytes
     nano_cpus: float | None = None  # a billionth of a processor each
 
-    def checked(self) -> ResourceLimits:
+    def checked(self) -> Limits:
         """Whole numbers. Raises Refused."""
-        return ResourceLimits(
-            _whole(self.memory, "memory", exact=True), _whole(self.nano_cpus, "nanoCPUs", exact=False)
-        )
+        return Limits(_whole(self.memory, "memory", exact=True), _whole(self.nano_cpus, "nanoCPUs", exact=False))
 
 
 def _whole(value: float | None, field: str, *, exact: bool) -> int | None:
@@ -220,7 +205,7 @@ def _whole(value: float | None, field: str, *, exact: bool) -> int | None:
     return round(value)
 
 
-class CreatePlan(Struct, frozen=True):
+class Plan(Struct, frozen=True):
     """A container to be made. Use `checked`."""
 
     names: Names
@@ -230,9 +215,9 @@ class CreatePlan(Struct, frozen=True):
     restart_policy: str = "unless-stopped"
     device: str = "cpu"  # "cpu", "cuda" or "rocm"
     mounts: tuple[Mount, ...] = ()
-    limits: ResourceLimits = ResourceLimits()
+    limits: Limits = Limits()
 
-    def checked(self) -> CreatePlan:
+    def checked(self) -> Plan:
         """The same with everything normalised. Raises Refused."""
         image_reference(self.image, "image_id")
         if not _NETWORK.fullmatch(self.network):
@@ -241,7 +226,7 @@ class CreatePlan(Struct, frozen=True):
             raise Refused("restart_policy: must be no, always, unless-stopped or on-failure")
         if any("\0" in variable for variable in self.environment):
             raise Refused("environment_variables: must not contain NUL")
-        return CreatePlan(
+        return Plan(
             self.names.checked(),
             self.image,
             self.network,
@@ -252,14 +237,14 @@ class CreatePlan(Struct, frozen=True):
             self.limits.checked(),
         )
 
-    def with_own_key(self, shared_key: str) -> CreatePlan:
+    def with_own_key(self, shared_key: str) -> Plan:
         """The same with the app's own tunnel key where AppAPI put the shared one."""
         key = KEY_VARIABLE + own_key(shared_key, self.names.name)
         environment = tuple(key if text.startswith(KEY_VARIABLE) else text for text in self.environment)
         return replace(self, environment=environment)
 
     def __repr__(self) -> str:  # the environment holds secrets
-        return f"CreatePlan({self.names.container!r}, {self.image!r})"
+        return f"Plan({self.names.container!r}, {self.image!r})"
 
     def body(self, labels: Mapping[str, str]) -> dict[str, object]:
         """The body of POST /containers/create."""

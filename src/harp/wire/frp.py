@@ -26,11 +26,19 @@ MESSAGE_ID = Layout("!H")
 BAD_JSON = (msgspec.MsgspecError, ValueError, RecursionError)  # what decoding hostile JSON can raise
 RANDOM_SIZE = 32  # bytes of clientRandom and serverRandom
 AES_GCM = "aes-256-gcm"
+SECRETS = frozenset({"metas", "privilege_key", "run_id"})  # fields that are not shown
 WRONG_TOKEN = "send Login request to plugin error"  # LoginResp.error for wrong metas: frpc has always shown it (F 3.1)
 
 
 class Message(Struct, omit_defaults=True):
     """The root of all messages. Zero, "", false and empty collections are left out, as Go's omitempty does."""
+
+    def __repr__(self) -> str:
+        """The fields that have a value, but for those that prove or carry a secret."""
+        absent = type(self)()
+        fields = ((name, getattr(self, name)) for name in self.__struct_fields__ if name not in SECRETS)
+        shown = (f"{name}={value!r}" for name, value in fields if value != getattr(absent, name))
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 class ClientSpec(Struct, omit_defaults=True):
@@ -56,9 +64,6 @@ class Login(Message):
     client_spec: ClientSpec = field(default_factory=ClientSpec)  # always sent, as {}
     pool_count: int = 0
 
-    def __repr__(self) -> str:
-        return f"Login(version={self.version!r}, os={self.os!r}, arch={self.arch!r})"
-
 
 class LoginResp(Message):
     """Server: accepted under `run_id`, or refused with `error`."""
@@ -66,9 +71,6 @@ class LoginResp(Message):
     version: str = ""
     run_id: str = ""
     error: str = ""
-
-    def __repr__(self) -> str:
-        return f"LoginResp(version={self.version!r}, error={self.error!r})"
 
 
 class NewProxy(Message):
@@ -105,9 +107,6 @@ class NewWorkConn(Message):
     run_id: str = ""
     privilege_key: str = ""
     timestamp: int = 0
-
-    def __repr__(self) -> str:
-        return "NewWorkConn()"
 
 
 class ReqWorkConn(Message):

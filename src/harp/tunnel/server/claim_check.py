@@ -1,7 +1,8 @@
 """Who a tunnel client is, and whether it may have what it claims (difference 12).
 
 Engines and ExApps made before log in with the shared key, ExApps with a key of their own (HP_EXAPP_KEYS=derived) with
-that; the latter opens the tunnel of its ExApp and nothing else. Which port an ExApp has is Nextcloud's word.
+that; the latter opens the tunnel of its ExApp and nothing else. Which port an ExApp has is Nextcloud's word, which port
+an engine has the administrator's.
 """
 
 from __future__ import annotations
@@ -11,14 +12,20 @@ from typing import Protocol
 
 import structlog
 
-from harp.policy.claims import key_objection, own_key_of, record_objection
-from harp.policy.exapp import RecordFact
-from harp.policy.ports import EXAPP_PORTS
+from harp.logs import RareWarnings
+from harp.net.tasks import Tasks
+from harp.policy.claims import engine_objection, key_objection, record_objection
+from harp.policy.exapp import RecordFact, Trouble
+from harp.policy.keys import own_key_of
+from harp.policy.ports import ENGINE_PORTS, EXAPP_PORTS
 from harp.settings import Settings
+from harp.state.engine_names import EngineNames, EngineNamesError
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 MOST_CHECKS = 256  # claims that are looked at behind the clients' backs, at a time
+PATIENCE = 18.0  # seconds that a claim waits for Nextcloud: frpc repeats itself after 20, and after 30 when refused
+PAUSE = 1.0  # seconds between two questions to a Nextcloud that cannot be asked
 
 
 class Records(Protocol):
@@ -33,54 +40,92 @@ class Records(Protocol):
         ...
 
 
-class Vetting:
-    """Looks at claims. With `claims` "strict" what does not fit is refused, with "warn" it is told.
+class ClaimCheck:
+    """Checks claims. With `claims` "strict" what does not fit is refused, with "warn" it is logged.
 
-    What comes with an ExApp's own key is always looked at strictly.
+    What comes with an ExApp's own key is always checked strictly, and a port that was given to an engine is its alone.
     """
 
-    def __init__(self, settings: Settings, records: Records) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        records: Records,
+        engines: EngineNames,
+        warnings: RareWarnings,
+        *,
+        patience: float = PATIENCE,
+        pause: float = PAUSE,
+    ) -> None:
         self._shared_key = settings.shared_key
         self._strict = settings.tunnel.claims == "strict"
         self._records = records
-        self._checks: set[asyncio.Task[None]] = set()
+        self._engines = engines
+        self._warnings = warnings
+        self._patience = patience
+        self._pause = pause
+        self._tasks = Tasks()
 
     def knows(self, token: str) -> bool:
         """Is it the own key of any ExApp?"""
         return bool(own_key_of(token, self._shared_key))
 
-    async def objection(self, token: str, name: str, port: int) -> str:
-        """Why a client that logged in with `token` cannot claim `name` and `port`, "" when it can."""
-        exapp_port = port in EXAPP_PORTS
+    async def objection(self, token: str, name: str, port: int, address: str = "") -> str:
+        """Return why a client that logged in with `token` cannot claim `name` and `port`, "" when it can."""
         owner = own_key_of(token, self._shared_key)
         if owner:
-            refusal = key_objection(owner, name, exapp_port=exapp_port)
+            refusal = key_objection(owner, name, exapp_port=port in EXAPP_PORTS)
             if refusal:
                 return refusal
-        if not exapp_port:
-            return ""
+        if port in ENGINE_PORTS:
+            return await self._engine_objection(name, port, address)
+        if port not in EXAPP_PORTS:
+            return ""  # nobody can have it, which is said elsewhere
         if self._strict or owner:  # who has a key of its own could be any ExApp, a hostile one, too
-            return await self._asked(name, port)
-        if len(self._checks) < MOST_CHECKS:
-            check = asyncio.get_running_loop().create_task(self._warn(name, port))
-            self._checks.add(check)
-            check.add_done_callback(self._checks.discard)
+            return await self._record_objection(name, port)
+        if len(self._tasks) < MOST_CHECKS:
+            self._tasks.start(self._warn(name, port, address))
         return ""
 
     async def close(self) -> None:
-        """Stop looking."""
-        for check in list(self._checks):
-            check.cancel()
-        await asyncio.gather(*self._checks, return_exceptions=True)
+        """Stop checking."""
+        await self._tasks.close()
 
-    async def _warn(self, name: str, port: int) -> None:
-        objection = await self._asked(name, port)
+    async def _engine_objection(self, name: str, port: int, address: str) -> str:
+        """Who holds the shared key could be any ExApp: an engine's port would bring it what is deployed there."""
+        try:
+            engines = await asyncio.to_thread(self._engines.all)
+        except EngineNamesError as error:
+            self._warnings.warning("engine names cannot be read", str(error))
+            engines = {}
+        objection = engine_objection(engines, name, port)
+        if objection is None:
+            return ""
+        if self._strict or objection.certain:
+            return objection  # a refusal is logged by the tunnel
+        self._warnings.warning("tunnel claims an engine port", objection, address, name=name, port=port)
+        return ""
+
+    async def _warn(self, name: str, port: int, address: str) -> None:
+        objection = await self._record_objection(name, port)
         if objection:
-            log.warning("doubtful tunnel claim", name=name, port=port, reason=objection)
+            self._warnings.warning("doubtful tunnel claim", objection, address, name=name, port=port)
 
-    async def _asked(self, name: str, port: int) -> str:
-        """Nextcloud's word; what does not fit is asked anew, the app may have been installed again."""
+    async def _record_objection(self, name: str, port: int) -> str:
+        """What Nextcloud says; what does not fit is asked anew, the app may have been installed again.
+
+        A Nextcloud that cannot be asked, because it is about to start, is asked again as long as a client waits.
+        """
         known = self._records.record(name.lower())
         if known is not None and not record_objection(known, name, port):
             return ""
-        return record_objection(await self._records.record_of(name.lower()), name, port)
+        fact: RecordFact = Trouble(f"no answer within {self._patience:g} s")
+        try:
+            async with asyncio.timeout(self._patience):
+                while True:
+                    fact = await self._records.record_of(name.lower())
+                    if not isinstance(fact, Trouble):
+                        break
+                    await asyncio.sleep(self._pause)
+        except TimeoutError:
+            pass
+        return record_objection(fact, name, port)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Protocol
 
 from harp.errors import HarpError
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.listen import ListenError
 from harp.net.ports import PortTable, ProtocolFactory
+from harp.policy.claims import Event, State, moved
 from harp.policy.ports import ENGINE_PORTS, EXAPP_PORTS
 from harp.tunnel.server.loopback import Loopback
 from harp.wire.frp import NewProxy, StartWorkConn, encode
@@ -17,6 +17,7 @@ from harp.wire.frp import NewProxy, StartWorkConn, encode
 CLAIMS_PER_TUNNEL = 1
 NAME_LIMIT = 255  # characters
 CONFIRMATION = 1.0  # seconds until a claim is offered without proof that the client has processed our answer
+SHOWN = 64  # characters of a client's own words in the log
 
 VIRTUAL_HOSTS = {
     "http": "type [http] not supported when vhost http port is not set",
@@ -55,16 +56,28 @@ Connected = tuple[asyncio.Transport, asyncio.BaseProtocol]
 
 
 class Claim:
-    """A name and a port that a tunnel registered; the `Offer` of the port table once it is confirmed."""
+    """A name and a port that a tunnel wants; the `Offer` of the port table once it is confirmed.
 
-    def __init__(self, name: str, port: int, tunnel: Holder, on_expired: Callable[[Claim], None]) -> None:
-        self.name = name
-        self.port = port
+    Its life is `harp.policy.claims.MOVES`.
+    """
+
+    def __init__(self, request: NewProxy, tunnel: Holder, claims: Claims) -> None:
+        self.name = request.proxy_name
+        self.port = request.remote_port
+        self.request = request
         self.tunnel = tunnel
+        self.state = State.QUEUED
         self.deadline = NEVER
         self.loopback: Loopback | None = None
-        self._on_expired = on_expired
-        self._start = _start_messages(StartWorkConn(name))
+        self._claims = claims
+        self._start = _start_messages(StartWorkConn(self.name))
+
+    def __repr__(self) -> str:
+        return f"<Claim {shown(self.name)}:{self.port} {self.state.value}>"
+
+    def move(self, event: Event) -> None:
+        """Go on as the table says. Raises PeerError when it does not."""
+        self.state = moved(self.state, event)
 
     async def connect(self, factory: ProtocolFactory) -> Connected:
         """As `Offer.connect`; does not suspend while a work stream waits in the pool."""
@@ -79,7 +92,7 @@ class Claim:
 
     def expired(self) -> None:
         """The client gave no sign that it knows of the claim; offer it all the same."""
-        self._on_expired(self)
+        self._claims.confirm(self)
 
 
 def _start_messages(message: StartWorkConn) -> tuple[bytes, bytes]:
@@ -96,18 +109,17 @@ class Claims:
         self._by_name: dict[str, Claim] = {}
         self._by_port: dict[int, Claim] = {}
 
-    def grant(self, tunnel: Holder, held: int, request: NewProxy) -> Claim:
-        """Reserve what `request` asks for; `held` is the number of claims the tunnel has.
-
-        Raises ClaimTaken or ClaimRefused, checking in the order of F 5.3. The place for further checks of who may
-        claim what is before the two lookups.
-        """
+    def examine(self, request: NewProxy, held: int) -> None:
+        """Raise ClaimRefused for what no client could have, or not one that has `held` claims."""
         refusal = _unsupported(request)
         if refusal:
             raise ClaimRefused(refusal)
         if held >= CLAIMS_PER_TUNNEL:
             raise ClaimRefused("exceed the max_ports_per_client")
-        name, port = request.proxy_name, request.remote_port
+
+    def grant(self, claim: Claim) -> None:
+        """Reserve what `claim` asks for. Raises ClaimTaken or ClaimRefused, checking in the order of F 5.3."""
+        name, port = claim.name, claim.port
         if name in self._by_name:
             raise ClaimTaken(f"proxy [{name}] already exists", self._by_name[name])
         if port == 0:  # "let the server choose": nobody could know which port it became
@@ -116,42 +128,40 @@ class Claims:
             raise ClaimRefused("port not allowed")
         if port in self._by_port:
             raise ClaimTaken("port already used", self._by_port[port])
-        claim = Claim(name, port, tunnel, self.confirm)
         if self._listen:
             try:
                 claim.loopback = Loopback(port, claim.connect_for)
             except ListenError as error:
                 raise ClaimRefused("port unavailable") from error
+        claim.move(Event.GRANT)
         self._by_name[name] = self._by_port[port] = claim
-        return claim
 
     def await_confirmation(self, claim: Claim) -> None:
         """The client was told; offer `claim` when it is confirmed, or a little later without that."""
-        if self._holds(claim):
+        if claim.state is State.GRANTED:
             claim.deadline = self._deadlines.now + CONFIRMATION
             self._deadlines.watch(claim)
 
     def confirm(self, claim: Claim) -> None:
         """The client knows that it has the claim: requests may use it."""
         self._deadlines.drop(claim)
-        if self._holds(claim):
+        if claim.state is State.GRANTED:
+            claim.move(Event.CONFIRM)
             self._ports.claim(claim.port, claim)
 
     def release(self, claim: Claim) -> None:
         """Give name and port back."""
+        claim.move(Event.RELEASE)
         self._deadlines.drop(claim)
         self._ports.release(claim.port, claim)
         if claim.loopback is not None:
             claim.loopback.close()
-        if self._holds(claim):
+        if self._by_name.get(claim.name) is claim:
             del self._by_name[claim.name], self._by_port[claim.port]
-
-    def _holds(self, claim: Claim) -> bool:
-        return self._by_name.get(claim.name) is claim
 
 
 def _unsupported(request: NewProxy) -> str:
-    """Why no client could have such a proxy here, or ""."""
+    """Return why no client could have such a proxy here, or ""."""
     kind = request.proxy_type or "tcp"
     if kind in VIRTUAL_HOSTS:
         return VIRTUAL_HOSTS[kind]
@@ -170,3 +180,9 @@ def _unsupported(request: NewProxy) -> str:
     if not 1 <= len(request.proxy_name) <= NAME_LIMIT:
         return f"a proxy name needs 1 to {NAME_LIMIT} characters"
     return ""
+
+
+def shown(text: str, limit: int = SHOWN) -> str:
+    """Return a client's own words, fit for a log line."""
+    text = text[:limit]
+    return text if text.isprintable() else ascii(text)[1:-1]

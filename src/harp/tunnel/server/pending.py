@@ -1,82 +1,102 @@
 """A client's connection until it has logged in: which protocol it speaks, and its first message (F 1.2, F 5.1, F 6.2).
 
-Everything here belongs to a peer that we know nothing of: it has one time limit, one stream and small windows.
+Everything here belongs to a peer that we know nothing of: it has one time limit, one stream and small windows. The
+life cycles are the tables of `harp.wire.frp_login`; here are transports and limits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Protocol, cast
+
+import structlog
 
 from harp.errors import PeerError
 from harp.net.deadlines import NEVER, Deadlines
 from harp.tunnel.mux import MuxSession
 from harp.tunnel.server.tunnel import Tunnel
-from harp.wire.frp import Hello, Login, Message, MessageReader, NewWorkConn, encode
+from harp.wire.frp import RANDOM_SIZE, Hello, Login, Message, NewWorkConn
+from harp.wire.frp_login import BARE_BYTES, CONNECTION, MUX_BYTE, FirstMessages, NotFrp, Stage, Step, moved, stranger
 
 LOGIN_LIMIT = 10.0  # seconds from the connection, TLS included, to an accepted login
 FIRST_MESSAGE_LIMIT = 10.0  # seconds, on each later stream
 STREAMS_BEFORE_LOGIN = 1
-MUX_BYTE = b"\0"
-BARE_BYTES = (b"o", b"w", b"F")
+
+log = structlog.get_logger()
 
 
-class Reception(Protocol):
+class LoginHandler(Protocol):
     """Who decides about first messages."""
 
     deadlines: Deadlines
 
-    def hello(self, opening: Opening, payload: bytes) -> None:
-        """A ClientHello of version 2."""
-
-    def login(self, opening: Opening, login: Login) -> None:
+    def login(self, first: FirstMessage, login: Login) -> None:
         """A client wants a control connection on this stream."""
 
-    def work(self, opening: Opening, message: NewWorkConn) -> None:
+    def work(self, first: FirstMessage, message: NewWorkConn) -> None:
         """A client has opened a work connection."""
 
-    def left(self, guest: Guest) -> None:
-        """The connection is gone, or no guest any more."""
+    def unreadable(self, pending: PendingConnection, error: PeerError) -> None:
+        """What the client has sent is not FRP, or not what comes first; the stream is closed."""
 
-    def late(self, guest: Guest) -> None:
+    def left(self, pending: PendingConnection) -> None:
+        """The connection is no longer pending: it has ended, logged in, or belongs to a tunnel."""
+
+    def late(self, pending: PendingConnection) -> None:
         """The connection has not logged in within the limit."""
 
 
-class Guest(asyncio.Protocol):
+class PendingConnection(asyncio.Protocol):
     """One TCP or TLS connection; the protocol of its transport until the first byte tells what it speaks.
 
     `tunnel` is set by the login. A connection without one, and that is no work connection, is dropped at `deadline`.
     `greeting` is the task that brings the connection here.
     """
 
-    def __init__(self, reception: Reception, address: str) -> None:
-        self.reception = reception
+    def __init__(self, handler: LoginHandler, address: str) -> None:
+        self.handler = handler
         self.address = address
+        self.stage = Stage.FIRST_BYTE
+        self.since = handler.deadlines.now
         self.mux: MuxSession | None = None
         self.tunnel: Tunnel | None = None
-        self.deadline = reception.deadlines.now + LOGIN_LIMIT
+        self.deadline = self.since + LOGIN_LIMIT
         self.greeting: asyncio.Task[None]
         self._transport: asyncio.Transport | None = None
 
+    def __repr__(self) -> str:
+        yamux = "" if self.mux is None else " over yamux"
+        return f"<PendingConnection {self.address} {self.stage.value}{yamux}>"
+
+    def move(self, step: Step) -> None:
+        """Go on as the table says. Raises PeerError when it does not."""
+        self.stage = moved(CONNECTION, self.stage, step)
+        log.debug("tunnel connection", connection=self)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's TLS transports do not derive from it
+        if self.stage is Stage.HANDSHAKE:
+            self.move(Step.SECURED)
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
         protocol: asyncio.Protocol
         if data[:1] == MUX_BYTE:
             protocol = self.mux = MuxSession(
-                self.reception.deadlines,
+                self.handler.deadlines,
                 client=False,
-                accept=lambda: Opening(self),
+                accept=lambda: FirstMessage(self),
                 lost=self.gone,
                 max_streams=STREAMS_BEFORE_LOGIN,
             )
         elif data[:1] in BARE_BYTES:
-            protocol = Opening(self)
+            protocol = FirstMessage(self)
         else:
+            self.unreadable(stranger(data))
             self._transport.abort()
             return
+        self.move(Step.FRP)
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         protocol.data_received(data)
@@ -86,7 +106,11 @@ class Guest(asyncio.Protocol):
 
     def expired(self) -> None:
         """Not logged in within the limit."""
-        self.reception.late(self)
+        self.handler.late(self)
+
+    def unreadable(self, error: PeerError) -> None:
+        """What came is not what a tunnel client sends."""
+        self.handler.unreadable(self, error)
 
     def drop(self) -> None:
         """Close the connection without a word, whatever state it is in."""
@@ -95,80 +119,88 @@ class Guest(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def handed_over(self) -> None:
+        """It is a work connection; the tunnel has it now."""
+        self.move(Step.HANDED_OVER)
+        self.handler.left(self)
+
+    def logged_in(self, tunnel: Tunnel) -> None:
+        """It is a tunnel now; with yamux, more streams may come."""
+        self.move(Step.LOGGED_IN)
+        self.tunnel = tunnel
+        self.handler.left(self)
+
     def gone(self) -> None:
-        """No guest any more: lost, logged in, or handed over."""
-        self.reception.left(self)
+        """Lost or dropped; harmless when it was no longer pending."""
+        self.move(Step.END)
+        self.handler.left(self)
 
 
-class Opening(asyncio.Protocol):
+class FirstMessage(asyncio.Protocol):
     """A stream, or a connection without yamux, until its first message is here.
 
-    The message goes to the reception, which answers with `send` and then closes the transport or gives it another
-    protocol. `hellos` are the payloads that went both ways on a connection of version 2.
+    The message goes to the handler, which answers with `send` and then refuses or accepts, giving the transport
+    another protocol.
     """
 
-    def __init__(self, guest: Guest) -> None:
-        self.guest = guest
+    def __init__(self, pending: PendingConnection) -> None:
+        self.pending = pending
         self.transport: asyncio.Transport
-        self.hellos: tuple[bytes, bytes] | None = None
+        self.messages = FirstMessages()
         self.deadline = NEVER
-        self._reader = MessageReader()
-        self._done = False
 
-    @property
-    def version(self) -> int:
-        """Of the protocol; known once a message is here."""
-        return self._reader.version or 1
+    def __repr__(self) -> str:
+        return f"<FirstMessage {self.pending.address} {self.messages.state.value}, v{self.messages.version}>"
 
     def send(self, message: Message) -> None:
         """In clear, in the framing that the client uses."""
-        self.transport.write(encode(message, self.version))
+        log.debug("frp message sent", message=message, connection=self)
+        self.transport.write(self.messages.encode(message))
 
-    def rest(self) -> bytes:
-        """What came behind the first message."""
-        return self._reader.rest()
+    def accept(self) -> None:
+        """The request is granted. The caller gives the transport another protocol."""
+        self.pending.handler.deadlines.drop(self)
+        self.messages.accept()
+
+    def refuse(self) -> None:
+        """Close after what was sent; fine in every state."""
+        self.pending.handler.deadlines.drop(self)
+        self.messages.end()
+        self.transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's TLS transports do not derive from it
-        deadlines = self.guest.reception.deadlines
+        deadlines = self.pending.handler.deadlines
         deadlines.watch(self)
         self.deadline = deadlines.now + FIRST_MESSAGE_LIMIT
 
     def data_received(self, data: bytes) -> None:
-        if self._done:
-            return  # refused; the answer is on its way
-        self._reader.feed(data)
+        self.messages.feed(data)
         try:
-            while not self._done and (message := self._reader.next()) is not None:
-                if isinstance(message, Hello) and message.client and self.hellos is None:
-                    self.guest.reception.hello(self, message.payload)
-                    continue
-                self._finish()
-                if isinstance(message, Login):
-                    self.guest.reception.login(self, message)
-                elif isinstance(message, NewWorkConn):
-                    self.guest.reception.work(self, message)
-                else:
-                    self.transport.close()
-        except PeerError:
-            self._finish()
-            self.transport.close()
+            while (message := self.messages.next()) is not None:
+                log.debug("frp message received", message=message, connection=self)
+                self._handle(message)
+        except PeerError as error:
+            self.pending.unreadable(error)
+            self.refuse()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._finish()
-        if self.guest.mux is None:
-            self.guest.gone()
+        self.pending.handler.deadlines.drop(self)
+        self.messages.end()
+        if self.pending.mux is None:
+            self.pending.gone()
 
     def expired(self) -> None:
         """The first message did not come in time."""
-        self._finish()
-        self.transport.close()
+        self.refuse()
 
-    def refuse(self) -> None:
-        """Close behind what was sent."""
-        self._finish()
-        self.transport.close()
-
-    def _finish(self) -> None:
-        self._done = True
-        self.guest.reception.deadlines.drop(self)
+    def _handle(self, message: Hello | Login | NewWorkConn) -> None:
+        if isinstance(message, Hello):
+            answer, refusal = self.messages.greet(message, os.urandom(RANDOM_SIZE))
+            self.transport.write(answer)
+            if refusal:
+                raise NotFrp(refusal)
+        elif isinstance(message, Login):
+            self.pending.handler.login(self, message)
+        else:
+            self.pending.handler.work(self, message)

@@ -1,20 +1,21 @@
-"""A tunnel: one client that has logged in, its control connection, claims and work streams (F 5)."""
+"""A tunnel: one client that has logged in, and its control connection (F 5)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
 from msgspec import Struct
 
-from harp.errors import PeerError, TunnelAway
+from harp.errors import PeerError
+from harp.logs import RareWarnings
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.ports import ProtocolFactory
 from harp.tunnel.mux import MuxSession
-from harp.tunnel.server.claims import Claim, ClaimRefused, Claims, ClaimTaken, Connected
+from harp.tunnel.server.claim_queue import Check, ClaimQueue
+from harp.tunnel.server.claims import Claim, Claims, Connected, shown
+from harp.tunnel.server.work_pool import WorkPool
 from harp.wire.frp import (
     CloseProxy,
     Login,
@@ -31,20 +32,13 @@ from harp.wire.frp import (
 from harp.wire.frp_crypto import Decryptor, Encryptor
 
 MAX_POOL = 5  # work streams a client may ask to have ready
-SPARE_POOL = 10  # more than that may wait
-WORK_LIMIT = 10.0  # seconds to wait for a work stream
 SILENCE_LIMIT = 90.0  # seconds without a message, for clients without yamux
 SILENCE_SUSPECT = 35.0  # seconds after which such a client is overdue: it pings every 30 s
 PROBE_LIMIT = 3.0  # seconds for a tunnel to prove that it is alive when another one wants its port
 UNREAD_LIMIT = 65536  # bytes of control messages that wait for a client
-SHOWN = 64  # characters of a client's own words in the log
-REASON = 200  # characters of a refusal, which may quote them
+REASON = 200  # characters of a refusal, which may quote a client's own words
 
 log = structlog.get_logger()
-
-
-Vet = Callable[[str, str, int], Awaitable[str]]
-"""(token of the login, claimed name, claimed port) -> why the client cannot have it, "" when it can."""
 
 
 class TunnelFacts(Struct, frozen=True):
@@ -71,29 +65,25 @@ class Channel(Struct, frozen=True):
     decryptor: Decryptor
 
 
+class Client(Struct, frozen=True):
+    """Who has logged in, and when."""
+
+    login: Login
+    run_id: str
+    address: str
+    since: float  # Unix seconds
+
+
 class Owner(Protocol):
-    """Who keeps the list of tunnels."""
+    """Who keeps the list of tunnels, and what all of them share."""
+
+    deadlines: Deadlines
+    warnings: RareWarnings
+    claims: Claims
+    check: Check | None
 
     def ended(self, tunnel: Tunnel) -> None:
         """`tunnel` is closed; forget it."""
-
-
-class Work(asyncio.Protocol):
-    """A work stream that waits in the pool. The client has nothing to say until it is started."""
-
-    def __init__(self, transport: asyncio.Transport, version: int, left: Callable[[Work], None]) -> None:
-        self.transport = transport
-        self.version = version
-        self._left = left
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.abort()
-
-    def eof_received(self) -> None:
-        self._left(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._left(self)
 
 
 class Tunnel(asyncio.Protocol):
@@ -103,63 +93,47 @@ class Tunnel(asyncio.Protocol):
     ports and streams are free before `close` returns, so a successor can have them at once.
     """
 
-    def __init__(
-        self,
-        owner: Owner,
-        claims: Claims,
-        deadlines: Deadlines,
-        *,
-        channel: Channel,
-        mux: MuxSession | None,
-        login: Login,
-        run_id: str,
-        address: str,
-        since: float,
-        vet: Vet | None = None,
-    ) -> None:
-        self.run_id = run_id
+    def __init__(self, owner: Owner, client: Client, channel: Channel, mux: MuxSession | None) -> None:
+        login = client.login
+        self.run_id = client.run_id
         self.mux = mux
-        self.address = address
+        self.address = client.address
         self.deadline = NEVER
         self.closed = False
         self._owner = owner
-        self._claims = claims
-        self._deadlines = deadlines
+        self._client = client
         self._channel = channel
-        self._login = login
-        self._since = since
-        self._vet = vet
         self._reader = MessageReader(channel.version)
-        self._pool_count = min(max(login.pool_count, 0), MAX_POOL)
-        self._pool: deque[Work] = deque()
-        self._waiters: deque[_Waiter] = deque()
-        self._held: dict[str, Claim] = {}
+        self._pool = WorkPool(min(max(login.pool_count, 0), MAX_POOL), owner.deadlines, self._ask_for_work)
+        token = login.metas.get("token", "")
+        self._claims = ClaimQueue(self, owner.claims, self, owner.check, token=token, address=self.address)
         self._unconfirmed: dict[str, int] = {}  # claim -> the work stream, counted from login, that confirms it
-        self._requested = 0  # work streams, since login
-        self._arrived = 0
-        self._deciding: str | None = None  # name of the claim whose present holder is being asked whether it lives
-        self._decision: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        wire = f"v{self._channel.version}" + ("" if self.mux is not None else " without yamux")
+        claims = ", ".join(f"{shown(claim.name)}:{claim.port}" for claim in self._claims.held.values())
+        return f"<Tunnel {self.address} {state}, {wire}, claims [{claims}], {self._pool!r}>"
 
     def begin(self, rest: bytes) -> None:
-        """LoginResp was sent: fill the pool, then take what came behind the Login."""
+        """LoginResp was sent: fill the pool, then take what came after the Login."""
         if self.mux is None:
-            self._deadlines.watch(self)
+            self._owner.deadlines.watch(self)
             self._touch()
-        for _ in range(self._pool_count):
-            self._request_work()
+        self._pool.fill()
         if rest:
             self.data_received(rest)
 
     def facts(self) -> TunnelFacts:
         """For the status page."""
-        login = self._login
+        login = self._client.login
         return TunnelFacts(
             address=self.address,
             version=shown(login.version),
             system=shown(f"{login.os}/{login.arch}"),
             hostname=shown(login.hostname),
-            proxies=tuple((shown(claim.name), claim.port) for claim in self._held.values()),
-            since=self._since,
+            proxies=tuple((shown(claim.name), claim.port) for claim in self._claims.held.values()),
+            since=self._client.since,
             round_trip=self.mux.round_trip if self.mux else None,
             streams=self.mux.streams if self.mux else len(self._pool),
             mux=self.mux is not None,
@@ -171,22 +145,17 @@ class Tunnel(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
-        log.info("tunnel closed", address=self.address, names=[shown(name) for name in self._held], reason=reason)
-        self._deadlines.drop(self)
-        if self._decision is not None:
-            self._decision.cancel()
-        for claim in self._held.values():
-            self._claims.release(claim)
-        self._held.clear()
+        names = [shown(name) for name in self._claims.held]
+        log.info("tunnel closed", address=self.address, names=names, reason=reason)
+        self._owner.deadlines.drop(self)
+        self._claims.close()
         self._owner.ended(self)
-        while self._waiters:
-            self._waiters.popleft().fail(f"the tunnel was closed: {reason}")
-        pool, self._pool = self._pool, deque()
+        pool = self._pool.close(reason)
         if self.mux is not None:  # its streams end with it
             self.mux.abort(reason) if abort else self.mux.close(reason)
             return
-        for work in pool:
-            work.transport.abort()
+        for transport in pool:
+            transport.abort()
         if abort:
             self._channel.transport.abort()
         else:
@@ -198,7 +167,7 @@ class Tunnel(asyncio.Protocol):
             return False
         if self.mux is not None:
             return await self.mux.probe(PROBE_LIMIT)
-        return self.deadline - self._deadlines.now > SILENCE_LIMIT - SILENCE_SUSPECT
+        return self.deadline - self._owner.deadlines.now > SILENCE_LIMIT - SILENCE_SUSPECT
 
     # asyncio.Protocol of the control connection
 
@@ -224,19 +193,23 @@ class Tunnel(asyncio.Protocol):
     # Messages
 
     def _handle(self, message: Received) -> None:
+        log.debug("frp message received", message=message, tunnel=self)
         self._touch()
         if isinstance(message, Ping):
             self._send(Pong())
         elif isinstance(message, NewProxy):
-            self._new_proxy(message)
+            self._claims.add(message)
         elif isinstance(message, CloseProxy):
             self._close_proxy(message.proxy_name)
 
     def _touch(self) -> None:
         if self.mux is None:
-            self.deadline = self._deadlines.now + SILENCE_LIMIT
+            self.deadline = self._owner.deadlines.now + SILENCE_LIMIT
 
     def _send(self, message: Message) -> None:
+        if self.closed:
+            return
+        log.debug("frp message sent", message=message, tunnel=self)
         transport = self._channel.transport
         if transport.get_write_buffer_size() > UNREAD_LIMIT:
             self.close("the client does not read its control connection", abort=True)
@@ -245,177 +218,57 @@ class Tunnel(asyncio.Protocol):
 
     # Claims
 
-    def _new_proxy(self, request: NewProxy) -> None:
-        """Answer now, unless somebody else holds it, who must first be asked whether he lives."""
-        if self._deciding == request.proxy_name:
-            return  # repeated, the answer is on its way
-        known = self._held.get(request.proxy_name)
-        if known is not None and known.port == request.remote_port:
-            self._send(_granted(known))  # the client has missed our answer
-            return
-        if self._vet is not None and self._deciding is None:  # a second claim meanwhile is over the limit anyway
-            self._deciding = request.proxy_name
-            self._decision = asyncio.get_running_loop().create_task(self._vet_and_settle(self._vet, request))
-        else:
-            self._settle(request)
-
-    async def _vet_and_settle(self, vet: Vet, request: NewProxy) -> None:
-        refusal = await vet(self._login.metas.get("token", ""), request.proxy_name, request.remote_port)
-        self._deciding = None
-        if refusal:
-            self._refuse(request, ClaimRefused(refusal))
-        else:
-            self._settle(request)
-
-    def _settle(self, request: NewProxy) -> None:
-        try:
-            self._grant(request)
-        except ClaimTaken as taken:
-            self._deciding = request.proxy_name
-            self._decision = asyncio.get_running_loop().create_task(self._decide(request, taken))
-        except ClaimRefused as refused:
-            self._refuse(request, refused)
-
-    def _grant(self, request: NewProxy) -> None:
-        claim = self._claims.grant(self, len(self._held) + (self._deciding is not None), request)
-        self._held[claim.name] = claim
-        log.info("tunnel claim", address=self.address, name=shown(claim.name), port=claim.port)
-        self._send(_granted(claim))
+    def granted(self, claim: Claim) -> None:
+        """As Answers."""
+        log.info("tunnel claim granted", address=self.address, name=shown(claim.name), port=claim.port)
+        self.granted_again(claim)
         # frpc handles its control messages in order: when the stream that we ask for now is here, it knows that it
         # has the claim. Before that it would close a started work stream without a word (F 5.5).
-        self._request_work()
-        self._unconfirmed[claim.name] = self._requested
-        self._claims.await_confirmation(claim)
+        self._pool.ask()
+        self._unconfirmed[claim.name] = self._pool.asked
+        self._owner.claims.await_confirmation(claim)
 
-    def _refuse(self, request: NewProxy, refused: ClaimRefused) -> None:
-        log.warning(
+    def granted_again(self, claim: Claim) -> None:
+        """As Answers."""
+        self._send(NewProxyResp(claim.name, remote_addr=f":{claim.port}"))
+
+    def refused(self, request: NewProxy, reason: str) -> None:
+        """As Answers."""
+        self._owner.warnings.warning(
             "tunnel claim refused",
-            address=self.address,
+            shown(reason, REASON),
+            self.address,
             name=shown(request.proxy_name),
             port=request.remote_port,
-            reason=shown(str(refused), REASON),
         )
-        self._send(NewProxyResp(request.proxy_name, error=str(refused)))
-
-    async def _decide(self, request: NewProxy, taken: ClaimTaken) -> None:
-        """Answer once it is known whether the holder lives; after a dead one another may hold the rest."""
-        holder = taken.holder.tunnel
-        if await holder.alive():
-            self._deciding = None
-            self._refuse(request, taken)
-            return
-        holder.close("it does not answer, and its port is wanted by another client", abort=True)
-        self._deciding = None
-        self._settle(request)
+        self._send(NewProxyResp(request.proxy_name, error=reason))
 
     def _close_proxy(self, name: str) -> None:
-        if self._decision is not None and name == self._deciding:
-            self._decision.cancel()
-            self._deciding = None
-        claim = self._held.pop(name, None)
+        claim = self._claims.withdraw(name)
         if claim is not None:
             self._unconfirmed.pop(name, None)
-            self._claims.release(claim)
             log.info("tunnel claim ended", address=self.address, name=shown(name), port=claim.port)
 
     # Work streams
 
     def add_work(self, transport: asyncio.Transport, version: int) -> None:
         """The client has opened a work stream."""
-        work = Work(transport, version, self._forget_work)
-        transport.set_protocol(work)
-        self._arrived += 1
-        for name in [name for name, count in self._unconfirmed.items() if count <= self._arrived]:
+        self._pool.add(transport, version)
+        if not self._unconfirmed:
+            return
+        for name in [name for name, count in self._unconfirmed.items() if count <= self._pool.arrived]:
             del self._unconfirmed[name]
-            self._claims.confirm(self._held[name])
-        self._store(work)
+            self._owner.claims.confirm(self._claims.held[name])
 
     async def start(self, factory: ProtocolFactory, messages: tuple[bytes, bytes]) -> Connected:
         """As Holder."""
-        work = self._take()
-        if work is not None:
-            self._request_work()  # in its place
-        else:
-            work = await self._wait_for_work()
-            if self._requested - self._arrived + len(self._pool) < self._pool_count + SPARE_POOL:
-                self._request_work()  # the pool was too small
-        transport = work.transport
-        transport.write(messages[work.version - 1])
+        stream = await self._pool.take()
+        transport = stream.transport
+        transport.write(messages[stream.version - 1])
         protocol = factory()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         return transport, protocol
 
-    def _request_work(self) -> None:
-        self._requested += 1
+    def _ask_for_work(self) -> None:
         self._send(ReqWorkConn())
-
-    def _take(self) -> Work | None:
-        while self._pool:
-            work = self._pool.popleft()
-            if not work.transport.is_closing():
-                return work
-        return None
-
-    def _store(self, work: Work) -> None:
-        while self._waiters:
-            work_for = self._waiters.popleft().work
-            if not work_for.done():
-                work_for.set_result(work)
-                return
-        if self.closed or len(self._pool) >= self._pool_count + SPARE_POOL:
-            work.transport.close()
-        else:
-            self._pool.append(work)
-
-    def _forget_work(self, work: Work) -> None:
-        if work in self._pool:
-            self._pool.remove(work)
-
-    async def _wait_for_work(self) -> Work:
-        """Ask for a work stream and wait for it; the first in the queue gets the first that comes."""
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), self._deadlines.now + WORK_LIMIT)
-        self._deadlines.watch(waiter)
-        try:
-            while True:
-                if self.closed:
-                    raise TunnelAway("the tunnel was closed")
-                self._waiters.append(waiter)
-                self._request_work()
-                work = await waiter.work
-                if not work.transport.is_closing():
-                    return work
-                waiter.work = asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            if waiter.work.done() and not waiter.work.cancelled() and waiter.work.exception() is None:
-                self._store(waiter.work.result())  # it came in the same moment
-            raise
-        finally:
-            self._deadlines.drop(waiter)
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-
-
-class _Waiter:
-    """A connection that waits for a work stream."""
-
-    def __init__(self, work: asyncio.Future[Work], deadline: float) -> None:
-        self.work = work
-        self.deadline = deadline
-
-    def fail(self, reason: str) -> None:
-        if not self.work.done():
-            self.work.set_exception(TunnelAway(reason))
-
-    def expired(self) -> None:
-        self.fail(f"the client gave no work stream within {WORK_LIMIT:g} s")
-
-
-def _granted(claim: Claim) -> NewProxyResp:
-    return NewProxyResp(claim.name, remote_addr=f":{claim.port}")
-
-
-def shown(text: str, limit: int = SHOWN) -> str:
-    """A client's own words, fit for a log line."""
-    text = text[:limit]
-    return text if text.isprintable() else ascii(text)[1:-1]

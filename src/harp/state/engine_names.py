@@ -1,0 +1,66 @@
+"""Which engine has which port: what `harp engine add` and `register` gave away, in a file beside the certificates."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from harp.errors import HarpError, words_of
+
+FILE = "engines.json"
+LONGEST = 65536  # bytes
+
+
+class EngineNamesError(HarpError):
+    """The file cannot be read or written; the text says which and why."""
+
+
+class EngineNames:
+    """Port -> name, kept in `directory`. Reads and writes files: call it off the event loop."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / FILE
+
+    def all(self) -> Mapping[int, str]:
+        """Return every engine that was named. Raises EngineNamesError when the file is damaged."""
+        try:
+            with self.path.open("rb") as file:
+                return msgspec.json.decode(file.read(LONGEST), type=dict[int, str])
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise EngineNamesError(f"{self.path}: {words_of(error)}") from error
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise EngineNamesError(f"{self.path}: {error}; put it right or remove it") from error
+
+    @contextmanager
+    def changing(self) -> Iterator[dict[int, str]]:
+        """Give the engines to change, and write them when the block is over; one process at a time.
+
+        Raises EngineNamesError when that cannot be done; an exception of the block leaves the file as it was.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise EngineNamesError(f"{self.path}: {words_of(error)}; engine ports are remembered there") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            engines = dict(self.all())
+            yield engines
+            self._write(engines)
+        finally:
+            os.close(lock)
+
+    def _write(self, engines: Mapping[int, str]) -> None:
+        fresh = self.path.with_suffix(".new")
+        try:
+            fresh.write_bytes(msgspec.json.encode({str(port): engines[port] for port in sorted(engines)}) + b"\n")
+            fresh.replace(self.path)
+        except OSError as error:
+            raise EngineNamesError(f"{self.path}: {words_of(error)}; engine ports are remembered there") from error

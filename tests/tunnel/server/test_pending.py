@@ -1,0 +1,168 @@
+"""Connections that have not logged in (F 1.2, F 8.1)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from structlog.typing import EventDict
+
+from harp.settings import Settings
+from harp.tunnel.server.acceptor import FULL_PAUSE, PENDING, STALLED
+from harp.wire import frp, yamux
+from harp.wire.frp import LoginResp, Ping
+from tests.tunnel.conftest import Clock
+from tests.tunnel.memory import Recorder
+from tests.tunnel.peer import good_login
+from tests.tunnel.server.world import Start, World, beside, closed, told
+
+
+@pytest.mark.parametrize("first", [b"GET /~!frp HTTP/1.1\r\n", b"SSH-2.0", b"p\0\0"])
+async def test_other_protocols_are_closed_without_an_answer(world: World, first: bytes) -> None:
+    end = await world.raw(first)
+    await end.until(event="lost")
+    assert not end.received
+
+
+async def test_a_check_that_connects_and_closes_is_not_worth_a_line(world: World, logged: list[EventDict]) -> None:
+    end = await world.raw()
+    await world.until(lambda: world.server.pending)
+    end.transport.close()
+    await world.until(lambda: not world.server.pending)
+    assert told(logged) == []
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"",
+        b"\x17",
+        b"\x16\x03\x01",
+        b"o\0",
+        b"FRP",
+        b"\0",
+        yamux.ping(0),
+        yamux.window_update(1, 0, yamux.SYN) + yamux.data_header(1, 3) + b"o\0\0",
+    ],
+)
+async def test_a_connection_without_a_login_is_closed_after_10_seconds(
+    world: World, clock: Clock, first: bytes
+) -> None:
+    end = await world.raw(first)
+    await world.until(lambda: world.server.pending)
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    clock.move(9.5)
+    for _ in range(5):
+        await asyncio.sleep(0.001)
+    assert "lost" not in end.events
+    clock.move(0.5)
+    assert await closed(end)
+    assert world.server.pending == 0
+
+
+async def test_before_the_login_there_is_one_stream(world: World) -> None:
+    client = world.client()
+    await client.connect()
+    second = await client.stream()
+    await second.until(event="lost")
+    assert isinstance(second.error, ConnectionResetError)
+    client.control.send(good_login())
+    assert (await client.control.next(LoginResp)).error == ""
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        frp.encode(Ping(), 1),
+        frp.encode(frp.NewProxy("a", remote_port=23001), 1),
+        frp.V1_HEADER.pack(b"v", 2) + b"{}",
+        frp.V1_HEADER.pack(b"o", 10241),
+        frp.V1_HEADER.pack(b"o", 2) + b"[]",
+    ],
+)
+async def test_another_first_message_closes_the_stream_without_an_answer(world: World, first: bytes) -> None:
+    client = world.client()
+    await client.connect()
+    client.control.send_raw(first)
+    await client.control.end.until(event="end")
+    assert not client.control.end.received
+
+
+async def crowd(world: World, count: int, address: str = "127.0.0.1") -> list[Recorder]:
+    """Connections from one address that never say a word, all accepted."""
+    before = world.server.pending
+    ends = [await world.raw(source=address) for _ in range(count)]
+    await world.until(lambda: world.server.pending == before + count)
+    return ends
+
+
+async def test_the_oldest_unfinished_connection_gives_way_to_a_new_one(world: World, logged: list[EventDict]) -> None:
+    ends = await crowd(world, PENDING)
+    world.clock.move(STALLED)
+    await world.client().login()
+    assert await closed(ends[0])
+    assert "lost" not in ends[1].events
+    assert told(logged)[0]["reason"] == "it has not logged in, and there are too many of its kind"
+
+
+async def test_it_is_one_of_the_address_that_has_the_most(world: World) -> None:
+    (other,) = await crowd(world, 1, "127.0.0.2")
+    ends = await crowd(world, PENDING - 1)
+    world.clock.move(STALLED)
+    await world.client().login()
+    assert await closed(ends[0])
+    assert "lost" not in other.events
+
+
+async def test_none_gives_way_that_may_be_on_its_way(world: World) -> None:
+    ends = await crowd(world, PENDING)
+    waiting = beside(world.client().login())
+    await asyncio.sleep(FULL_PAUSE)
+    assert not waiting.done()
+    assert all("lost" not in end.events for end in ends)
+    ends[7].transport.close()
+    await waiting
+
+
+async def test_who_has_said_something_is_waited_for_a_little_longer(world: World) -> None:
+    begun = await world.raw(yamux.ping(0))
+    await world.until(lambda: begun.received)  # it speaks, and was answered
+    ends = await crowd(world, PENDING - 1)
+    world.clock.move(STALLED)
+    await world.client().login()
+    assert await closed(ends[0])
+    assert "lost" not in begun.events
+
+
+@pytest.mark.parametrize(
+    ("first", "reason", "fix"),
+    [
+        (b"GET /~!frp HTTP/1.1\r\n", "the client uses a websocket", 'set transport.protocol = "tcp"'),
+        (b"o" + b"\xff" * 20, "frp: message of -1 bytes, limit 10240", "is it a tunnel client of another version?"),
+        (b"FRP\0\3\r\n", "frp: the magic of version 2 is wrong", "is it a tunnel client of another version?"),
+    ],
+)
+async def test_a_client_that_cannot_be_understood_is_one_warning_with_the_cure(
+    world: World, logged: list[EventDict], first: bytes, reason: str, fix: str
+) -> None:
+    for _ in range(3):
+        assert await closed(await world.raw(first))
+    (line,) = told(logged)
+    assert (line["event"], line["log_level"]) == ("tunnel connection refused", "warning")
+    assert (line["reason"], line["fix"], line["source"]) == (reason, fix, "127.0.0.1")
+
+
+async def test_a_stranger_on_the_port_is_not_a_warning(world: World, logged: list[EventDict]) -> None:
+    assert await closed(await world.raw(b"GET / HTTP/1.1\r\n"))
+    (line,) = told(logged)
+    assert (line["log_level"], line["reason"]) == ("info", "neither FRP nor TLS, it begins with b'GET / HTTP'")
+
+
+async def test_connections_have_a_limit_altogether(settings: Settings, clock: Clock, start: Start) -> None:
+    world = await start(replace(settings, limits=replace(settings.limits, tunnels=2)))
+    for _ in range(2):
+        await world.client().login()
+    end = await world.raw()
+    assert await closed(end)

@@ -1,0 +1,85 @@
+"""A tunnel server on loopback sockets, with a clock that tests move, and its scripted clients."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from structlog.typing import EventDict, WrappedLogger
+
+from harp.net.ports import PortTable
+from harp.settings import Settings
+from harp.tunnel.server.listener import TunnelServer
+from tests.tunnel.conftest import Clock
+from tests.tunnel.memory import Recorder
+from tests.tunnel.peer import KEY, FrpClient
+
+T = TypeVar("T")
+PLAIN = (str, int, float, list, type(None))
+
+
+def as_text(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Objects are logged as they are at that moment."""
+    return {name: value if isinstance(value, PLAIN) else repr(value) for name, value in event.items()}
+
+
+def told(logged: list[EventDict], *levels: str) -> list[EventDict]:
+    """The events of these levels; without any, of all that an operator sees."""
+    return [event for event in logged if event["log_level"] in (levels or ("info", "warning", "error"))]
+
+
+WRONG_KEY = "send Login request to plugin error"
+
+
+class World:
+    """A server, its port table, and the clients of one test."""
+
+    def __init__(self, settings: Settings, tls: ssl.SSLContext | None, clock: Clock) -> None:
+        self.ports = PortTable()
+        self.clock = clock
+        self.asked: list[tuple[str, str]] = []
+        self.server = TunnelServer(settings, self.ports, clock.deadlines, self._authenticate, tls)
+
+    def _authenticate(self, address: str, token: str) -> str | None:
+        self.asked.append((address, "the key" if token == KEY else token))
+        if token == "from a banned address":
+            return "banned"
+        return None if token == KEY else WRONG_KEY
+
+    def client(self, *, mux: bool = True, version: int = 1) -> FrpClient:
+        return FrpClient(self.server, self.clock, mux=mux, version=version)
+
+    async def raw(self, data: bytes = b"", source: str = "127.0.0.1") -> Recorder:
+        """A bare TCP connection from an address of loopback, that has sent `data`."""
+        loop = asyncio.get_running_loop()
+        port = self.server.bound_ports[0]
+        _, end = await loop.create_connection(Recorder, "127.0.0.1", port, local_addr=(source, 0))
+        self.clock.transports.append(end.transport)
+        end.transport.write(data)
+        return end
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let the loop work until `condition` holds."""
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+
+class Start(Protocol):
+    async def __call__(self, settings: Settings, tls: ssl.SSLContext | None = None) -> World: ...
+
+
+async def closed(end: Recorder) -> bool:
+    await end.until(event="lost")
+    return True
+
+
+def beside(work: Awaitable[T]) -> asyncio.Task[T]:
+    """Let `work` go on beside the test."""
+
+    async def run() -> T:
+        return await work
+
+    return asyncio.create_task(run())
