@@ -29,6 +29,7 @@ from harp.net.dial import Dialer
 from harp.net.listen import https_context, listen, load_certificate, ports_of
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
+from harp.net.turns import Turns
 from harp.nextcloud.instance import Instance
 from harp.policy.client_address import ban_key
 from harp.policy.exapp import ExApp
@@ -84,6 +85,7 @@ class Harp:
             log.warning("configuration", note=warning)
         tunnel_tls = await asyncio.to_thread(self._tunnel_context)  # first, while there is nothing to stop yet
         self.deadlines = Deadlines()
+        self.turns = Turns()
         self.instance = Instance(settings, loop.time)
         self.warnings = RareWarnings(loop.time, loop.call_later)
         self.claim_check = ClaimCheck(settings, self.instance, EngineNames(self._frp_directory), self.warnings)
@@ -101,7 +103,7 @@ class Harp:
         self.upstreams = Upstreams(self._dialer, self.ports, self.deadlines, settings.timeouts)
         self.engines = Engines(settings, self._dialer, self.ports, loop.time)
         access_log = AccessLog(enabled=settings.logs.level in ("debug", "info"), json=settings.logs.format == "json")
-        self.gate = Gate(settings, self.instance, self.upstreams, self.engines, self.deadlines, access_log)
+        self.gate = Gate(settings, self.instance, self.upstreams, self.engines, self.deadlines, access_log, self.turns)
         self.gate.limit_connections(_connections_allowed(settings.limits.connections))
         self._admin = AdminGate(settings, Pages(Facts(self)), self.deadlines)
         self.tunnel = self._tunnel_server(tunnel_tls)

@@ -14,6 +14,7 @@ from harp.proxy.forward import Forwarding, Hop
 from harp.proxy.probe import FIRST_BYTE, PROBE, PROBE_LIMIT
 from harp.proxy.upstreams import Upstreams
 from harp.settings import load
+from harp.wire.ends import How
 from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields
 from harp.wire.requests import RequestReader
 from harp.wire.websocket import CLOSE_GOING_AWAY
@@ -65,8 +66,9 @@ class Client:
     def send_end(self, trailers: Fields) -> None:
         self.ended, self.trailers = True, trailers
 
-    def cut(self, reason: str) -> None:
-        self.cut_for = reason
+    def end(self, how: How, note: str = "") -> None:
+        self.closed = how is How.LINGER
+        self.cut_for = note
 
     def refuse(self, status: int, reason: str, retry_after: int | None = None, *, unreachable: bool = False) -> None:
         self.status, self.refused, self.retry_after = status, reason, retry_after
@@ -76,9 +78,6 @@ class Client:
 
     def finish(self) -> None:
         self.finished = True
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class SilentOffer:

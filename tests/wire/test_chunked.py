@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harp.errors import PeerError
-from harp.wire.chunked import ChunkedDecoder, chunk, last_chunk
+from harp.wire.chunked import MAX_TINY, ChunkedDecoder, chunk, last_chunk
 
 BODY = b"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nX-Sum: 1\r\n\r\nrest"
 
@@ -84,3 +86,78 @@ def test_a_flood_of_trailers_or_extensions_is_refused() -> None:
         ChunkedDecoder().feed(b"0\r\n" + b"X: 1\r\n" * 3000)
     with pytest.raises(PeerError, match="extensions"):
         ChunkedDecoder().feed((b"1;" + b"x" * 1000 + b"\r\na\r\n") * 100)
+
+
+def test_short_extensions_are_counted_as_well() -> None:
+    with pytest.raises(PeerError, match="extensions"):
+        ChunkedDecoder().feed(b"40;x=1\r\n" + b"a" * 64 + b"\r\n" + b"1;a\r\na\r\n" * 40000)
+
+
+def test_a_megabyte_of_tiny_chunks_is_refused() -> None:
+    decoder = ChunkedDecoder()
+    tiny = chunk(b"a") * 10000
+    with pytest.raises(PeerError, match="chunks of less than 16 bytes on average"):
+        for _ in range(MAX_TINY // len(tiny) + 2):
+            decoder.feed(tiny)
+
+
+def test_events_that_come_one_by_one_may_be_tiny_for_ever() -> None:
+    decoder = ChunkedDecoder()
+    for _ in range(MAX_TINY // 4):
+        assert decoder.feed(b"1\r\na\r\n") == [b"a"]
+
+
+def test_chunks_of_sixteen_bytes_are_not_tiny() -> None:
+    decoder = ChunkedDecoder()
+    for _ in range(100):
+        decoder.feed(chunk(b"a" * 16) * 1000)
+
+
+def test_of_many_chunks_no_more_are_decoded_at_a_time_than_asked_for() -> None:
+    decoder = ChunkedDecoder()
+    body = chunk(b"a") * 25 + last_chunk([])
+    assert (len(decoder.feed(body, 10)), decoder.more) == (10, True)
+    assert (len(decoder.feed(b"", 10)), decoder.more) == (10, True)
+    assert (len(decoder.feed(b"rest", 10)), decoder.more) == (5, False)
+    assert (decoder.done, decoder.rest) == (True, b"rest")
+
+
+def test_a_decoder_is_one_line_of_state() -> None:
+    decoder = ChunkedDecoder()
+    decoder.feed(b"5\r\nhel")
+    assert repr(decoder) == "<ChunkedDecoder 4 bytes of a chunk to come, 0 bytes held>"
+
+
+def decoded(parts: list[bytes], most: int) -> tuple[bytes, bytes | str]:
+    """Payload, and what comes after the body or why there is none."""
+    decoder = ChunkedDecoder()
+    payload, rest = b"", b""
+    try:
+        for part in parts:
+            if decoder.done:
+                rest += part
+                continue
+            payload += b"".join(decoder.feed(part, most))
+            while decoder.more:
+                payload += b"".join(decoder.feed(b"", most))
+    except PeerError as error:
+        return b"", str(error)
+    return payload, decoder.rest + rest if decoder.done else "unfinished"
+
+
+PIECES = st.sampled_from(
+    [b"0", b"1", b"a", b"\r\n", b"\r", b"\n", b";", b" ", b"x: y", b"5\r\nhello\r\n", b"0\r\n\r\n", chunk(b"b" * 30)]
+)
+
+
+@given(st.lists(PIECES, max_size=12), st.lists(st.integers(0, 100), max_size=5), st.integers(1, 3))
+def test_any_slicing_of_any_bytes_gives_the_same_payload_or_refusal(
+    pieces: list[bytes], cuts: list[int], most: int
+) -> None:
+    data = b"".join(pieces)
+    ends = sorted(min(cut, len(data)) for cut in cuts)
+    parts = [data[begin:end] for begin, end in zip([0, *ends], [*ends, len(data)], strict=True)]
+    whole, outcome = decoded([data], 1 << 30)
+    sliced, sliced_outcome = decoded(parts, most)
+    assert sliced == whole
+    assert (sliced_outcome == outcome) or (isinstance(outcome, str) and isinstance(sliced_outcome, str))

@@ -1,53 +1,55 @@
-"""One client connection: HTTP/1.0 and 1.1 from the server's side.
+"""One client connection: transport, limits, deadlines and back-pressure around `wire.server_connection`.
 
-Requests are taken one at a time; what a client pipelines behind waits in a bounded buffer. The connection is the
-`Downstream` of the exchange under way and calls its `Handler`; it decides framing, persistence and limits, and nothing
-about the request itself, which is the gate's work.
+The connection is the `Downstream` of the exchange under way and calls its `Handler`; it decides nothing about the
+request itself, which is the gate's work. Every state has a bound: the client's limits where we wait for the client, and
+a last resort where we wait for the gate or for a handler, so that no request can hang.
 """
 
 from __future__ import annotations
 
 import asyncio
-from enum import Enum, auto
-from typing import NoReturn, Protocol, cast
+from typing import Protocol, cast
 
 from harp.errors import BadRequest, PeerError
 from harp.frontend.answers import refusal
 from harp.frontend.exchange import Exchange
 from harp.net.deadlines import NEVER, Deadlines
+from harp.net.reset import reset
+from harp.net.turns import BIG, Turns
 from harp.proxy.exchange import Handler
 from harp.settings import Limits, Timeouts
-from harp.wire.chunked import ChunkedDecoder, chunk, last_chunk
-from harp.wire.http import HEAD_END, Fields
-from harp.wire.requests import RequestFields, RequestHead, RequestReader
+from harp.wire.ends import How
+from harp.wire.http import Fields
+from harp.wire.requests import RequestHead, RequestReader
+from harp.wire.server_connection import (
+    ANSWERING,
+    CLOSED,
+    DECIDING,
+    DUPLEX,
+    IDLE,
+    LINGERING,
+    RAW,
+    UPLOADING,
+    WAITING,
+    ServerConnection,
+)
 
 HIGH_WATER = 256 * 1024  # bytes waiting for the client before the producer is told to pause
 LINGER_TIME = 2.0  # seconds to swallow a body that nobody wants, so that its sender sees our answer
 LINGER_BYTES = 4 * 1024 * 1024
+LAST_RESORT = 120.0  # seconds on top of the limits of others that end an exchange before this one does
+REQUESTS_A_TURN = 32  # of one client, however many it has sent ahead
 CUT_SHORT = "the client closed the connection in the middle of its request"
-JOIN = 16 * 1024  # bytes: shorter pieces are joined with their head, longer ones are written beside it
 
-
-class Phase(Enum):
-    """What we expect from the client."""
-
-    HEAD = auto()  # a request
-    DECIDE = auto()  # nothing: the gate has the request
-    BODY = auto()  # the rest of the request
-    WAIT = auto()  # nothing: the request is complete, its answer is not
-    RAW = auto()  # bytes of an upgraded stream
-    LINGER = auto()  # bytes that go nowhere, until the client closes
-    CLOSED = auto()
-
-
-# Plain names: looking a member up in its Enum costs more than all the rest of a step.
-HEAD, DECIDE, BODY, WAIT, RAW, LINGER, CLOSED = Phase
+# Why nothing is read from the transport.
+TURN, BODY, FULL = 1, 2, 4  # others are to be served first; the handler wants no body; enough waits in the buffer
 
 
 class Gate(Protocol):
     """What decides about requests and keeps the books."""
 
     deadlines: Deadlines
+    turns: Turns
     limits: Limits
     timeouts: Timeouts
     reader: RequestReader
@@ -72,60 +74,58 @@ class Gate(Protocol):
 
 
 class ClientConnection(asyncio.Protocol):
-    """See the module."""
+    """See the module.
+
+    Its methods are many because two interfaces meet here: asyncio's protocol and the exchange's Downstream.
+    """
 
     __slots__ = (
         "__weakref__",
-        "_buffer",
-        "_chunked_answer",
-        "_chunks",
+        "_core",
+        "_deadlines",
         "_endless",
         "_eof",
         "_exchange",
-        "_fields",
         "_gate",
         "_handler",
-        "_keep_alive",
-        "_left",
-        "_looping",
-        "_overfull",
-        "_paused",
-        "_phase",
+        "_held",
+        "_serving",
         "_swallowed",
         "_unsent",
-        "_until_close",
+        "_wanted",
         "blocked",
         "deadline",
-        "head",
         "peer",
         "secure",
         "transport",
     )
+
+    transport: asyncio.Transport
 
     def __init__(self, gate: Gate, *, secure: bool) -> None:
         self.secure = secure
         self.peer = ""  # address of the other end, as text; "" on unix sockets
         self.deadline = NEVER
         self.blocked = False
-        self.head: RequestHead | None = None
         self._gate = gate
+        self._deadlines = gate.deadlines
+        self._core = ServerConnection(gate.limits.head_size)
         self._exchange: Exchange | None = None  # under way; between requests the last one
-        self._phase = HEAD
         self._handler: Handler | None = None
-        self._buffer = b""
-        self._fields: RequestFields | None = None  # of the request before: the next one often repeats them
-        self._left = 0
-        self._chunks: ChunkedDecoder | None = None
-        self._paused = False  # the handler wants no body now
-        self._keep_alive = False
-        self._chunked_answer = False
-        self._until_close = False
+        self._wanted = False  # the handler takes the body, or bytes of the upgraded stream
+        self._held = 0  # why nothing is read: TURN, BODY, FULL
         self._endless = False  # the answer is a stream of events
         self._eof = False
-        self._looping = False
-        self._overfull = False  # reading is paused for what waits in the buffer
+        self._serving = False  # `_serve` is at work
         self._swallowed = 0
         self._unsent = 0
+
+    def __repr__(self) -> str:
+        reasons = {TURN: "others come first", BODY: "the handler pauses", FULL: "enough waits"}
+        held = " and ".join(text for reason, text in reasons.items() if self._held & reason)
+        facts = [text for text, true in (("answers unread", self.blocked), ("half-closed", self._eof)) if true]
+        facts += [f"not read: {held}"] if held else []
+        return f"<ClientConnection {self.peer or 'unix'}, {', '.join([repr(self._core), *facts])}>"
 
     # asyncio.Protocol
 
@@ -135,380 +135,386 @@ class ClientConnection(asyncio.Protocol):
         host = peer[0] if isinstance(peer, tuple) else ""
         self.peer = host.removeprefix("::ffff:")  # IPv4 on a dual-stack socket is IPv4
         refused = self._gate.opened(self)
+        self._deadlines.watch(self)
         if refused is not None:
-            self._answer_error(self._gate.begin(self, None, None), 503, refused, 1)
+            self._refuse_unread(503, refused, How.GRACEFUL, retry_after=1)
             return
         self.transport.set_write_buffer_limits(HIGH_WATER)
-        self.deadline = self._gate.deadlines.now + self._gate.timeouts.head
-        self._gate.deadlines.watch(self)
+        self.deadline = self._deadlines.now + self._gate.timeouts.head
 
     def data_received(self, data: bytes) -> None:
-        phase = self._phase
-        if phase is HEAD:
-            if self._buffer:
-                data = self._buffer + data
-                self._buffer = b""
-            self._read_heads(data)
-        elif phase is BODY and not self._paused:
-            self._read_body(data)
-        elif phase is RAW and not self._paused:
-            self._to_handler(data)
-        elif phase is LINGER:
-            self._swallow(len(data))
-        elif phase is not CLOSED:
-            self._buffer += data
-            if len(self._buffer) > self._gate.limits.head_size:
-                self._overfull = True
-                self.transport.pause_reading()
+        if len(data) >= BIG and self._gate.turns.spend(self, len(data)):
+            self._hold(TURN)
+        core = self._core
+        state = core.state
+        if state is IDLE:
+            core.receive(data)
+            if not self.blocked:
+                self._serve()
+            elif core.waiting > self._gate.limits.head_size:
+                self._hold(FULL)
+        elif self._wanted and (state is UPLOADING or state is DUPLEX):
+            core.receive(data)
+            self._upload()
+        elif self._wanted and state is RAW:
+            if self._handler is not None:
+                self._handler.body(data)
+        elif state is LINGERING:
+            self._swallowed += len(data)
+            if self._swallowed > LINGER_BYTES:
+                self.end(How.RESET)
+        elif state is not CLOSED:
+            core.receive(data)
+            if core.waiting > self._gate.limits.head_size:
+                self._hold(FULL)
 
     def eof_received(self) -> bool:
         self._eof = True
-        phase = self._phase
-        if phase is WAIT or (phase is DECIDE and not self._left):
+        core = self._core
+        state = core.state
+        if state in (WAITING, ANSWERING) or (state is DECIDING and core.bodiless):
             # The answer may still be wanted: nobody can tell a half-closed client from one that left, until we write.
             # But who closes in the middle of a stream of events, which has no end of its own, has heard enough of it.
             if self._endless:
-                self._lose("the client closed the connection in the middle of a stream")
+                self.end(How.GRACEFUL, "the client closed the connection in the middle of a stream")
                 return False
             self._half_closed()
-            return not self.secure
-        if phase is RAW:
-            self._handler_eof()
-            return not self.secure
-        if phase in (BODY, DECIDE):
-            if self._buffer and not self.secure:  # perhaps all the rest of the request: `resume_body` will see
-                return True
-            self._lose(CUT_SHORT)
-        return False
+        elif state is RAW:
+            if self._handler is not None:
+                self._handler.body_end([])
+        elif state in (UPLOADING, DUPLEX, DECIDING) and core.waiting and not self.secure:
+            pass  # perhaps that is all the rest of the request: `resume_body` will see
+        else:
+            if state is not LINGERING:
+                self.end(How.GRACEFUL, CUT_SHORT)
+            return False
+        return not self.secure
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lose("the client went away")
-        self._phase = CLOSED
-        self._gate.deadlines.drop(self)
+        self._settle(How.RESET, "the client went away")
+        self._deadlines.drop(self)
         self._gate.closed(self)
 
     def pause_writing(self) -> None:
         self.blocked = True
         self._unsent = self.transport.get_write_buffer_size()
         timeouts = self._gate.timeouts
-        limit = timeouts.tunnel if self._phase is RAW else timeouts.client
-        self.deadline = self._gate.deadlines.now + limit
+        self.deadline = self._deadlines.now + (timeouts.tunnel if self._core.state is RAW else timeouts.client)
         if self._handler is not None:
             self._handler.blocked()
 
     def resume_writing(self) -> None:
         self.blocked = False
-        phase, now, timeouts = self._phase, self._gate.deadlines.now, self._gate.timeouts
-        if phase is BODY and not self._paused:
-            self.deadline = now + timeouts.client
-        elif phase is HEAD:
-            self.deadline = now + timeouts.keepalive
-        elif phase is LINGER:
-            self.deadline = now + LINGER_TIME
-        elif phase is not CLOSED:
-            self.deadline = now + timeouts.half_closed if self._eof else NEVER
+        self._rearm()
         if self._handler is not None:
             self._handler.drained()
-        elif phase is HEAD and not self._looping:
-            self._take_waiting()
+        elif self._core.state is IDLE and not self._serving:
+            self._go_on()
+
+    def turn_came(self) -> None:
+        """Reader: all others have been served."""
+        self._release(TURN)
+        core = self._core
+        if core.state is IDLE:
+            if not self._serving and (core.waiting or self._eof):
+                self._go_on()
+        elif core.more_of_body and self._wanted:
+            self._upload()
+            self._notice_cut()
 
     def expired(self) -> None:
-        """Timed: the client took too long for what we expect of it."""
-        phase = self._phase
+        """Timed: whatever this state waits for took too long."""
+        core = self._core
+        state = core.state
         if self.blocked:
             self._expired_blocked()
-        elif phase is HEAD and self._buffer:
+        elif state is IDLE and core.waiting:
             self._refuse_unread(408, "the request head did not arrive in time")
-        elif phase is BODY:
-            self._to_handler_gone("the client stopped sending its request body")
-            if self._has_begun():
-                self._abort()
-            else:
-                self.refuse(408, "the request body stopped arriving")
-        elif phase is DECIDE:
-            self.refuse(503, "no decision was reached in time", 1)
-        elif phase is HEAD:
-            self._close()
+        elif state is IDLE:
+            self.end(How.GRACEFUL)
+        elif state is UPLOADING:
+            self._give_up(408, "the request body stopped arriving")
+        elif state is DECIDING:
+            self._give_up(503, "no decision was reached in time", 1)
+        elif state is WAITING and not self._eof:
+            self._give_up(504, "no answer came in time")
         else:
-            self._abort()
+            self.end(How.RESET, "the connection made no progress for too long")
 
-    # Reading requests
+    # The request
 
-    def _read_heads(self, data: bytes) -> None:
-        """Take requests off `data`, as long as each is answered at once."""
-        self._looping = True
+    def _serve(self) -> None:
+        """Take requests off what has come, as long as each is answered at once, and no more than is a turn's work."""
+        core, gate = self._core, self._gate
+        served = 0
+        self._serving = True
         try:
-            while data and self._phase is HEAD:
-                if self.blocked:  # who does not read answers gets no more of them
-                    self._buffer = data
-                    self._overfull = True
-                    self.transport.pause_reading()
+            while not self.blocked:  # who does not read answers gets no more of them
+                head = core.next_head(gate.reader)
+                if head is None:
+                    if core.waiting:
+                        self.deadline = min(self.deadline, self._deadlines.now + gate.timeouts.head)
                     return
-                end = data.find(HEAD_END)
-                if end < 1 or data[0] == 0x0D:
-                    stripped = data.lstrip(b"\r\n")  # RFC 9112 section 2.2
-                    if len(stripped) < len(data) <= len(stripped) + 16:
-                        data = stripped
-                        continue
-                if end < 0:
-                    self._hold(data)
+                self.deadline = self._deadlines.now + gate.patience
+                self._endless = False
+                exchange = self._exchange = gate.begin(self, head, self._exchange)
+                gate.handle(self, exchange)
+                if core.state is not IDLE:
                     return
-                end += len(HEAD_END)
-                if end > self._gate.limits.head_size:
-                    self._refuse_size()
-                if end < len(data):
-                    self._buffer = data[end:]
-                    data = data[:end]
-                self._begin(self._gate.reader.read(data, self._fields))
-                if self._phase is not HEAD:
+                served += 1
+                if served >= REQUESTS_A_TURN and core.waiting:
+                    self._stand_in_line()
                     return
-                data, self._buffer = self._buffer, b""
+            if core.waiting:
+                self._hold(FULL)
         except BadRequest as error:
             self._refuse_unread(error.status, error.reason)
         finally:
-            self._looping = False
+            self._serving = False
 
-    def _hold(self, data: bytes) -> None:
-        """Keep the part of a head that has come."""
-        if len(data) > self._gate.limits.head_size:
-            self._refuse_size()
-        if data.count(b"\n") != data.count(b"\r\n"):
-            raise BadRequest("malformed request: a line that does not end in CR LF")
-        self.deadline = min(self.deadline, self._gate.deadlines.now + self._gate.timeouts.head)
-        self._buffer = data
-
-    def _refuse_size(self) -> NoReturn:
-        raise BadRequest(f"a request head of more than {self._gate.limits.head_size} bytes", 431)
-
-    def _refuse_unread(self, status: int, reason: str) -> None:
-        """Reject what has not become a request: what is known of the one before does not belong to it."""
-        self.head = None
-        self._answer_error(self._gate.begin(self, None, None), status, reason)
-
-    def _begin(self, head: RequestHead) -> None:
-        self.head = head
-        self._fields = head.fields
-        self._left = head.length
-        self._keep_alive = head.keep_alive
-        self._phase = DECIDE
-        self.deadline = NEVER
-        exchange = self._exchange = self._gate.begin(self, head, self._exchange)
-        self._gate.handle(self, exchange)
-        if self._phase is DECIDE:
-            self.deadline = self._gate.deadlines.now + self._gate.patience
+    def _go_on(self) -> None:
+        """Take the requests that the client has sent ahead, unless their answers would wait as well."""
+        if self.blocked:
+            return
+        self._release(FULL)
+        core = self._core
+        if core.waiting:
+            self._serve()
+        if self._eof and core.state is IDLE and not self.blocked and not self._held & TURN:
+            self.end(How.GRACEFUL)
 
     def attach(self, handler: Handler) -> None:
         """Let `handler` answer the request. Its body, if any, flows after `resume_body`."""
         self._handler = handler
-        self.deadline = NEVER
-        if self._left:
-            self._phase = BODY
-            self._paused = True
-            self._chunks = ChunkedDecoder() if self._left < 0 else None
-        else:
-            self._phase = WAIT
+        self._wanted = False
+        core = self._core
+        core.take_request()
+        if not self.blocked:
+            self.deadline = self._deadlines.now + self._last_resort()
+        if self._eof and core.state is WAITING:
+            self._half_closed()
 
-    def _read_body(self, data: bytes) -> None:
-        if self._chunks is not None:
-            self._read_chunks(self._chunks, data)
-            return
-        left = self._left - len(data)
-        if left > 0:
-            self._left = left
-            self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
-            self._to_handler(data)
-            return
-        piece, self._buffer = (data, b"") if not left else (data[:left], data[left:])
-        self._to_handler(piece)
-        self._body_complete([])
-
-    def _read_chunks(self, decoder: ChunkedDecoder, data: bytes) -> None:
+    def _upload(self) -> None:
+        """Hand on what has come of the request's body."""
+        core, handler = self._core, self._handler
         try:
-            pieces = decoder.feed(data)
+            data = core.take_body()
         except PeerError as error:
-            self._keep_alive = False
-            self._to_handler_gone(str(error))
-            if self._has_begun():
-                self._abort()
-            else:
-                self.refuse(400, str(error))
+            self._give_up(400, str(error))
             return
-        self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
-        if pieces:
-            self._to_handler(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if decoder.done:
-            self._buffer = decoder.rest
-            self._body_complete(decoder.trailers)
+        if core.state is UPLOADING or core.state is DUPLEX:
+            self.deadline = self._deadlines.now + self._gate.timeouts.client
+            if core.more_of_body:
+                self._stand_in_line()
+            if data and handler is not None:
+                handler.body(data)
+            return
+        if self._eof:
+            self._half_closed()
+        elif not self.blocked:
+            self.deadline = self._deadlines.now + self._last_resort()
+        if handler is not None:
+            if data:
+                handler.body(data)
+            if self._handler is handler:  # it may have ended the exchange
+                handler.body_end(core.trailers)
 
-    def _body_complete(self, trailers: Fields) -> None:
-        self._left = 0
-        self._chunks = None
-        if self._phase is BODY:
-            self._phase = WAIT
-            if self._eof:
-                self._half_closed()
-            elif not self.blocked:
-                self.deadline = NEVER
-            if self._paused:  # nothing more will come for this handler; the next request may
-                self._paused = False
-                self.transport.resume_reading()
-            if self._handler is not None:
-                self._handler.body_end(trailers)
+    def _notice_cut(self) -> None:
+        """A client that has sent all it ever will, and not its whole request, has left."""
+        core = self._core
+        if self._eof and core.state in (UPLOADING, DUPLEX) and self._wanted and not core.more_of_body:
+            self.end(How.GRACEFUL, CUT_SHORT)
 
     # Downstream: the request's body
 
     def resume_body(self) -> None:
-        self._paused = False
-        if self._phase is BODY:
-            self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
-        elif self._phase is not RAW:
+        core = self._core
+        state = core.state
+        if state is UPLOADING or state is DUPLEX:
+            self._wanted = True
+            if not self.blocked:
+                self.deadline = self._deadlines.now + self._gate.timeouts.client
+            if core.waiting or core.more_of_body:
+                self._upload()
+            self._notice_cut()
+        elif state is RAW:
+            self._wanted = True
+            if core.waiting and self._handler is not None:
+                self._handler.body(core.take_raw())
+        else:
             return
-        data, self._buffer = self._buffer, b""
-        if data and self._phase is BODY:
-            self._read_body(data)
-            if self._eof and self._phase is BODY:
-                self._lose(CUT_SHORT)
-                self._close()
-        elif data:
-            self._to_handler(data)
-        if not self._paused and self.transport.is_closing() is False:
-            self._overfull = False
-            self.transport.resume_reading()
+        if self._wanted:
+            if self._held & BODY and not self._held & TURN and self._gate.turns.crowded:
+                self._stand_in_line()
+            self._release(BODY | FULL)
 
     def pause_body(self) -> None:
-        if self._phase in (BODY, RAW):
-            self._paused = True
-            self.transport.pause_reading()
-            if self._phase is BODY and not self.blocked:
-                self.deadline = NEVER  # now it is the other side that takes its time
+        state = self._core.state
+        if state is UPLOADING or state is DUPLEX or state is RAW:
+            self._wanted = False
+            self._hold(BODY)
+            if state is not RAW and not self.blocked:  # now it is the other side that takes its time
+                self.deadline = self._deadlines.now + self._last_resort()
 
     # Downstream: the response
 
     def send_interim(self, response: bytes) -> None:
-        if self.head is not None and self.head.minor:
+        head = self._core.head
+        if head is not None and head.minor:
             self.transport.write(response)
 
     def send_head(self, status: int, start: bytes, length: int | None, data: bytes, end: bool) -> None:
-        exchange = self._exchange
-        head = self.head
+        core, exchange = self._core, self._exchange
         assert exchange is not None
-        assert head is not None
         exchange.status = status
         exchange.sent = len(data)
-        if self._left and end:
-            self._keep_alive = False
-        if not end:
-            self._chunked_answer = self._until_close = False
-            self._endless = b"text/event-stream" in start
-        if length is not None and length < 0:
-            if end:
-                start += b"content-length: %d\r\n" % len(data)
-            elif head.minor:
-                start += b"transfer-encoding: chunked\r\n"
-                self._chunked_answer = True
-                if data:
-                    data = chunk(data)
-            else:  # HTTP/1.0 knows no chunks
-                self._until_close = True
-                self._keep_alive = False
-        if not self._keep_alive or self._gate.draining:
-            self._keep_alive = False
-            start += b"connection: close\r\n"
-        elif not head.minor:
-            start += b"connection: keep-alive\r\n"
-        if len(data) < JOIN:
-            self.transport.write(b"%b\r\n%b" % (start, data))
-        else:
-            self.transport.writelines((start, b"\r\n", data))
+        if self._gate.draining:
+            core.keep_alive = False
+        self._write(core.answer(start, length, data, end))
         if end:
             self._complete()
+        else:
+            self._endless = b"text/event-stream" in start
+            self._progress()
 
     def send_body(self, data: bytes) -> None:
         if self._exchange is not None:
             self._exchange.sent += len(data)
-        if self._eof and self._phase is WAIT and not self.blocked:  # it moves, so the limit begins again
-            self.deadline = self._gate.deadlines.now + self._gate.timeouts.half_closed
-        if not self._chunked_answer:
-            self.transport.write(data)
-        elif len(data) < JOIN:
-            self.transport.write(chunk(data))
-        else:
-            self.transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+        self._progress()
+        self._write(self._core.answer_body(data))
 
     def send_end(self, trailers: Fields) -> None:
-        if self._chunked_answer:
-            self.transport.write(last_chunk(trailers))
-        self._endless = False
+        last = self._core.answer_end(trailers)
+        if last:
+            self.transport.write(last)
         self._complete()
-
-    def cut(self, reason: str) -> None:
-        self._end(reason)
-        if self._until_close:
-            self._abort()  # only a reset tells this client that the body is short
-        else:
-            self._close()
 
     def refuse(self, status: int, reason: str, retry_after: int | None = None, *, unreachable: bool = False) -> None:
         exchange = self._exchange
         assert exchange is not None
+        if self._core.state not in (DECIDING, UPLOADING, WAITING):  # an answer has begun, and cannot become another
+            self.end(How.GRACEFUL, reason)
+            return
         exchange.unreachable = unreachable
-        self._handler = None
         self._answer_error(exchange, status, reason, retry_after)
-
-    def drop(self) -> None:
-        """End the connection without a word."""
-        self._end()
-        self._abort()
+        self._complete(reason)
 
     def waits(self, exchange: Exchange) -> bool:
         """Is this request still to be decided? The client may have left while facts were fetched."""
-        return self._phase is DECIDE and self._exchange is exchange
+        return self._core.state is DECIDING and self._exchange is exchange
 
     def fail(self, exchange: Exchange, reason: str) -> None:
         """Something of ours has failed at this request: 500, or the end when its answer has begun."""
-        if self._exchange is not exchange or self._phase not in (DECIDE, BODY, WAIT):
-            return
-        self._to_handler_gone(reason)
-        if self._has_begun():
-            self._abort()
-        else:
-            self.refuse(500, reason)
+        if self._exchange is exchange and DECIDING <= self._core.state <= RAW:
+            self._give_up(500, reason)
 
     def upgrade(self, response: bytes, data: bytes) -> None:
+        core = self._core
+        if core.state is not WAITING:
+            self._give_up(502, "a switch of protocols before the request was complete")
+            return
+        core.upgrade()
         if self._exchange is not None:
             self._exchange.status = 101
             self._exchange.sent = len(data)
-        self._fields = None
-        self._phase = RAW
-        self._keep_alive = self._chunked_answer = False
+        self._wanted = True
         if not self.blocked:
-            self.deadline = NEVER
+            self.deadline = NEVER  # the handler's limit for silence counts
         self.transport.write(response + data)
-        waiting, self._buffer = self._buffer, b""
-        if self._overfull:
-            self._overfull = False
-            self.transport.resume_reading()
-        if waiting:
-            self._to_handler(waiting)
-        if self._eof:
-            self._handler_eof()
+        self._release(FULL)
+        if core.waiting and self._handler is not None:
+            self._handler.body(core.take_raw())
+        if self._eof and self._handler is not None:
+            self._handler.body_end([])
 
     def finish(self) -> None:
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
-            self._to_handler_gone("the ExApp has ended the stream")
-            self.close()
+            self.end(How.LINGER, "the ExApp has ended the stream")
 
-    def close(self) -> None:
-        self._end()
-        self._linger()
+    # The end
 
-    # Ends
+    def end(self, how: How, note: str = "") -> None:
+        """End the connection, and the exchange under way with it."""
+        closed = self._core.state is CLOSED
+        how = self._settle(how, note)
+        if not closed or how is How.RESET:
+            self._leave(how)
 
-    def _has_begun(self) -> bool:
-        """Has the answer to the request under way begun?"""
-        return self._exchange is not None and self._exchange.status != 0
+    def _settle(self, how: How, note: str) -> How:
+        """End the exchange under way, if there is one, and let nothing more begin."""
+        core = self._core
+        running = DECIDING <= core.state <= RAW
+        how = core.end(how)
+        handler, self._handler = self._handler, None
+        if running:
+            if handler is not None:
+                handler.gone(note)
+            self._finished(note)
+        return how
+
+    def _leave(self, how: How) -> None:
+        """End the transport."""
+        timeouts, now = self._gate.timeouts, self._deadlines.now
+        if how is How.RESET:
+            self.deadline = NEVER
+            reset(self.transport)
+        elif how is How.LINGER and self.transport.can_write_eof():
+            self.deadline = now + LINGER_TIME
+            self.transport.write_eof()
+            self._release(TURN | BODY | FULL)
+        else:
+            self._core.end(How.GRACEFUL)
+            self.deadline = now + timeouts.client
+            self.transport.close()
+
+    def _complete(self, note: str = "") -> None:
+        """The answer has been written."""
+        self._handler = None
+        core, gate = self._core, self._gate
+        how = core.complete()
+        self._finished(note)
+        if how is not None:
+            self._leave(core.end(how))
+            return
+        timeouts = gate.timeouts
+        self.deadline = self._deadlines.now + (timeouts.client if self.blocked else timeouts.keepalive)
+        if not self._serving and (core.waiting or self._held or self._eof):
+            self._go_on()
+
+    def _give_up(self, status: int, reason: str, retry_after: int | None = None) -> None:
+        """Neither side can finish the exchange: tell the handler, and the client if its answer has not begun."""
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.gone(reason)
+        if self._core.state in (DUPLEX, ANSWERING, RAW):
+            self.end(How.RESET, reason)
+        else:
+            self.refuse(status, reason, retry_after)
+
+    def _refuse_unread(
+        self, status: int, reason: str, how: How = How.LINGER, *, retry_after: int | None = None
+    ) -> None:
+        """Reject what has not become a request: what is known of the one before does not belong to it."""
+        self._answer_error(self._gate.begin(self, None, None), status, reason, retry_after)
+        self._finished(reason)
+        self.end(how)
+
+    def _answer_error(self, exchange: Exchange, status: int, reason: str, retry_after: int | None) -> None:
+        """Write an error of our own. Without a readable request the connection ends with it."""
+        core = self._core
+        self._handler = None
+        self._exchange = exchange
+        exchange.status = status
+        if core.head is None or not core.bodiless or self._gate.draining:
+            core.keep_alive = False
+        answer, exchange.sent = refusal(
+            core.head, status, reason, exchange.request_id, retry_after, keep_alive=core.keep_alive
+        )
+        self.transport.write(answer)
+
+    # Parts
 
     def _finished(self, note: str) -> None:
         exchange = self._exchange
@@ -516,139 +522,76 @@ class ClientConnection(asyncio.Protocol):
             exchange.note = note
             self._gate.finished(exchange)
 
+    def _write(self, framed: bytes | tuple[bytes, ...]) -> None:
+        if isinstance(framed, bytes):
+            self.transport.write(framed)
+        else:
+            self.transport.writelines(framed)
+
+    def _progress(self) -> None:
+        """The answer moves, so the limit for it begins again."""
+        if not self.blocked and self._core.state is ANSWERING:
+            timeouts = self._gate.timeouts
+            limit = timeouts.half_closed if self._eof else timeouts.server + LAST_RESORT
+            self.deadline = self._deadlines.now + limit
+
+    def _last_resort(self) -> float:
+        """Seconds after which no handler can still be at work: it ends the exchange before, by limits of its own."""
+        timeouts = self._gate.timeouts
+        return 2 * (timeouts.connect + timeouts.response) + LAST_RESORT
+
     def _half_closed(self) -> None:
         """The client sends no more than what waits in the buffer. It may still read, but not for ever."""
-        self._keep_alive = self._keep_alive and bool(self._buffer)
-        self.deadline = self._gate.deadlines.now + self._gate.timeouts.half_closed
+        core = self._core
+        core.keep_alive = core.keep_alive and core.waiting > 0
+        self.deadline = self._deadlines.now + self._gate.timeouts.half_closed
 
-    def _end(self, note: str = "") -> None:
-        """The exchange is over, and the connection with it."""
-        self._handler = None
-        self._phase = CLOSED
-        self._finished(note)
-
-    def _complete(self, note: str = "") -> None:
-        """The response has been written."""
-        self._handler = None
-        self._finished(note)
-        if self._left and self._phase in (BODY, DECIDE):
-            self._linger()
-        elif self._keep_alive and not self._gate.draining:
-            self._next()
-        elif self._eof and not self._buffer:
-            self._close()
-        elif self._buffer:
-            self._linger()
-        else:
-            self._close()
-
-    def _next(self) -> None:
-        self._phase = HEAD
-        self.head = None
-        timeouts = self._gate.timeouts
-        self.deadline = self._gate.deadlines.now + (timeouts.client if self.blocked else timeouts.keepalive)
-        if not self._looping and (self._buffer or self._overfull or self._eof):
-            self._take_waiting()
-
-    def _take_waiting(self) -> None:
-        """Take the requests that the client has sent ahead, unless their answers would wait as well."""
-        if self.blocked:
-            return
-        if self._overfull:
-            self._overfull = False
-            self.transport.resume_reading()
-        if self._buffer:
-            data, self._buffer = self._buffer, b""
-            self._read_heads(data)
-        if self._eof and self._phase is HEAD and not self.blocked:
-            self._close()
-
-    def _answer_error(self, exchange: Exchange, status: int, reason: str, retry_after: int | None = None) -> None:
-        """Answer with an error of our own. Without a readable request the connection ends with it."""
-        head = self.head
-        self._exchange = exchange
-        exchange.status = status
-        if head is None or self._left or self._gate.draining:
-            self._keep_alive = False
-        answer, exchange.sent = refusal(
-            head, status, reason, exchange.request_id, retry_after, keep_alive=self._keep_alive
-        )
-        self.transport.write(answer)
-        if head is not None:
-            self._complete(reason)
-            return
-        self._finished(reason)
-        self._linger()
-
-    def _linger(self) -> None:
-        """Close, but let the client finish speaking: a reset would take our answer away from it (RFC 9112 9.6)."""
-        self._phase = LINGER
-        self._buffer = b""
-        self.deadline = self._gate.deadlines.now + LINGER_TIME
-        self._gate.deadlines.watch(self)
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-            self.transport.resume_reading()
-        else:
-            self._close()
-
-    def _swallow(self, size: int) -> None:
-        self._swallowed += size
-        if self._swallowed > LINGER_BYTES:
-            self._abort()
-
-    def _close(self) -> None:
-        """Close as soon as everything is sent."""
-        self._phase = CLOSED
-        self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
-        self.transport.close()
-
-    def _abort(self) -> None:
-        self._lose("the connection was given up")
-        self._phase = CLOSED
-        self.deadline = NEVER
-        self.transport.abort()
+    def _rearm(self) -> None:
+        """Set the limit of this state, after the client has read what it was sent."""
+        state, now, timeouts = self._core.state, self._deadlines.now, self._gate.timeouts
+        if (state is UPLOADING or state is DUPLEX) and self._wanted:
+            self.deadline = now + timeouts.client
+        elif state is IDLE:
+            self.deadline = now + timeouts.keepalive
+        elif state is LINGERING:
+            self.deadline = now + LINGER_TIME
+        elif state is ANSWERING:
+            self._progress()
+        elif state is RAW:
+            self.deadline = NEVER
+        elif state is not CLOSED:
+            self.deadline = now + (timeouts.half_closed if self._eof else self._last_resort())
 
     def _expired_blocked(self) -> None:
         unsent = self.transport.get_write_buffer_size()
         if unsent < self._unsent:  # slow, but reading
             self._unsent = unsent
-            self.deadline = self._gate.deadlines.now + self._gate.timeouts.client
+            self.deadline = self._deadlines.now + self._gate.timeouts.client
         else:
-            self._abort()
+            self.end(How.RESET, "the client stopped reading")
 
-    def _lose(self, reason: str) -> None:
-        """The exchange under way, if any, cannot be completed."""
-        waiting = self._phase in (DECIDE, BODY, WAIT, RAW)
-        self._to_handler_gone(reason)
-        if waiting:
-            self._phase = CLOSED
-            self._finished(reason)
+    def _stand_in_line(self) -> None:
+        """Let others be served before the rest of what this client has sent."""
+        self._gate.turns.join(self)
+        self._hold(TURN)
 
-    # The handler, guarded: it may let go of us at any call
+    def _hold(self, reason: int) -> None:
+        if not self._held:
+            self.transport.pause_reading()
+        self._held |= reason
 
-    def _to_handler(self, data: bytes) -> None:
-        if self._handler is not None:
-            self._handler.body(data)
-
-    def _handler_eof(self) -> None:
-        if self._handler is not None:
-            self._handler.body_end([])
-
-    def _to_handler_gone(self, reason: str) -> None:
-        handler, self._handler = self._handler, None
-        if handler is not None:
-            handler.gone(reason)
+    def _release(self, reasons: int) -> None:
+        if self._held:
+            self._held &= ~reasons
+            if not self._held and not self.transport.is_closing():
+                self.transport.resume_reading()
 
     # Stopping
 
     def drain(self) -> None:
         """HaRP is stopping: an idle connection closes, a running exchange goes on as the last."""
-        if self._phase is HEAD and not self._buffer:
-            self._close()
-        elif self._phase is RAW and self._handler is not None:
+        core = self._core
+        if core.state is IDLE and not core.waiting:
+            self.end(How.GRACEFUL)
+        elif core.state is RAW and self._handler is not None:
             self._handler.drain()
-
-    def give_up(self) -> None:
-        """The time for draining is over."""
-        self._abort()

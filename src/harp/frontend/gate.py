@@ -26,6 +26,7 @@ from harp.frontend.plans import Plan, Plans
 from harp.logs import timestamp
 from harp.net.deadlines import Deadlines
 from harp.net.targets import Inner, Target, exapp_target
+from harp.net.turns import Turns
 from harp.policy.decide import KnownFacts, Learned, Rules, decide
 from harp.policy.docker_api import ApiRange, Passage, passage
 from harp.policy.exapp import RecordFact, VisitorFact
@@ -35,6 +36,7 @@ from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, N
 from harp.proxy.forward import Forwarding, Hop
 from harp.proxy.upstreams import Upstreams
 from harp.settings import Settings
+from harp.wire.ends import How
 from harp.wire.forwarding import control_head, engine_head, request_head
 from harp.wire.requests import RequestHead, RequestReader
 
@@ -104,8 +106,10 @@ class Gate:
         engines: Fleet,
         deadlines: Deadlines,
         access_log: AccessLog,
+        turns: Turns | None = None,
     ) -> None:
         self.deadlines = deadlines
+        self.turns = turns or Turns()
         self.limits = settings.limits
         self.timeouts = settings.timeouts
         self.reader = RequestReader(settings.limits.headers, frozenset({settings.proxies.header.encode()}))
@@ -320,7 +324,7 @@ class Gate:
         if verdict.strike:
             self._instance.strike(caller.ban_key, verdict.reason)
         if verdict.banned and self._settings.bans.action == "drop":
-            connection.drop()
+            connection.end(How.RESET)
         else:
             connection.refuse(verdict.status, verdict.reason, verdict.retry_after)
 
@@ -346,7 +350,7 @@ class Gate:
     async def close(self) -> None:
         """End every connection now."""
         for connection in list(self.connections):
-            connection.give_up()
+            connection.end(How.RESET, "HaRP is stopping")
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -47,6 +47,11 @@ class Turns:
     def __repr__(self) -> str:
         return f"<Turns {len(self._line)} wait, {self._spent} bytes read in this turn>"
 
+    @property
+    def crowded(self) -> bool:
+        """Do others wait? Then whoever wants to read again after a pause for another reason should `join`."""
+        return bool(self._line) or self._spent > BUDGET
+
     def spend(self, reader: Reader, size: int) -> bool:
         """Count a read. True: the reader stands in line now and has to pause until `turn_came`."""
         self._spent += size
@@ -57,6 +62,13 @@ class Turns:
             return False
         self._line.append((reader, size))
         return True
+
+    def join(self, reader: Reader) -> None:
+        """Stand in line without a read, for a reader that has paused with work left to do."""
+        self._line.append((reader, SHARE))
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
         """Let those at the head of the line read, as many as the budget allows; at least one."""

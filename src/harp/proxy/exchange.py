@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from harp.wire.ends import How
 from harp.wire.http import Fields
 
 
@@ -28,7 +29,7 @@ class Handler(Protocol):
         """The client may be sent to again."""
 
     def gone(self, reason: str) -> None:
-        """The client is gone or has broken the protocol: clean up, nothing can be sent to it any more."""
+        """The client's connection ends, whoever wanted it: clean up, nothing can be sent any more."""
 
     def drain(self) -> bool:
         """HaRP is stopping: end an upgraded stream, politely if its protocol has a way. True when that was done."""
@@ -62,8 +63,11 @@ class Downstream(Protocol):
     def send_end(self, trailers: Fields) -> None:
         """The body is complete."""
 
-    def cut(self, reason: str) -> None:
-        """The body cannot be completed: end the connection so that the client sees it is short."""
+    def end(self, how: How, note: str = "") -> None:
+        """End the connection. Callable in every state, once or twice; Handler.gone follows if there is an exchange.
+
+        GRACEFUL in the middle of an answer leaves it short, and the client sees that. LINGER ends an upgraded stream.
+        """
 
     def refuse(self, status: int, reason: str, retry_after: int | None = None, *, unreachable: bool = False) -> None:
         """Answer with an error of our own, instead of send_head. `unreachable`: the target's address did not answer."""
@@ -73,6 +77,3 @@ class Downstream(Protocol):
 
     def finish(self) -> None:
         """Close our sending side of an upgraded stream."""
-
-    def close(self) -> None:
-        """End an upgraded stream after what was sent has left."""

@@ -19,6 +19,7 @@ from harp.proxy.probe import FIRST_BYTE, PROBE_LIMIT, Probe
 from harp.proxy.upstream import BODY, HEAD, RAW, Upstream
 from harp.proxy.upstreams import Upstreams
 from harp.wire.chunked import chunk, last_chunk
+from harp.wire.ends import How
 from harp.wire.forwarding import interim_response, response_start, switching_response, trailers_to_pass, with_prefix
 from harp.wire.http import Fields
 from harp.wire.requests import RequestHead
@@ -189,7 +190,7 @@ class Forwarding:
         self._connection = None
         connection.abandon()
         self._downstream.send_body(CLOSE_GOING_AWAY)
-        self._downstream.close()
+        self._downstream.end(How.LINGER)
         return True
 
     # User: the connection's side
@@ -277,9 +278,9 @@ class Forwarding:
         if not self._started:
             self._downstream.refuse(status, f"{self._hop.name} {reason}")
         elif connection is not None and self._request.upgrade is not None and self._tracker is not None:
-            self._downstream.close()
+            self._downstream.end(How.LINGER)
         else:
-            self._downstream.cut(reason)
+            self._downstream.end(How.GRACEFUL, reason)
 
     def on_blocked(self) -> None:
         self._downstream.pause_body()
@@ -314,7 +315,7 @@ class Forwarding:
             self._ended = True
             self._connection = None
             connection.abandon()
-            self._downstream.close()
+            self._downstream.end(How.LINGER)
             return
         self._touch(connection)
         if self._client_done and not isinstance(self._hop.target, (ExAppTunnel, EngineTunnel)):

@@ -9,8 +9,10 @@ import structlog
 from harp.frontend.connection import ClientConnection
 from harp.frontend.exchange import Exchange
 from harp.net.deadlines import Deadlines
+from harp.net.turns import Turns
 from harp.settings import Settings
 from harp.status.pages import Page, Pages
+from harp.wire.ends import How
 from harp.wire.requests import RequestHead, RequestReader
 
 CONNECTIONS = 64  # at once
@@ -26,6 +28,7 @@ class AdminGate:
 
     def __init__(self, settings: Settings, pages: Pages, deadlines: Deadlines) -> None:
         self.deadlines = deadlines
+        self.turns = Turns()
         self.limits = settings.limits
         self.timeouts = settings.timeouts
         self.reader = RequestReader(settings.limits.headers)
@@ -67,7 +70,7 @@ class AdminGate:
     def close(self) -> None:
         """End every connection now."""
         for connection in list(self._connections):
-            connection.give_up()
+            connection.end(How.RESET)
 
 
 def _send(connection: ClientConnection, head: RequestHead, page: Page, fields: bytes = b"") -> None:
