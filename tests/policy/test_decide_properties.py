@@ -105,12 +105,12 @@ def spelled(draw: st.DrawFn, text: bytes) -> bytes:
 
 @st.composite
 def admin_paths(draw: st.DrawFn) -> bytes:
-    return b"/exapps/hello" + spelled(draw, b"/admin/users")
+    return b"/exapps/hello/" + spelled(draw, b"admin/users")
 
 
 @st.composite
 def internal_paths(draw: st.DrawFn) -> bytes:
-    return b"/exapps/hello" + spelled(draw, draw(st.sampled_from([b"/init", b"/enabled/", b"/heartbeat"])))
+    return b"/exapps/hello/" + spelled(draw, draw(st.sampled_from([b"init", b"enabled/", b"heartbeat"])))
 
 
 @given(admin_paths())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from harp.policy.bans import Denial, Offence
-from harp.policy.paths import Spot, locate
+from harp.policy.paths import ExAppPath, locate, read_carefully
 
 
-def spot(path: bytes) -> Spot:
+def spot(path: bytes) -> ExAppPath:
     found = locate(path)
-    assert isinstance(found, Spot)
+    assert isinstance(found, ExAppPath)
     return found
 
 
@@ -19,7 +21,7 @@ def spot(path: bytes) -> Spot:
     [
         (b"/a/b", b"/a/b"),
         (b"/a/b/", b"/a/b/"),
-        (b"//a///b//", b"/a/b/"),
+        (b"/a///b//", b"/a/b/"),
         (b"/./a/./b/.", b"/a/b/"),
         (b"/%61%2f%62", b"/a/b"),
         (b"/a%20b", b"/a b"),
@@ -29,7 +31,6 @@ def spot(path: bytes) -> Spot:
         (b"/%zz", b"/%zz"),
         (b"/%2561", b"/%61"),
         (b"/", b"/"),
-        (b"//", b"/"),
         (b"/.", b"/"),
         (b"/.well-known/x", b"/.well-known/x"),
     ],
@@ -40,30 +41,107 @@ def test_a_target_is_decoded_once_and_loses_empty_and_dot_segments(target: bytes
 
 def test_an_ordinary_path_has_one_reading() -> None:
     found = spot(b"/exapps/hello/static/app.js")
-    assert (found.others, found.doubtful) == ((), ())
+    assert (found.others, found.loose, found.doubtful) == ((), (), False)
 
 
 def test_other_readings_are_the_raw_and_the_merely_decoded_path() -> None:
-    assert spot(b"/exapps/hello/%61//b").others == (b"/%61//b", b"/a//b")
+    assert set(spot(b"/exapps/hello/%61//b").others) == {b"/%61//b", b"/%61/b", b"/a//b"}
 
 
-def test_path_parameters_may_be_taken_away() -> None:
-    assert b"/admin/x" in spot(b"/exapps/hello/;v=1/admin;jsessionid=2/x").others
-    assert b"/admin" in spot(b"/exapps/hello/.;/admin").others
+def test_an_escape_that_clients_need_may_be_kept_without_having_a_route() -> None:
+    found = spot(b"/exapps/hello/my%20file")
+    assert (found.plain, found.others, found.loose) == (b"/my file", (), (b"/my%20file",))
 
 
-@pytest.mark.parametrize("target", [b"//host/admin", b"///host/admin", b"/\\host/admin", b"//host//admin"])
-def test_what_follows_two_slashes_may_be_taken_for_a_host(target: bytes) -> None:
+def test_an_escape_that_nobody_needs_is_a_reading_of_its_own() -> None:
+    assert spot(b"/exapps/hello/%66ile").others == (b"/%66ile",)
+
+
+def test_a_path_may_be_decoded_again() -> None:
+    assert b"/admin" in spot(b"/exapps/hello/%2561dmin").others
+
+
+def test_the_slash_at_the_end_may_be_taken_away() -> None:
+    assert spot(b"/exapps/hello/admin/").loose == (b"/admin",)
+    assert b"/admin" in spot(b"/exapps/hello/;x/admin/").loose
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/;v=1/admin;jsessionid=2/x",
+        b"/.;/admin/x",
+        b"/admin;x%2fy/x",  # cut before it is decoded
+        b"/admin%3bv=1/x",
+        b"/%3b/admin/x",
+    ],
+)
+def test_path_parameters_may_be_taken_away(target: bytes) -> None:
+    assert b"/admin/x" in spot(b"/exapps/hello" + target).others
+
+
+@pytest.mark.parametrize("target", [b"/admin;x/y;z", b"/admin;%2f"])
+def test_a_path_may_be_cut_at_its_first_semicolon(target: bytes) -> None:
     assert b"/admin" in spot(b"/exapps/hello" + target).others
 
 
-def test_an_encoded_slash_has_two_meanings() -> None:
-    assert spot(b"/exapps/hello/%61%2fb").doubtful == (b"/a%2fb",)
+@pytest.mark.parametrize("end", [b"%3f", b"%3fx=1", b"%23x", b"%253f", b"%2500", b"%20", b"+", b"%C2%A0", b"%a0"])
+def test_what_ends_a_path_when_decoded_may_be_taken_away(end: bytes) -> None:
+    assert b"/admin" in spot(b"/exapps/hello/admin" + end).others
 
 
-def test_a_backslash_may_be_a_slash() -> None:
-    assert spot(b"/exapps/hello/a\\b").doubtful == (b"/a/b",)
-    assert set(spot(b"/exapps/hello/a%5cb").doubtful) == {b"/a%5cb", b"/a/b"}
+@pytest.mark.parametrize("target", [b"/\xef\xbd\x81dmin", b"/%EF%BD%81dmin", b"/admin.", b"/admin./"])
+def test_comparisons_may_ignore_width_and_dots_at_the_end(target: bytes) -> None:
+    assert b"/admin" in spot(b"/exapps/hello" + target).loose
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"//", b"///", b"/\\", b"/%2f", b"/%5C", b"/%2F/", b"/%252f", b"/%25255c", b"//h/", b"///h\\", b"//h%5c%5cx;@x/"],
+)
+@pytest.mark.parametrize("rest", [b"", b"admin", b"host/admin"])
+def test_a_target_that_url_libraries_take_for_a_host_is_refused(start: bytes, rest: bytes) -> None:
+    found = locate(b"/exapps/hello" + start + rest)
+    assert isinstance(found, Denial)
+    assert found.status == 400
+
+
+@pytest.mark.parametrize("start", [b"/;//", b"/.//", b"/;x//"])
+def test_a_host_that_shows_later_is_a_reading(start: bytes) -> None:
+    assert b"/admin" in spot(b"/exapps/hello" + start + b"h/admin").others
+
+
+@pytest.mark.parametrize(
+    "piece", [b"%c0%af", b"%c1%9c", b"%C0%AE%C0%AE", b"%e0%80%af", b"%f0%80%80%af", b"%u002f", b"%U002e"]
+)
+def test_encodings_other_than_utf_8_are_refused(piece: bytes) -> None:
+    found = locate(b"/exapps/hello/a" + piece + b"admin")
+    assert isinstance(found, Denial)
+    assert found.status == 400
+
+
+def test_a_path_with_too_many_readings_is_refused() -> None:
+    found = locate(b"/exapps/hello/a" + b"%25" + b"25" * 60 + b"41;%2541/;b//c%3f%2fd\\e")
+    assert isinstance(found, Denial)
+    assert (found.status, "too many ways" in found.reason) == (400, True)
+
+
+@pytest.mark.parametrize("target", [b"/a%2fb", b"/a\\b", b"/a%5Cb"])
+def test_an_encoded_slash_or_a_backslash_is_doubtful(target: bytes) -> None:
+    found = spot(b"/exapps/hello" + target)
+    assert found.doubtful
+    assert {target, b"/a/b"} <= {found.plain, *found.others}
+
+
+PIECES = [b"/", b"exapps", b"hello", b"init", b"a.b", b".", b"..", b"%2f", b"%61", b";", b"+", b"~", b"-", b"app_api"]
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=2), max_size=9).map(lambda parts: b"/" + b"".join(parts)))
+@example(b"/exapps/hello/init/")
+@example(b"/nextcloud/exapps/one/exapps/two/x.y/")
+@example(b"/exapps/exapps/exapps/x")
+def test_the_expression_for_ordinary_paths_reads_them_as_the_careful_way_does(path: bytes) -> None:
+    assert locate(path) == read_carefully(path)
 
 
 def test_the_first_app_in_the_path_wins() -> None:
@@ -78,13 +156,13 @@ def test_a_long_path_is_read_like_a_short_one() -> None:
 
 
 def test_a_path_of_escapes_only_is_read_in_bounded_time() -> None:
-    assert isinstance(locate(b"/exapps/hello/" + b"%25" * 10000 + b"2e"), Spot)
+    assert isinstance(locate(b"/exapps/hello/" + b"%25" * 10000 + b"2e"), ExAppPath)
 
 
 def test_every_single_byte_in_a_path_has_an_answer() -> None:
     for byte in range(256):
         for path in (b"/exapps/hello/%c", b"/exapps/%c/x", b"/%c/hello/x", b"/exapps/hello/%%%02x"):
-            assert isinstance(locate(path % byte), Spot | Denial)
+            assert isinstance(locate(path % byte), ExAppPath | Denial)
 
 
 def test_a_parent_directory_is_an_attack_wherever_it_stands() -> None:

@@ -7,15 +7,17 @@ import sys
 from time import perf_counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harp.policy.bans import Denial
-from harp.policy.paths import Spot, locate
-from harp.policy.routes import ROUTES, SLOW_MATCHES, Hit, Level, Route, RouteTable
+from harp.policy.paths import ExAppPath, locate
+from harp.policy.routes import ROUTES, SLOW_MATCHES, Level, Route, RouteMatch, RouteTable
 
 
-def spot(target: bytes) -> Spot:
+def spot(target: bytes) -> ExAppPath:
     found = locate(b"/exapps/hello" + target)
-    assert isinstance(found, Spot)
+    assert isinstance(found, ExAppPath)
     return found
 
 
@@ -24,7 +26,7 @@ def table(*urls: str) -> RouteTable:
 
 
 def hits(url: str, target: bytes) -> bool:
-    return isinstance(table(url).match(spot(target)), Hit)
+    return isinstance(table(url).match(spot(target)), RouteMatch)
 
 
 def denial(routes: RouteTable, target: bytes) -> Denial:
@@ -66,14 +68,14 @@ def test_a_pattern_fits_as_in_appapi(url: str, target: bytes, fits: bool) -> Non
 def test_the_first_route_that_fits_decides() -> None:
     first, second = Route("^/a", Level.ADMIN), Route("^/a/b", Level.PUBLIC)
     found = RouteTable((first, second)).match(spot(b"/a/b"))
-    assert isinstance(found, Hit)
+    assert isinstance(found, RouteMatch)
     assert found.route is first
 
 
 def test_each_route_is_tried_on_the_bare_path_before_the_next_one() -> None:
     first, second = Route("^a", Level.ADMIN), Route("^/a", Level.PUBLIC)
     found = RouteTable((first, second)).match(spot(b"/a"))
-    assert isinstance(found, Hit)
+    assert isinstance(found, RouteMatch)
     assert found.route is first
 
 
@@ -81,15 +83,18 @@ def test_an_encoded_slash_is_refused_only_where_it_makes_a_difference() -> None:
     routes = table("^/files/[^/]+$", "^/tree/.*")
     assert denial(routes, b"/files/a%2fb").status == 400
     assert denial(routes, b"/files/a%5Cb").status == 400
-    assert isinstance(routes.match(spot(b"/tree/a%2fb")), Hit)
-    assert isinstance(routes.match(spot(b"/tree/a%5cb\\c")), Hit)
+    assert isinstance(routes.match(spot(b"/tree/a%2fb")), RouteMatch)
+    assert isinstance(routes.match(spot(b"/tree/a%5cb\\c")), RouteMatch)
 
 
-@pytest.mark.parametrize("target", [b"/;/admin", b"/.;x/admin", b"//host/admin", b"/admin;x=1"])
+@pytest.mark.parametrize(
+    "target",
+    [b"/;/admin", b"/.;x/admin", b"/admin;x=1", b"/admin/", b"/admin%20", b"/admin;x/y", b"/%2561dmin", b"/admin%3f"],
+)
 def test_a_strict_route_cannot_be_left_by_what_url_libraries_pass_over(target: bytes) -> None:
     routes = RouteTable((Route("^/admin$", Level.ADMIN), Route(".*", Level.PUBLIC)))
     found = routes.match(spot(target))
-    assert isinstance(found, Hit)
+    assert isinstance(found, RouteMatch)
     assert found.route.access_level is Level.ADMIN
 
 
@@ -99,14 +104,46 @@ def test_an_encoded_slash_cannot_leave_a_strict_route() -> None:
     assert denial(routes, b"/admin\\users").status == 400
 
 
+def test_no_route_is_the_strictest_answer_of_all_readings() -> None:
+    routes = table("^/[a-z%]+/x$")
+    assert isinstance(routes.match(spot(b"/public/x")), RouteMatch)
+    assert denial(routes, b"/public;/x;y").status == 404  # "/public;/x", and cut at the first ";" just "/public"
+    assert denial(routes, b"/p%2575blic/x").status == 404  # "/p%75blic/x" has a digit
+
+
+def test_an_escape_that_clients_need_does_not_close_a_route() -> None:
+    assert isinstance(table("^/my file$").match(spot(b"/my%20file")), RouteMatch)
+    assert denial(table("^/file$"), b"/%66ile").status == 404
+
+
+def test_a_slash_at_the_end_does_not_close_a_route_that_asks_for_it() -> None:
+    assert isinstance(table("^/docs/.*$").match(spot(b"/docs/")), RouteMatch)
+
+
+def levels(*routes: tuple[str, Level]) -> RouteTable:
+    return RouteTable(tuple(Route(url, level) for url, level in routes))
+
+
+def test_a_missing_slash_at_the_end_does_not_leave_a_strict_folder() -> None:
+    found = levels(("^/admin/", Level.ADMIN), (".*", Level.PUBLIC)).match(spot(b"/admin"))
+    assert isinstance(found, RouteMatch)
+    assert found.route.access_level is Level.ADMIN
+
+
+def test_a_route_may_tell_the_folder_from_its_name() -> None:
+    found = levels(("^/api/", Level.USER), ("^/api$", Level.PUBLIC)).match(spot(b"/api"))
+    assert isinstance(found, RouteMatch)
+    assert found.route.access_level is Level.PUBLIC
+
+
 def test_the_normalised_path_must_have_a_route() -> None:
-    assert denial(table("^//a$"), b"//a").status == 404
+    assert denial(table("^/b//a$"), b"/b//a").status == 404
 
 
 @pytest.mark.parametrize("url", ["[", "(", "a**", "(?P<n", "\\", "(" * 400 + "(?=a)" + ")" * 400])
 def test_what_is_no_regular_expression_is_skipped_and_reported(url: str) -> None:
     routes = table(url, "^/ok")
-    assert isinstance(routes.match(spot(b"/ok")), Hit)
+    assert isinstance(routes.match(spot(b"/ok")), RouteMatch)
     assert len(routes.problems) == 1
     assert routes.problems[0].isprintable()
     assert "skipped" in routes.problems[0]
@@ -114,7 +151,7 @@ def test_what_is_no_regular_expression_is_skipped_and_reported(url: str) -> None
 
 def test_a_pattern_over_the_length_limit_is_not_run_and_lets_nothing_behind_it_decide() -> None:
     routes = table("^/early", "a" * 1025, ".*")
-    assert isinstance(routes.match(spot(b"/early")), Hit)
+    assert isinstance(routes.match(spot(b"/early")), RouteMatch)
     assert denial(routes, b"/late").status == 403
     assert "1025 bytes" in denial(routes, b"/late").reason
 
@@ -147,11 +184,49 @@ def test_a_pattern_that_is_slow_again_and_again_is_not_run_any_more() -> None:
     assert "any more" in denial(routes, b"/short").reason
 
 
-def test_answers_are_remembered_within_a_bound() -> None:
+def test_a_route_has_one_match_for_all_paths() -> None:
     routes = table("^/ok")
-    for number in range(3000):
-        assert isinstance(routes.match(spot(b"/ok/%d" % number)), Hit)
-    assert routes.match(spot(b"/ok/1")) is routes.match(spot(b"/ok/1"))
+    assert routes.match(spot(b"/ok/1")) is routes.match(spot(b"/ok/2"))
+
+
+MANY = [f"^/api/v{number % 9}/things/[a-z0-9_-]+/items/{number}$" for number in range(ROUTES)]
+
+
+def test_among_a_thousand_routes_the_first_that_fits_decides() -> None:
+    for urls in (MANY, [*MANY[:500], "items", *MANY[501:]], [*MANY[:9], "(?P<a>x)", "(?P<a>y)", "(?!x)y", *MANY[12:]]):
+        routes = table(*urls)
+        for number in (0, 7, 8, 63, 64, 499, 511, 512, 998, 999):
+            found = routes.match(spot(b"/api/v%d/things/a/items/%d" % (number % 9, number)))
+            assert isinstance(found, RouteMatch)
+            assert found.route.url == urls[number]
+        assert denial(routes, b"/api/v1/things/a/items/x").status == 404
+
+
+ATOMS = ["/", "a", "b", "^", "$", "|", "(", ")", ".", "*", "?", "\\/", "[ab]", "(?!a)", "(?i)", "{2}", "(?P<n>a)"]
+urls = st.lists(st.lists(st.sampled_from(ATOMS), max_size=5).map("".join), max_size=20)
+
+
+@given(urls, st.lists(st.sampled_from(["/", "a", "b"]), max_size=4).map(lambda parts: ("/" + "".join(parts)).encode()))
+def test_routes_in_groups_decide_as_one_by_one(urls: list[str], path: bytes) -> None:
+    expected = None
+    for url in urls:
+        alone = table(url)
+        if isinstance(alone.match(ExAppPath("a", "a", b"", path, path)), RouteMatch):
+            expected = url
+            break
+    found = table(*urls).match(ExAppPath("a", "a", b"", path, path))
+    assert (found.route.url if isinstance(found, RouteMatch) else None) == expected
+
+
+def test_a_table_is_compiled_in_steps_and_forgets() -> None:
+    routes = table(*MANY, "[")
+    assert not routes.ready
+    assert sum(1 for _ in routes.compiling()) >= ROUTES
+    assert routes.ready
+    assert len(routes.problems) == 1
+    routes.forget()
+    assert not routes.ready
+    assert isinstance(routes.match(spot(b"/api/v1/things/a/items/1")), RouteMatch)
 
 
 def test_where_re2_is_missing_everything_runs_in_the_guarded_engine() -> None:

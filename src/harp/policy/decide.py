@@ -15,7 +15,7 @@ from typing import Protocol
 from harp.policy.bans import Denial, Offence, lowest_counted
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.exapp_target import ExAppTargets, exapp_targets_from
-from harp.policy.paths import NO_APP, Spot, locate
+from harp.policy.paths import NO_APP, ExAppPath, locate
 from harp.policy.question import OLD_AA_VERSION, Credentials, Key, Question, Signature
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.settings import Settings
@@ -118,7 +118,7 @@ def _banned(seconds: float) -> Refuse:
     return Refuse(429, f"too many strikes from this address, try again in {wait} s", retry_after=wait, banned=True)
 
 
-def _decide(credentials: Credentials, spot: Spot, facts: KnownFacts, rules: Rules) -> Verdict | Missing | Denial:
+def _decide(credentials: Credentials, spot: ExAppPath, facts: KnownFacts, rules: Rules) -> Verdict | Missing | Denial:
     trusted, signature = credentials.key is Key.RIGHT, credentials.signature
     if spot.app == CONTROL and (trusted or not spot.stripped):
         if not trusted:
@@ -140,7 +140,7 @@ def _decide(credentials: Credentials, spot: Spot, facts: KnownFacts, rules: Rule
     return _by_route(credentials, spot, record, facts)
 
 
-def _control(engine_port: bytes, spot: Spot, rules: Rules) -> Control | Engine | Denial:
+def _control(engine_port: bytes, spot: ExAppPath, rules: Rules) -> Control | Engine | Denial:
     if not engine_port or spot.target.startswith(b"/docker/"):
         return Control(spot.target, "control call")
     if not engine_port.isdigit() or len(engine_port) > 5:
@@ -152,7 +152,7 @@ def _control(engine_port: bytes, spot: Spot, rules: Rules) -> Control | Engine |
 
 
 def _signed(
-    credentials: Credentials, signature: Signature, spot: Spot, record: RecordFact, facts: KnownFacts
+    credentials: Credentials, signature: Signature, spot: ExAppPath, record: RecordFact, facts: KnownFacts
 ) -> Forward | NeedVisitor | Denial:
     """AppAPI is asking: its word replaces a missing record, and its authorization replaces routes and visitor."""
     app = record if isinstance(record, ExApp) else _record_from(signature, spot)
@@ -175,7 +175,7 @@ def _signed(
     )
 
 
-def _record_from(signature: Signature, spot: Spot) -> ExApp | Denial:
+def _record_from(signature: Signature, spot: ExAppPath) -> ExApp | Denial:
     """A record for this one request, where Nextcloud has none (yet)."""
     host, port = signature.host.strip(b"[]"), signature.port
     if not _HOST.match(host):
@@ -192,7 +192,9 @@ def _no_record(record: UnknownApp | Trouble) -> Denial:
     return Denial(404, record.reason, Offence.REFUSAL)
 
 
-def _by_route(credentials: Credentials, spot: Spot, record: ExApp, facts: KnownFacts) -> Forward | NeedVisitor | Denial:
+def _by_route(
+    credentials: Credentials, spot: ExAppPath, record: ExApp, facts: KnownFacts
+) -> Forward | NeedVisitor | Denial:
     hit = record.table.match(spot)
     if isinstance(hit, Denial):
         return hit
@@ -229,7 +231,7 @@ def _by_route(credentials: Credentials, spot: Spot, record: ExApp, facts: KnownF
     )
 
 
-def _with_fix(reason: str, spot: Spot) -> str:
+def _with_fix(reason: str, spot: ExAppPath) -> str:
     if not spot.stripped:
         return reason
     return f"{reason}; the reverse proxy strips /exapps: make it forward the path unchanged"

@@ -1,23 +1,34 @@
 """Where a request path leads: which ExApp, which target, and every way an ExApp could read that target.
 
-Proxies and frameworks read the same bytes differently: some decode before they route, some merge slashes, some do
-neither. So a path is read once in each way, here, and the access decision looks at all of them.
+Proxies, frameworks and URL libraries read the same bytes differently: some decode before they route, some merge
+slashes, cut path parameters or take a host off first. So an unusual path is read in every such way, in any order, and
+the access decision looks at all the readings. Nearly all paths are ordinary: they have one reading, and one expression
+tells so.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from unicodedata import normalize
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 
 from harp.policy.bans import Denial, Offence
 
-CACHED_PATH = 256  # bytes; longer paths are read anew each time, so that the cache stays below a few MB
-CACHED_PATHS = 4096
-DECODINGS = 4  # rounds of percent-decoding in which `..` and internal endpoints are looked for
+CACHED_PATH = 256  # bytes; decisions about longer paths are not kept
+DECODINGS = 4  # rounds of percent-decoding in which `..` and hosts are looked for
+READINGS = 32  # of one target; a path with more is a riddle, not an address
+READ_BYTES = 1 << 17  # of all readings together
 
+NO_APP = "no /exapps/<app> in the path: does the reverse proxy strip /exapps, or forward other requests to HaRP?"
+
+# Segments of unreserved characters and of delimiters that nobody reads otherwise; a dot neither first nor last.
+_ORDINARY = re.compile(
+    rb"((?:/(?!exapps/)[A-Za-z0-9_-]+)*+/exapps/([A-Za-z0-9_][A-Za-z0-9_.-]{0,63}))"
+    rb"((?:/[A-Za-z0-9_~!$&'()*,=:@-]++(?:\.++[A-Za-z0-9_~!$&'()*,=:@-]++)*+)*+/?)"
+).fullmatch
 _PREFIX = re.compile(rb"(?:^|/)exapps/([^/]+)")
 _FIRST = re.compile(rb"/+([^/]+)")
 _APP = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
@@ -25,38 +36,65 @@ _PARENT = re.compile(rb"(?:^|[/\\])\.\.(?:[/\\;]|$)")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _SEPARATOR = re.compile(rb"\\|%(?:2f|5c)", re.IGNORECASE)  # other than a plain "/"
 _ENCODED_SEPARATOR = re.compile(rb"%(?=2f|5c)", re.IGNORECASE)
+# Escapes that no client needs to send: letters, digits, "-._~", and the separators, which mean something else then.
+_NEEDLESS = re.compile(rb"%(?:2[def]|3\d|[46][1-9a-f]|[57][\da]|5[cf]|7e)", re.IGNORECASE)
+_OVERLONG = re.compile(rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]|\xf0[\x80-\x8f][\x80-\xbf]{2}")
+_PERCENT_U = re.compile(rb"%u[\da-f]{4}", re.IGNORECASE)
+_DOTS = re.compile(rb"/(?:\.(?=/|\Z))")
+_SLASHES = re.compile(rb"/{2,}")
 _PARAMETERS = re.compile(rb";[^/]*")  # of a segment; servlet containers route without them
+_LAST_PARAMETERS = re.compile(rb";[^/]*\Z")  # of the last segment; so does Python's urlparse
 _AUTHORITY = re.compile(rb"[/\\]{2,}[^/\\]*")  # libraries for URLs take this for a host
-_INTERNAL = ([b"heartbeat"], [b"init"], [b"enabled"])  # the segments of AppAPI's own endpoints
+_END = re.compile(rb"[?#\x00].*", re.DOTALL)  # where a path ends for those who decode before they split
+_ALL_PARAMETERS = re.compile(rb";.*", re.DOTALL)  # what is left of a path when it is cut at its first ";"
 
-NO_APP = "no /exapps/<app> in the path: does the reverse proxy strip /exapps, or send HaRP what is not for ExApps?"
+_INTERNAL = frozenset((b"/heartbeat", b"/init", b"/enabled"))  # AppAPI's own endpoints
+_LONGEST_INTERNAL = max(map(len, _INTERNAL)) + 1
 
 
-class Spot(Struct, frozen=True):
-    """A path that names an ExApp."""
+class ExAppPath(Struct, frozen=True):
+    """A path that names an ExApp, and the ways to read its target. All of them begin with "/".
+
+    `plain` is the reading that decides: percent-decoded once, without empty and "." segments. None of the `others` may
+    lead to a stricter route, or to none. What is in `loose` counts only where it leads to a stricter route: that it has
+    no route is usual.
+    """
 
     app: str  # as the URL spells it
     app_id: str  # lower-cased
     prefix: bytes  # what is removed, as a browser sees it: b"/exapps/hello"
     target: bytes  # raw, begins with "/"
-    plain: bytes  # target percent-decoded once, without empty and "." segments
-    others: tuple[bytes, ...]  # how else the ExApp may read it (not decoded, not resolved), when that differs
-    doubtful: tuple[bytes, ...]  # readings in which an encoded slash or a backslash means something else
-    internal: bool  # some spelling of /heartbeat, /init or /enabled
-    stripped: bool  # /exapps was already gone: `app` is just the first segment, and may be anything
+    plain: bytes
+    others: tuple[bytes, ...] = ()
+    loose: tuple[bytes, ...] = ()
+    doubtful: bool = False  # it has an encoded slash or a backslash, which must not change the route
+    internal: bool = False  # some spelling of /heartbeat, /init or /enabled
+    stripped: bool = False  # /exapps was already gone: `app` is just the first segment, and may be anything
 
 
-def locate(path: bytes) -> Spot | Denial:
+def locate(path: bytes) -> ExAppPath | Denial:
     """Read a raw request path without its query."""
-    return _remembered(path) if len(path) <= CACHED_PATH else _locate(path)
+    found = _ORDINARY(path)
+    if found is None:
+        return read_carefully(path)
+    prefix, name, target = found.groups()
+    app = name.decode("ascii")
+    if not target:
+        return ExAppPath(app, app.lower(), prefix, b"/", b"/")
+    loose = () if target[-1] != 0x2F or len(target) == 1 else (target[:-1],)
+    internal = len(target) <= _LONGEST_INTERNAL and target.lower().rstrip(b"/") in _INTERNAL
+    return ExAppPath(app, app.lower(), prefix, target, target, (), loose, False, internal)
 
 
-def _locate(path: bytes) -> Spot | Denial:
+def read_carefully(path: bytes) -> ExAppPath | Denial:
+    """Read any path, the ordinary ones as `locate` does."""
     deep = _decoded_fully(path)
     if _PARENT.search(deep):
         return Denial(400, "the path contains a parent-directory segment (..)", Offence.ATTACK)
     if _CONTROL.search(unquote_to_bytes(path)):
         return Denial(400, "the path contains a control character")
+    if _OVERLONG.search(deep) or _PERCENT_U.search(deep):
+        return Denial(400, "the path contains a character in an encoding that is not UTF-8")
     found = _PREFIX.search(path)
     stripped = found is None
     found = found or _FIRST.match(path)
@@ -69,22 +107,32 @@ def _locate(path: bytes) -> Spot | Denial:
         if _SEPARATOR.search(name):
             return Denial(400, "the ExApp's id in the path contains an encoded slash or a backslash", Offence.REFUSAL)
         return Denial(404, "the path names no possible ExApp id", Offence.REFUSAL)
-    app = name.decode("ascii")
+    if _AUTHORITY.match(_decoded_fully(target)):
+        return Denial(400, "what follows the ExApp's id begins with two slashes, which may be read as a host")
+    prefix = b"/exapps/" + name if stripped else path[: found.end()]
+    return _read(name.decode("ascii"), prefix, target, stripped)
+
+
+def _read(app: str, prefix: bytes, target: bytes, stripped: bool) -> ExAppPath | Denial:
     plain = _resolved(unquote_to_bytes(target))
-    return Spot(
+    readings = _closure(target, _STEPS)
+    if readings is None:
+        return Denial(400, "the path can be read in too many ways")
+    as_sent = () if _NEEDLESS.search(target) else _closure(target, _STEPS_AS_SENT) or ()
+    others = [reading for reading in readings if reading not in as_sent or unquote_to_bytes(reading) == reading]
+    loose = dict.fromkeys((*readings, *(end for reading in readings for end in _trimmed(reading))))
+    return ExAppPath(
         app=app,
         app_id=app.lower(),
-        prefix=b"/exapps/" + name if stripped else path[: found.end()],
+        prefix=prefix,
         target=target,
         plain=plain,
-        others=_others(target, plain),
-        doubtful=_doubtful(target, plain),
-        internal=_is_internal(_decoded_fully(target)),
+        others=tuple(reading for reading in others if reading != plain),
+        loose=tuple(reading for reading in loose if reading != plain and reading not in others),
+        doubtful=_SEPARATOR.search(target) is not None,
+        internal=not _INTERNAL.isdisjoint(reading.lower() for reading in loose),
         stripped=stripped,
     )
-
-
-_remembered = lru_cache(CACHED_PATHS)(_locate)
 
 
 def _decoded_fully(path: bytes) -> bytes:
@@ -97,43 +145,102 @@ def _decoded_fully(path: bytes) -> bytes:
     return path
 
 
+def _closure(target: bytes, steps: Iterable[Callable[[bytes], bytes]]) -> dict[bytes, None] | None:
+    """Return all that `target` becomes when the steps are taken in any order; None when that is too much."""
+    most = max(4, min(READINGS, READ_BYTES // len(target)))
+    readings = {target: None}
+    new = [target]
+    while new:
+        reading = new.pop()
+        for step in steps:
+            read = step(reading) or b"/"
+            if read not in readings:
+                if len(readings) == most:
+                    return None
+                readings[read] = None
+                new.append(read)
+    return readings
+
+
 def _resolved(path: bytes) -> bytes:
     """Without empty and "." segments; a "/" at the end stays."""
-    if b"//" not in path and b"/." not in path:
+    return _merged(_without_dots(path))
+
+
+def _without_dots(path: bytes) -> bytes:
+    if b"/." not in path:
         return path
-    segments = [segment for segment in path.split(b"/") if segment not in (b"", b".")]
-    if segments and path.endswith((b"/", b"/.")):
-        segments.append(b"")
-    return b"/" + b"/".join(segments)
+    without = _DOTS.sub(b"", path)
+    return without + b"/" if path.endswith(b"/.") else without or b"/"
 
 
-def _others(target: bytes, plain: bytes) -> tuple[bytes, ...]:
-    decoded = unquote_to_bytes(target)
-    readings = dict.fromkeys((target, decoded))
-    if b";" in decoded:
-        readings[_resolved(_PARAMETERS.sub(b"", decoded))] = None
-    if _AUTHORITY.match(decoded):
-        readings[_resolved(_without_authority(decoded))] = None
-    return tuple(reading for reading in readings if reading != plain)
+def _merged(path: bytes) -> bytes:
+    return _SLASHES.sub(b"/", path) if b"//" in path else path
 
 
-def _doubtful(target: bytes, plain: bytes) -> tuple[bytes, ...]:
-    if not _SEPARATOR.search(target):
-        return ()
-    kept = unquote_to_bytes(_ENCODED_SEPARATOR.sub(b"%25", target))  # %2F stays %2F, everything else is decoded
-    readings = dict.fromkeys((_resolved(kept), _resolved(plain.replace(b"\\", b"/"))))
-    return tuple(reading for reading in readings if reading != plain)
+def _separators_kept(path: bytes) -> bytes:
+    """%2F stays %2F, everything else is decoded."""
+    return unquote_to_bytes(_ENCODED_SEPARATOR.sub(b"%25", path)) if b"%" in path else path
+
+
+def _slashed(path: bytes) -> bytes:
+    return path.replace(b"\\", b"/")
+
+
+def _without_parameters(path: bytes) -> bytes:
+    return _PARAMETERS.sub(b"", path) if b";" in path else path
+
+
+def _without_last_parameters(path: bytes) -> bytes:
+    return _LAST_PARAMETERS.sub(b"", path) if b";" in path else path
 
 
 def _without_authority(path: bytes) -> bytes:
     found = _AUTHORITY.match(path)
-    return path[found.end() :] or b"/" if found else path
+    return path[found.end() :] if found else path
 
 
-def _is_internal(target: bytes) -> bool:
-    return any(_names_internal(reading) for reading in {target, _without_authority(target)})
+def _cut_at_parameters(path: bytes) -> bytes:
+    return _ALL_PARAMETERS.sub(b"", path) if b";" in path else path
 
 
-def _names_internal(target: bytes) -> bool:
-    segments = (segment.partition(b";")[0] for segment in target.lower().replace(b"\\", b"/").split(b"/"))
-    return [segment for segment in segments if segment not in (b"", b".")] in _INTERNAL
+def _ended(path: bytes) -> bytes:
+    return _END.sub(b"", path)
+
+
+def _stripped(path: bytes) -> bytes:
+    """Without white space at the end, in the encoding that it is in, and without blank segments at the start.
+
+    A "+" is white space to those who decode a path like a form.
+    """
+    if path.startswith((b"/ ", b"/+")):
+        path = b"/" + path.lstrip(b"/ +")
+    if path.isascii():
+        return path.rstrip(b" +")
+    try:
+        return path.decode().rstrip(_BLANK).encode()
+    except UnicodeDecodeError:
+        return path.decode("latin-1").rstrip(_BLANK).encode("latin-1")
+
+
+_BLANK = "".join(chr(code) for code in range(0x3001) if chr(code).isspace()) + "\ufeff+"
+_STEPS_AS_SENT = (
+    _without_dots,
+    _merged,
+    _slashed,
+    _without_parameters,
+    _without_last_parameters,
+    _cut_at_parameters,
+    _without_authority,
+)
+_STEPS = (unquote_to_bytes, _separators_kept, _ended, _stripped, *_STEPS_AS_SENT)
+
+
+def _trimmed(reading: bytes) -> Iterable[bytes]:
+    """Return the same without slashes and dots at the ends, and as a comparison that ignores width and case sees it."""
+    yield reading.rstrip(b"/") or b"/"
+    yield b"/" + reading.strip(b"/. +")
+    if not reading.isascii():
+        folded = normalize("NFKC", reading.decode("utf-8", "replace")).casefold()
+        yield folded.rstrip(_BLANK).encode() or b"/"
+        yield b"/" + folded.strip("/. +").encode()

@@ -4,11 +4,14 @@
 route that fits decides. Patterns work on bytes, as PCRE does in AppAPI.
 
 Patterns come from ExApps, so they are not trusted with time: RE2 matches in linear time, and what RE2 does not
-understand (look-around, possessive repeats) runs in `regex` with a time limit.
+understand (look-around, possessive repeats) runs in `regex` with a time limit. Neither are they with numbers: a table
+is compiled in small steps, and groups of routes have one pattern together, so that a path is not tried on each route.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from functools import cache
 from types import ModuleType
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from msgspec import Struct
 
 from harp.policy.bans import Denial, Offence
-from harp.policy.paths import CACHED_PATH, Spot
+from harp.policy.paths import ExAppPath
 
 if TYPE_CHECKING:
     import regex
@@ -26,7 +29,8 @@ PATTERN_SIZE = 1024  # bytes
 ROUTES = 1000  # per ExApp
 MATCH_TIME = 0.02  # seconds a pattern may take where RE2 cannot run it
 SLOW_MATCHES = 10  # so many time-outs, and the pattern is not tried again: each of them holds up everybody
-CACHED_MATCHES = 1024  # per ExApp
+GROUP = 8  # routes, or groups of routes, that have a pattern together
+GROUP_PATTERN = 4096  # bytes; a larger one would take milliseconds to compile
 
 
 class Level(IntEnum):
@@ -45,11 +49,19 @@ class Route(Struct, frozen=True):
     bruteforce_protection: frozenset[int] = frozenset()  # response statuses that count as a strike
 
 
-class Hit(Struct, frozen=True):
-    """The route that decides."""
+class RouteMatch(Struct, frozen=True):
+    """The route that decides. There is one for each route, for all the requests that hit it."""
 
     route: Route
     reason: str
+
+
+_NO_ROUTE = Denial(404, "no route of the ExApp fits the path", Offence.REFUSAL)
+_NO_ROUTE_OTHERWISE = Denial(404, "no route of the ExApp fits another reading of the path", Offence.REFUSAL)
+_DOUBTFUL = Denial(400, "an encoded slash or a backslash changes which route the path hits", Offence.REFUSAL)
+
+# The start of a pattern that cannot fit a path without its first slash, if the pattern has no alternative.
+_ROOTED = re.compile(rb"\^?\\?/(?![?*{])")
 
 
 class _Pattern(Protocol):
@@ -61,56 +73,179 @@ class _Undecided(Exception):
 
 
 class RouteTable:
-    """The compiled routes of one record, with a memory of recent answers."""
+    """The routes of one record.
+
+    They are compiled by `compiling`, in steps of one route each, or at once by the first `match`. `problems` are what
+    that has found, one line each, for the log. `used` says that there was a match since somebody has set it to False.
+    """
 
     def __init__(self, routes: tuple[Route, ...]) -> None:
-        self._routes: list[tuple[Route, _Pattern]] = []
-        self._answers: dict[bytes, Hit | Denial] = {}
-        problems = []
-        for route in routes[:ROUTES]:
+        self._all = routes
+        self._found: list[_Node] | None = None
+        self.problems: tuple[str, ...] = ()
+        self.used = False
+
+    @property
+    def size(self) -> int:
+        """How many routes are compiled when it is."""
+        return min(len(self._all), ROUTES)
+
+    @property
+    def ready(self) -> bool:
+        """Is it compiled?"""
+        return self._found is not None
+
+    def forget(self) -> None:
+        """Release the compiled routes; the next match needs them again."""
+        self._found = None
+
+    def compiling(self) -> Iterator[None]:
+        """Compile the routes, a short step for each item."""
+        if self._found is not None:
+            return
+        problems: list[str] = []
+        strictest = Level.PUBLIC
+        nodes: list[_Node] = []
+        for route in self._all[:ROUTES]:
             try:
-                self._routes.append((route, _compile(route.url)))
+                nodes.append(_leaf(route, strictest))
             except ValueError as error:
                 problems.append(f"route {_shown(route)} is skipped: {error}")
-        if len(routes) > ROUTES:
-            problems.append(f"{len(routes) - ROUTES} routes are left out, limit {ROUTES}")
-        self.problems = tuple(problems)  # one line each, for the log
+            strictest = max(strictest, route.access_level)
+            yield
+        for _ in range(2):
+            groups: list[_Node] = []
+            for start in range(0, len(nodes), GROUP):
+                groups.append(_grouped(nodes[start : start + GROUP]))
+                yield
+            nodes = groups
+        if len(self._all) > ROUTES:
+            problems.append(f"{len(self._all) - ROUTES} routes are left out, limit {ROUTES}")
+        self.problems = tuple(problems)
+        self._found = nodes
 
-    def match(self, spot: Spot) -> Hit | Denial:
+    def match(self, path: ExAppPath) -> RouteMatch | Denial:
         """Find the route of a path, or say why none can be told.
 
-        The normalised reading decides. If another reading hits a different route, the stricter of them wins; if the
-        meaning of an encoded slash or a backslash makes the difference, the request is refused.
+        The normalised reading decides. If another reading hits a different route, the stricter of them wins, and to
+        hit none is the strictest; if the meaning of an encoded slash or a backslash makes the difference, the request
+        is refused.
         """
-        answer = self._answers.get(spot.target)
-        if answer is None:
-            answer = self._match(spot)
-            if len(spot.target) <= CACHED_PATH:
-                if len(self._answers) >= CACHED_MATCHES:
-                    self._answers.clear()
-                self._answers[spot.target] = answer
-        return answer
-
-    def _match(self, spot: Spot) -> Hit | Denial:
+        self.used = True
+        for _ in self.compiling():
+            pass
         try:
-            route = self._first(spot.plain)
-            if any(self._first(reading) is not route for reading in spot.doubtful):
-                return Denial(400, "an encoded slash or a backslash changes which route the path hits", Offence.REFUSAL)
-            if route is None:
-                return Denial(404, "no route of the ExApp fits the path", Offence.REFUSAL)
-            for other in map(self._first, spot.others):
-                if other is not None and other.access_level > route.access_level:
-                    route = other
+            return self._match(path)
         except _Undecided as error:
             return Denial(403, str(error))
-        return Hit(route, f"route {_shown(route)} is for {route.access_level.name}")
 
-    def _first(self, path: bytes) -> Route | None:
+    def _match(self, path: ExAppPath) -> RouteMatch | Denial:
+        leaf = self._first(path.plain)
+        others = [self._first(reading) for reading in path.others]
+        if path.doubtful and any(other is not leaf for other in others):
+            return _DOUBTFUL
+        if leaf is None:
+            return _NO_ROUTE
+        if None in others:
+            return _NO_ROUTE_OTHERWISE
+        leaf = self._slashed(leaf, path.plain)
+        for reading in (*path.others, *path.loose):
+            other = self._first(reading)
+            other = other and self._slashed(other, reading)
+            if other is not None and other.level > leaf.level:
+                leaf = other
+        return leaf.match
+
+    def _slashed(self, leaf: _Leaf, path: bytes) -> _Leaf:
+        """Return the stricter route that `path` hits with a "/" at its end, or `leaf`.
+
+        Many servers run the same handler for both. A route that only fits one of them tells them apart, so it stays.
+        """
+        if leaf.passed_over and path[-1] != 0x2F:
+            slashed = path + b"/"
+            if leaf.find(slashed, slashed[1:]):
+                other = self._first(slashed)
+                if other is not None and other.level > leaf.level:
+                    return other
+        return leaf
+
+    def _first(self, path: bytes) -> _Leaf | None:
         bare = path[1:]
-        for route, pattern in self._routes:
-            if pattern.match(path) or pattern.match(bare):
-                return route
+        for node in self._found or ():
+            found = node.find(path, bare)
+            if found is not None:
+                return found
         return None
+
+
+class _Leaf(Struct):
+    """One route. `bare`: its pattern may fit a path without the slash at its start."""
+
+    match: RouteMatch
+    level: Level
+    pattern: _Pattern
+    source: bytes  # of the pattern; b"" where only the guarded engine understands it
+    bare: bool
+    passed_over: bool  # some stricter route stands before it
+
+    def find(self, path: bytes, bare: bytes) -> _Leaf | None:
+        """Return itself if the path fits."""
+        if self.pattern.match(path) or ((self.bare or bare[:1] == b"/") and self.pattern.match(bare)):
+            return self
+        return None
+
+
+class _Group(Struct):
+    """Some routes in order. `pattern` fits where that of any of them does; None is not known."""
+
+    nodes: Sequence[_Node]
+    pattern: _Pattern | None
+    source: bytes
+    bare: bool
+
+    def find(self, path: bytes, bare: bytes) -> _Leaf | None:
+        """Return the first of its routes that the path fits."""
+        pattern = self.pattern
+        if (
+            pattern is not None
+            and not pattern.match(path)
+            and not ((self.bare or bare[:1] == b"/") and pattern.match(bare))
+        ):
+            return None
+        for node in self.nodes:
+            found = node.find(path, bare)
+            if found is not None:
+                return found
+        return None
+
+
+_Node = _Leaf | _Group
+
+
+def _leaf(route: Route, strictest: Level) -> _Leaf:
+    """Raises ValueError for what is not a regular expression."""
+    pattern, source = _compile(route.url)
+    url = route.url.encode("utf-8", "surrogatepass")
+    reason = f"route {_shown(route)} is for {route.access_level.name}"
+    bare = b"|" in url or _ROOTED.match(url) is None
+    passed_over = strictest > route.access_level
+    return _Leaf(RouteMatch(route, reason), route.access_level, pattern, source, bare, passed_over)
+
+
+def _grouped(nodes: list[_Node]) -> _Node:
+    """Put nodes together; each has a pattern that is right by itself, so that it stays what it is in parentheses."""
+    if len(nodes) == 1:
+        return nodes[0]
+    bare = any(node.bare for node in nodes)
+    sources = [node.source for node in nodes]
+    source = b"|".join([b"(?:%b)" % source for source in sources]) if all(sources) else b""
+    re2 = _linear_engine()
+    if source and re2 is not None and len(source) <= GROUP_PATTERN:
+        try:
+            return _Group(nodes, cast(_Pattern, re2.compile(source, re2.IGNORECASE)), source, bare)
+        except re2.error:
+            pass  # two groups of one name, or too large: its routes are tried one by one
+    return _Group(nodes, None, b"", bare)
 
 
 def _shown(route: Route) -> str:
@@ -118,19 +253,22 @@ def _shown(route: Route) -> str:
     return ascii(route.url if len(route.url) <= 60 else route.url[:59] + "…")[1:-1]
 
 
-def _compile(url: str) -> _Pattern:
-    """Raises ValueError for what is no regular expression."""
+def _compile(url: str) -> tuple[_Pattern, bytes]:
+    """Return the pattern and its source, b"" if that is not RE2's.
+
+    Raises ValueError for what is not a regular expression.
+    """
     source = url.encode("utf-8", "surrogatepass")
     if len(source) > PATTERN_SIZE:
-        return _Refusing(f"a route pattern of {len(source)} bytes is not run, limit {PATTERN_SIZE}")
+        return _Refusing(f"a route pattern of {len(source)} bytes is not run, limit {PATTERN_SIZE}"), b""
     source = b"^(?:" + source + b")"
     re2 = _linear_engine()
     if re2 is not None:
         try:
-            return cast(_Pattern, re2.compile(source, re2.IGNORECASE))
+            return cast(_Pattern, re2.compile(source, re2.IGNORECASE)), source
         except re2.error:
             pass  # RE2 does not know it; perhaps `regex` does
-    return _guarded(source)
+    return _guarded(source), b""
 
 
 def _guarded(source: bytes) -> _Guarded:
