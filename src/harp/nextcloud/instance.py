@@ -16,6 +16,7 @@ from harp.policy.question import Login
 from harp.settings import Settings
 from harp.state.bans import BanList
 from harp.state.records import RecordCache
+from harp.state.route_tables import RouteTables
 from harp.state.sessions import SessionCache
 
 K = TypeVar("K")
@@ -48,6 +49,8 @@ class Instance:
         self._noted = float("-inf")  # when the facts of readiness were last seen to
         self._now = now
         self._client = NextcloudClient(settings.nextcloud, settings.shared_key, now)
+        self._route_tables = RouteTables()
+        self._compiling: dict[str, asyncio.Task[RecordFact]] = {}
         self._records_asked: dict[str, asyncio.Task[RecordFact]] = {}
         self._visitors_asked: dict[bytes, asyncio.Task[VisitorFact]] = {}
         self._closed = False
@@ -59,10 +62,14 @@ class Instance:
         return self.bans.seconds(ban_key)
 
     def record(self, app_id: str) -> RecordFact | None:
-        """The record, however old; one that is due is refreshed behind the caller's back."""
+        """The record, however old; one that is due is refreshed behind the caller's back.
+
+        None also when its routes have to be compiled first.
+        """
         if self.records.take_due(app_id):
             self._ask_record(app_id)
-        return self.records.get(app_id)
+        record = self.records.get(app_id)
+        return None if isinstance(record, ExApp) and not record.table.ready else record
 
     def visitor(self, digest: bytes) -> VisitorFact | None:
         """Who the credentials with this digest belong to, if that was asked lately."""
@@ -75,7 +82,10 @@ class Instance:
     # What has to be asked: trouble with Nextcloud is a fact, too
 
     async def record_of(self, app_id: str) -> RecordFact:
-        """Ask Nextcloud for the record of an ExApp, by its lower-cased id."""
+        """Return the record of an ExApp, by its lower-cased id, ready for use: ask Nextcloud, or compile its routes."""
+        known = self.records.get(app_id)
+        if isinstance(known, ExApp) and not known.table.ready:
+            return await _result(_shared(self._compiling, app_id, lambda: self._compiled(known)))
         return await _result(self._ask_record(app_id))
 
     async def visitor_of(self, app_id: str, digest: bytes, login: Login, address: str) -> VisitorFact:
@@ -125,7 +135,7 @@ class Instance:
     async def close(self) -> None:
         """End all calls; who waits for one is told that we stop."""
         self._closed = True
-        tasks = [*self._records_asked.values(), *self._visitors_asked.values()]
+        tasks = [*self._records_asked.values(), *self._compiling.values(), *self._visitors_asked.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -145,10 +155,11 @@ class Instance:
         changes = self.records.changes
         fact = await self._client.record(app_id)
         self._note(fact, probe=app_id == CONTROL)
+        if isinstance(fact, ExApp) and self.records.get(app_id) != fact:
+            self._report(fact)
+            await self._compiled(fact)
         if isinstance(fact, Trouble) or self.records.changes != changes:  # the control API's word is newer than this
             return self.records.get(app_id) or fact
-        if isinstance(fact, ExApp):
-            self._report(fact)
         self.version += 1
         self.records.learn(app_id, fact)
         return self.records.get(app_id) or fact
@@ -183,12 +194,18 @@ class Instance:
             self._probe_after(RETRY_INTERVAL)
 
     def _report(self, record: ExApp) -> None:
-        """Log a record that is news, and compile its routes while nobody waits for them."""
-        if self.records.get(record.app_id) == record:
-            return
-        log.info("record", app=record.app_id, version=record.version, host=record.host, port=record.port)
-        for problem in record.table.problems:
+        """Log a record that is news."""
+        if self.records.get(record.app_id) != record:
+            log.info("record", app=record.app_id, version=record.version, host=record.host, port=record.port)
+
+    async def _compiled(self, record: ExApp) -> RecordFact:
+        """Compile the routes of a record, and log what is wrong with them the first time."""
+        table = record.table
+        known = table.problems
+        await self._route_tables.compile(table)
+        for problem in table.problems if not known else ():
             log.warning("route skipped", app=record.app_id, reason=problem)
+        return record
 
 
 def _shared(tasks: dict[K, asyncio.Task[T]], key: K, load: Callable[[], Coroutine[None, None, T]]) -> asyncio.Task[T]:
