@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from harp.engines.inventory import Engines
+from harp.engines.inventory import EngineInventory
 from harp.errors import HarpError
 from harp.frontend.access import AccessLog
 from harp.frontend.connection import ClientConnection
@@ -101,9 +101,9 @@ class Harp:
         )
         self._dialer.offer_inner(CONTROL.name, self._serve_control)
         self.upstreams = Upstreams(self._dialer, self.ports, self.deadlines, settings.timeouts)
-        self.engines = Engines(settings, self._dialer, self.ports, loop.time)
+        self.engines = EngineInventory(settings, self._dialer, self.ports, loop.time)
         access_log = AccessLog(enabled=settings.logs.level in ("debug", "info"), json=settings.logs.format == "json")
-        self.gate = Gate(settings, self.instance, self.upstreams, self.engines, self.deadlines, access_log, self.turns)
+        self.gate = Gate(settings, self.instance, self.upstreams, self.deadlines, access_log, self.turns)
         self.gate.limit_connections(_connections_allowed(settings.limits.connections))
         self._admin = AdminGate(settings, Pages(Facts(self)), self.deadlines)
         self.tunnel = self._tunnel_server(tunnel_tls)

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
 
 from harp.control.api import BANNED, application
-from harp.engines.verbs import Deployer
+from harp.engines.verbs import ContainerEngine
 from harp.errors import Unreachable
 from harp.policy.exapp import ExApp, Level, Route
 from harp.settings import load
@@ -42,7 +42,13 @@ class FakeInstance:
 class NoEngines:
     """No test here needs an engine."""
 
-    async def engine(self, port: int) -> Deployer:
+    async def engine(self, port: int, patience: float = 15.0) -> ContainerEngine:
+        raise AssertionError(port)
+
+    def name(self, port: int) -> str:
+        raise AssertionError(port)
+
+    def doubt(self, port: int) -> None:
         raise AssertionError(port)
 
 

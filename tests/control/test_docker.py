@@ -22,8 +22,8 @@ from harp.engines.errors import (
     EngineUnreachable,
     ForeignOwner,
 )
-from harp.engines.verbs import Created, Deleted, Started
-from harp.policy.container import Limits, Mount, Names, Plan
+from harp.engines.verbs import CreatedContainer, DeletedImage, StartOutcome
+from harp.policy.container import CreatePlan, Mount, Names, ResourceLimits
 from harp.policy.keys import own_key
 from harp.settings import load
 
@@ -44,9 +44,14 @@ class FakeDeployer:
         self.result: Any = None
         self.error: EngineError | None = None
 
-    async def engine(self, port: int) -> FakeDeployer:
+    async def engine(self, port: int, patience: float = 15.0) -> Any:
         self.ports.append(port)
         return self
+
+    def name(self, port: int) -> str:
+        return f"the engine of port {port}"
+
+    def doubt(self, port: int) -> None: ...
 
     def _answer(self, *asked: object) -> Any:
         self.asked.append(asked)
@@ -57,7 +62,7 @@ class FakeDeployer:
     async def exists(self, names: Names) -> str | None:
         return self._answer("exists", names)  # type: ignore[no-any-return]
 
-    async def create(self, plan: Plan) -> Created:
+    async def create(self, plan: CreatePlan) -> CreatedContainer:
         return self._answer("create", plan)  # type: ignore[no-any-return]
 
     async def start(self, names: Names) -> bool:
@@ -66,13 +71,13 @@ class FakeDeployer:
     async def stop(self, names: Names) -> bool:
         return self._answer("stop", names)  # type: ignore[no-any-return]
 
-    async def wait_for_start(self, names: Names) -> Started:
+    async def wait_for_start(self, names: Names) -> StartOutcome:
         return self._answer("wait_for_start", names)  # type: ignore[no-any-return]
 
     async def remove(self, names: Names, *, data: bool) -> None:
         self._answer("remove", names, data)
 
-    async def image_remove(self, reference: str) -> Deleted:
+    async def image_remove(self, reference: str) -> DeletedImage:
         return self._answer("image_remove", reference)  # type: ignore[no-any-return]
 
     async def install_certificates(self, names: Names, bundle: str, *, tunnel: bool) -> None:
@@ -176,13 +181,13 @@ async def test_exists_is_200_with_and_without_a_container(client: Client, deploy
 
 
 async def test_create_is_201_with_id_and_name(client: Client, deployer: FakeDeployer) -> None:
-    deployer.result = Created("abc", "nc_app_app")
+    deployer.result = CreatedContainer("abc", "nc_app_app")
     assert await post(client, "create", CREATE) == (201, '{"id":"abc","name":"nc_app_app"}')
-    assert deployer.asked == [("create", Plan(APP, "img:1", "net"))]
+    assert deployer.asked == [("create", CreatePlan(APP, "img:1", "net"))]
 
 
 async def test_everything_of_a_create_arrives(client: Client, deployer: FakeDeployer) -> None:
-    deployer.result = Created("abc", "x")
+    deployer.result = CreatedContainer("abc", "x")
     body = {
         "name": "app",
         "instance_id": "one",
@@ -195,7 +200,7 @@ async def test_everything_of_a_create_arrives(client: Client, deployer: FakeDepl
         "resource_limits": {"memory": "1024", "nanoCPUs": 4099999999.9999995},
     }
     assert (await post(client, "create", body))[0] == 201
-    assert deployer.asked[0][1] == Plan(
+    assert deployer.asked[0][1] == CreatePlan(
         Names("app", "one", "worker"),
         "img:1",
         "bridge",
@@ -203,7 +208,7 @@ async def test_everything_of_a_create_arrives(client: Client, deployer: FakeDepl
         "always",
         "cuda",
         (Mount("/srv/data", "/data"), Mount("/a", "/b", "ro")),
-        Limits(1024, 4100000000),
+        ResourceLimits(1024, 4100000000),
     )
 
 
@@ -211,11 +216,11 @@ async def test_everything_of_a_create_arrives(client: Client, deployer: FakeDepl
 async def test_no_limits_are_no_limits_also_as_php_writes_them(
     client: Client, deployer: FakeDeployer, limits: object
 ) -> None:
-    deployer.result = Created("abc", "x")
+    deployer.result = CreatedContainer("abc", "x")
     assert (await post(client, "create", {**CREATE, "resource_limits": limits}))[0] == 201
     plan = deployer.asked[0][1]
-    assert isinstance(plan, Plan)
-    assert plan.limits == Limits()
+    assert isinstance(plan, CreatePlan)
+    assert plan.limits == ResourceLimits()
 
 
 @pytest.mark.parametrize(
@@ -257,13 +262,13 @@ async def test_a_bind_mount_that_is_not_allowed_is_400_in_words_before_any_engin
 
 
 async def test_with_derived_keys_a_container_gets_its_own(deployer: FakeDeployer) -> None:
-    deployer.result = Created("abc", "x")
+    deployer.result = CreatedContainer("abc", "x")
     environment = [f"HP_SHARED_KEY={KEY}", "APP_ID=app"]
     for keys, expected in (("shared", KEY), ("derived", own_key(KEY, "app"))):
         async with TestClient(TestServer(application(deployer, HP_EXAPP_KEYS=keys))) as client:
             await post(client, "create", {**CREATE, "environment_variables": environment})
         plan = deployer.asked[-1][1]
-        assert isinstance(plan, Plan)
+        assert isinstance(plan, CreatePlan)
         assert plan.environment == (f"HP_SHARED_KEY={expected}", "APP_ID=app")
 
 
@@ -286,16 +291,16 @@ async def test_start_and_stop_are_204_or_200_when_there_was_nothing_to_do(
 @pytest.mark.parametrize(
     ("outcome", "json"),
     [
-        (Started(True, "running", None), '{"started":true,"status":"running","health":null}'),
+        (StartOutcome(True, "running", None), '{"started":true,"status":"running","health":null}'),
         (
-            Started(False, "exited", None, "non-recoverable state: exited", 1, False, ["boom"]),
+            StartOutcome(False, "exited", None, "non-recoverable state: exited", 1, False, ["boom"]),
             '{"started":false,"status":"exited","health":null,"reason":"non-recoverable state: exited",'
             '"exit_code":1,"oom_killed":false,"logs":["boom"]}',
         ),
     ],
 )
 async def test_wait_for_start_is_200_whatever_became_of_it(
-    client: Client, deployer: FakeDeployer, outcome: Started, json: str
+    client: Client, deployer: FakeDeployer, outcome: StartOutcome, json: str
 ) -> None:
     deployer.result = outcome
     assert await post(client, "wait_for_start", {"name": "app"}) == (200, json)
@@ -312,9 +317,9 @@ async def test_remove_keeps_the_data_unless_told(client: Client, deployer: FakeD
 
 
 async def test_image_remove_is_200_whatever_became_of_it(client: Client, deployer: FakeDeployer) -> None:
-    deployer.result = Deleted(False, reason="in_use")
+    deployer.result = DeletedImage(False, reason="in_use")
     assert await post(client, "image_remove", {"image_ref": "a:1"}) == (200, '{"deleted":false,"reason":"in_use"}')
-    deployer.result = Deleted(True, 7)
+    deployer.result = DeletedImage(True, 7)
     assert await post(client, "image_remove", {"image_ref": "a:1"}) == (200, '{"deleted":true,"bytes_freed":7}')
     status, text = await post(client, "image_remove", {"image_ref": ""})
     assert (status, text) == (400, "Payload validation error: image_ref: must be the name of an image")

@@ -12,7 +12,7 @@ import trustme
 from aiohttp import web
 
 from harp.engines.errors import EngineUnreachable
-from harp.engines.inventory import REFRESH, Engines
+from harp.engines.inventory import REFRESH, EngineInventory
 from harp.errors import SettingsError, TunnelAway
 from harp.net.dial import Dialer
 from harp.net.ports import PortTable, ProtocolFactory
@@ -39,14 +39,21 @@ class Tunnel:
         raise AssertionError
 
 
+async def learned(engines: EngineInventory, port: int) -> ApiRange:
+    """Have the engine of a port ready for calls; what it takes."""
+    facts = (await engines.engine(port)).facts
+    assert facts is not None
+    return facts.api
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
 @pytest.fixture
-async def engines(dialer: EngineDialer, clock: Clock) -> AsyncIterator[Engines]:
-    engines = Engines(load(ENV), dialer, PortTable(), clock)
+async def engines(dialer: EngineDialer, clock: Clock) -> AsyncIterator[EngineInventory]:
+    engines = EngineInventory(load(ENV), dialer, PortTable(), clock)
     yield engines
     await engines.close()
 
@@ -64,7 +71,7 @@ async def engines(dialer: EngineDialer, clock: Clock) -> AsyncIterator[Engines]:
 async def test_the_engine_of_this_host_is_where_the_variable_says(
     dialer: EngineDialer, host: str, target: Unix | Tcp
 ) -> None:
-    engines = Engines(load({**ENV, "HP_DOCKER_HOST": host}), dialer, PortTable(), lambda: 0.0)
+    engines = EngineInventory(load({**ENV, "HP_DOCKER_HOST": host}), dialer, PortTable(), lambda: 0.0)
     assert engines.target(24000) == target
     assert engines.target(24001) == EngineTunnel(24001)
 
@@ -93,8 +100,8 @@ async def test_an_engine_over_tls_shows_and_wants_a_certificate(fake: FakeEngine
         }
         resolver = Resolver(clock)
         dialer = Dialer(PortTable(), resolver, connect=5.0, hold=0.0)
-        engines = Engines(load({**ENV, **variables}), dialer, PortTable(), clock)
-        assert await engines.learn(24000) == RANGE
+        engines = EngineInventory(load({**ENV, **variables}), dialer, PortTable(), clock)
+        assert await learned(engines, 24000) == RANGE
         await engines.close()
         resolver.close()
     finally:
@@ -104,7 +111,7 @@ async def test_an_engine_over_tls_shows_and_wants_a_certificate(fake: FakeEngine
 def test_certificates_that_are_not_there_are_told_at_the_start(tmp_path: Path, dialer: EngineDialer) -> None:
     variables = {"HP_DOCKER_HOST": "tcp://dockerd:2376", "HP_DOCKER_CERT_PATH": str(tmp_path)}
     with pytest.raises(SettingsError, match=r"HP_DOCKER_CERT_PATH: .* needs ca\.pem, cert\.pem and key\.pem: No such"):
-        Engines(load({**ENV, **variables}), dialer, PortTable(), Clock())
+        EngineInventory(load({**ENV, **variables}), dialer, PortTable(), Clock())
 
 
 @pytest.mark.parametrize(("text", "problem"), [(None, "cannot be read: No such file"), ("{", "data was truncated")])
@@ -115,27 +122,27 @@ def test_a_registries_file_that_cannot_be_used_is_told_at_the_start(
     if text is not None:
         path.write_text(text)
     with pytest.raises(SettingsError, match=problem):
-        Engines(load({**ENV, "HP_REGISTRIES_FILE": str(path)}), dialer, PortTable(), Clock())
+        EngineInventory(load({**ENV, "HP_REGISTRIES_FILE": str(path)}), dialer, PortTable(), Clock())
 
 
-async def test_an_engine_is_asked_once_what_it_takes(engines: Engines, fake: FakeEngine) -> None:
+async def test_an_engine_is_asked_once_what_it_takes(engines: EngineInventory, fake: FakeEngine) -> None:
     assert engines.api(24000) is None
-    assert await engines.learn(24000) == RANGE
-    assert await engines.learn(24000) == RANGE
+    assert await learned(engines, 24000) == RANGE
+    assert await learned(engines, 24000) == RANGE
     assert engines.api(24000) == RANGE
     assert len(fake.called("GET", "/version")) == 1
 
 
-async def test_many_who_need_to_know_ask_once(engines: Engines, fake: FakeEngine) -> None:
-    answers = await asyncio.gather(*(engines.learn(24000) for _ in range(20)))
+async def test_many_who_need_to_know_ask_once(engines: EngineInventory, fake: FakeEngine) -> None:
+    answers = await asyncio.gather(*(learned(engines, 24000) for _ in range(20)))
     assert set(answers) == {RANGE}
     assert len(fake.called("GET", "/version")) == 1
 
 
 async def test_what_is_known_is_refreshed_behind_the_callers_back(
-    engines: Engines, fake: FakeEngine, clock: Clock
+    engines: EngineInventory, fake: FakeEngine, clock: Clock
 ) -> None:
-    await engines.learn(24000)
+    await learned(engines, 24000)
     fake.low, fake.high = "1.44", "1.52"
     clock.move(REFRESH)
     assert engines.api(24000) == RANGE
@@ -144,28 +151,28 @@ async def test_what_is_known_is_refreshed_behind_the_callers_back(
     assert engines.api(24000) == ApiRange((1, 44), (1, 52))
 
 
-async def test_after_a_failure_it_is_asked_before_the_next_call(engines: Engines, fake: FakeEngine) -> None:
-    await engines.learn(24000)
+async def test_after_a_failure_it_is_asked_before_the_next_call(engines: EngineInventory, fake: FakeEngine) -> None:
+    await learned(engines, 24000)
     fake.low, fake.high = "1.44", "1.52"
     engines.doubt(24000)
     assert engines.api(24000) is None
-    assert await engines.learn(24000) == ApiRange((1, 44), (1, 52))
+    assert await learned(engines, 24000) == ApiRange((1, 44), (1, 52))
 
 
-async def test_doubt_about_an_engine_nobody_has_asked_for_is_nothing(engines: Engines) -> None:
+async def test_doubt_about_an_engine_nobody_has_asked_for_is_nothing(engines: EngineInventory) -> None:
     engines.doubt(24050)
     assert engines.statuses() == []
 
 
 async def test_an_engine_that_is_away_is_told_and_asked_again_the_next_time(
-    engines: Engines, dialer: EngineDialer
+    engines: EngineInventory, dialer: EngineDialer
 ) -> None:
     dialer.away = TunnelAway("no tunnel is connected for port 24001")
     with pytest.raises(EngineUnreachable, match="no tunnel is connected for port 24001"):
-        await engines.learn(24001)
+        await learned(engines, 24001)
     assert "no tunnel" in engines.statuses()[0].trouble
     dialer.away = None
-    assert await engines.learn(24001) == RANGE
+    assert await learned(engines, 24001) == RANGE
     status = engines.statuses()[0]
     assert (status.port, status.trouble, status.facts is not None) == (24001, "", True)
     assert status.last_seen is not None
@@ -173,18 +180,18 @@ async def test_an_engine_that_is_away_is_told_and_asked_again_the_next_time(
 
 async def test_an_engine_whose_tunnel_went_away_has_to_be_learned_again(dialer: EngineDialer, clock: Clock) -> None:
     table = PortTable()
-    engines = Engines(load(ENV), dialer, table, clock)
+    engines = EngineInventory(load(ENV), dialer, table, clock)
     tunnel = Tunnel()
     table.claim(24001, tunnel)
-    await engines.learn(24001)
+    await learned(engines, 24001)
     table.release(24001, tunnel)
     assert engines.api(24001) is None
     table.claim(24001, tunnel)
-    assert await engines.learn(24001) == RANGE
+    assert await learned(engines, 24001) == RANGE
     await engines.close()
 
 
-async def settled(engines: Engines, fake: FakeEngine, writes: int) -> None:
+async def settled(engines: EngineInventory, fake: FakeEngine, writes: int) -> None:
     """Wait until so many archives were written."""
     async with asyncio.timeout(5):
         while len(fake.called("PUT", "/containers/nc_app_app/archive")) < writes:
@@ -197,25 +204,25 @@ async def test_renewed_certificates_reach_containers(
 ) -> None:
     (tmp_path / "certs").mkdir()
     (tmp_path / "certs" / "frp").symlink_to(frp_directory)
-    engines = Engines(load({**ENV, "HP_CERTS_DIR": str(tmp_path / "certs")}), dialer, PortTable(), clock)
+    engines = EngineInventory(load({**ENV, "HP_CERTS_DIR": str(tmp_path / "certs")}), dialer, PortTable(), clock)
     container = fake.add("nc_app_app", engines.owner.instance)
     container.files["/certs/frp/ca.crt"] = File("/certs/frp/ca.crt", b"old")
     dialer.away = TunnelAway("away") if away else None
     await engines.renew_tunnel_files()
     if away:
         dialer.away = None
-        await engines.learn(24000)
+        await learned(engines, 24000)
     await settled(engines, fake, 1)
     assert container.files["/certs/frp/ca.crt"].content == b"this is ca.crt"
     await engines.close()
 
 
-async def test_an_engine_without_minimum_is_taken_for_an_old_one(engines: Engines, fake: FakeEngine) -> None:
+async def test_an_engine_without_minimum_is_taken_for_an_old_one(engines: EngineInventory, fake: FakeEngine) -> None:
     fake.low = ""
-    assert await engines.learn(24000) == RANGE
+    assert await learned(engines, 24000) == RANGE
 
 
-async def test_the_engine_for_deploying_is_ready_for_calls(engines: Engines, fake: FakeEngine) -> None:
+async def test_the_engine_for_deploying_is_ready_for_calls(engines: EngineInventory, fake: FakeEngine) -> None:
     engine = await engines.engine(24000)
     await engine.exists(NAMES)
     assert fake.calls[-1].version == "1.41"

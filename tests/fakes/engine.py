@@ -66,6 +66,7 @@ class FakeEngine:
         self.in_use: set[str] = set()  # volumes
         self.errors: dict[tuple[str, str], tuple[int, str]] = {}
         self.silent: set[tuple[str, str]] = set()
+        self.bodies: dict[tuple[str, str], bytes] = {}  # answered with 200 instead, byte by byte as they are
         self.calls: list[Call] = []
 
     def called(self, method: str, path: str) -> list[Call]:
@@ -92,10 +93,14 @@ class FakeEngine:
             return _error(400, f"client version {version} is not in {self.low} to {self.high}")
         if (call.method, path) in self.errors:
             return _error(*self.errors[call.method, path])
+        if (call.method, path) in self.bodies:
+            return web.Response(body=self.bodies[call.method, path], content_type="application/json")
         return self._answer(call)
 
     def _answer(self, call: Call) -> web.Response:
         parts = call.path.strip("/").split("/")
+        if parts == ["_ping"]:
+            return web.Response(text="OK", headers={"Api-Version": self.high, "Server": "Docker/20.10"})
         if parts == ["version"]:
             components = [{"Name": "Podman Engine" if self.podman else "Engine"}]
             said = {"Version": "20.10", "ApiVersion": self.high, "MinAPIVersion": self.low, "Components": components}
@@ -103,7 +108,7 @@ class FakeEngine:
         if parts[0] == "volumes":
             return self._volume(call, parts[1])
         if parts[0] == "images":
-            return self._image(call, parts[1])
+            return self._image(call, "/".join(parts[1:]).removesuffix("/json"))
         if parts[:2] == ["containers", "create"]:
             return self._create(call)
         if parts[:2] == ["containers", "json"]:
@@ -113,7 +118,7 @@ class FakeEngine:
             return web.json_response([{"Id": name} for name in named])
         if parts[:2] == ["v4.0.0", "libpod"]:
             return web.json_response({"Id": "made"}, status=201)
-        container = self.containers.get(parts[1])
+        container = self.containers.get(parts[1].removeprefix("id-of-"))
         if container is None:
             return _error(404, f"No such container: {parts[1]}")
         return self._container(call, container, parts[1], parts[2] if len(parts) > 2 else "")

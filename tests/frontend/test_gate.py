@@ -9,19 +9,16 @@ from itertools import count
 import msgspec
 import pytest
 
-from harp.engines.errors import EngineUnreachable
 from harp.errors import Unreachable
 from harp.frontend.access import AccessLog
 from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import CONTROL, Gate
 from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable
-from harp.net.targets import ExAppAddress, ExAppTunnel, Target, Unix
+from harp.net.targets import ExAppAddress, ExAppTunnel
 from harp.policy.decide import rules_from
-from harp.policy.docker_api import ApiRange
 from harp.policy.exapp import ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.question import Login
-from harp.policy.registries import NONE, registries_from
 from harp.proxy.upstreams import Upstreams
 from harp.settings import load
 from tests.fakes.clock import Clock
@@ -93,47 +90,17 @@ class FakeInstance:
         self.failed.append(app_id)
 
 
-class FakeEngines:
-    """One engine that takes API 1.24 to 1.41, known or to be learned."""
-
-    RANGE = ApiRange((1, 24), (1, 41))
-
-    def __init__(self) -> None:
-        self.known = True
-        self.registries = NONE
-        self.trouble: Exception | None = None
-        self.doubted: list[int] = []
-
-    def target(self, port: int) -> Target:
-        return Unix("/engine.sock")
-
-    def name(self, port: int) -> str:
-        return f"the engine of port {port}"
-
-    def api(self, port: int) -> ApiRange | None:
-        return self.RANGE if self.known else None
-
-    async def learn(self, port: int) -> ApiRange:
-        if self.trouble is not None:
-            raise self.trouble
-        return self.RANGE
-
-    def doubt(self, port: int) -> None:
-        self.doubted.append(port)
-
-
 class World:
     def __init__(self, peer: str = "8.8.4.4", *, clock: Clock | None = None, **env: str) -> None:
         environment = {**ENV, **env}
         self.settings = load(environment)
         self.instance = FakeInstance(environment)
         self.dialer = ScriptedDialer()
-        self.engines = FakeEngines()
         self.deadlines = Deadlines(clock=clock)
         self.log = BytesIO()
         proxy = Upstreams(self.dialer, PortTable(), self.deadlines, self.settings.timeouts)
         access_log = AccessLog(enabled=True, json=True, stream=self.log)
-        self.gate = Gate(self.settings, self.instance, proxy, self.engines, self.deadlines, access_log)
+        self.gate = Gate(self.settings, self.instance, proxy, self.deadlines, access_log)
         self.peer = peer
         self.wire, self.connection = self.connect()
 
@@ -403,69 +370,17 @@ async def test_a_bug_in_the_decision_is_500_and_not_a_dead_connection() -> None:
 PING = f"Harp-Shared-Key: {KEY}\nAuthorization: Basic eDp5\nDocker-Engine-Port: 24000\n"
 
 
-async def test_a_call_to_an_engine_passes_in_a_version_it_takes_and_without_our_credentials() -> None:
+@pytest.mark.parametrize("path", ["/v1.44/_ping?x=1", "/v1.44/containers/json"])
+async def test_a_call_to_an_engine_goes_to_the_control_api_as_it_came_but_for_our_credentials(path: str) -> None:
     world = World()
-    lines = PING + "Cookie: a=b\nContent-Type: text/plain\nX-Registry-Auth: e30=\n"
-    await world.ask("/exapps/app_api/v1.44/_ping?x=1", lines)
-    assert world.dialer.targets == [Unix("/engine.sock")]
-    assert world.forwarded() == ["GET /v1.41/_ping?x=1 HTTP/1.1", "host: localhost", "x-registry-auth: e30=", "", ""]
-    assert world.answer().startswith(b"HTTP/1.1 200 OK")
-    assert world.engines.doubted == []
-
-
-async def test_an_engine_answers_expectations_itself() -> None:
-    world = World()
-    await world.ask("/exapps/app_api/v1.41/_ping", PING + "Expect: 100-continue\n")
-    assert "expect: 100-continue" in world.forwarded()
-
-
-PULL = "POST /exapps/app_api/v1.44/images/create?fromImage=ghcr.io/a:1 HTTP/1.1\nHost: x\nContent-Length: 0\n" + PING
-
-
-@pytest.mark.parametrize(
-    ("given", "sent"), [("", "x-registry-auth: "), ("X-Registry-Auth: own\n", "x-registry-auth: own")]
-)
-async def test_a_pull_goes_with_our_login_unless_it_has_one(given: str, sent: str) -> None:
-    world = World()
-    world.engines.registries = registries_from(b'{"auths": {"ghcr.io": {"username": "me", "password": "x"}}}')
-    world.connection.data_received(f"{PULL}{given}\n".replace("\n", "\r\n").encode())
-    for _ in range(8):
-        await asyncio.sleep(0)
-    lines = world.forwarded()
-    assert lines[0] == "POST /v1.41/images/create?fromImage=ghcr.io/a:1 HTTP/1.1"
-    assert [line.startswith(sent) for line in lines if line.startswith("x-registry-auth")] == [True]
-
-
-async def test_the_api_of_an_unknown_engine_is_learned_before_the_call_passes() -> None:
-    world = World()
-    world.engines.known = False
-    await world.ask("/exapps/app_api/v1.44/_ping", PING)
-    assert world.forwarded()[0] == "GET /v1.41/_ping HTTP/1.1"
-
-
-async def test_an_engine_that_is_away_is_503_in_words() -> None:
-    world = World()
-    world.engines.known = False
-    world.engines.trouble = EngineUnreachable("no tunnel is connected for port 24000")
-    answer = await world.ask("/exapps/app_api/v1.44/_ping", PING)
-    assert answer.startswith(b"HTTP/1.1 503 ")
-    assert b"no tunnel is connected for port 24000" in answer
-
-
-async def test_a_call_that_is_not_on_the_list_is_403_in_words_and_no_strike() -> None:
-    world = World()
-    answer = await world.ask("/exapps/app_api/v1.44/containers/json", PING)
-    assert answer.startswith(b"HTTP/1.1 403 ")
-    assert b"not among those that pass to the engine" in answer
-    assert world.instance.strikes == []
-    assert world.dialer.targets == []
-
-
-async def test_an_engine_that_fails_is_asked_again_what_it_is() -> None:
-    world = World()
-    await world.ask("/exapps/app_api/v1.44/_ping", PING)
-    world.answer(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-    assert world.engines.doubted == [24000]
+    await world.ask(f"/exapps/app_api{path}", PING + "Cookie: a=b\nX-Registry-Auth: e30=\n")
+    assert world.dialer.targets == [CONTROL]
+    sent = world.forwarded()
+    assert sent[0] == f"GET /engine{path} HTTP/1.1"
+    assert "docker-engine-port: 24000" in sent
+    assert "x-registry-auth: e30=" in sent
+    assert KEY not in str(sent)
+    assert not [line for line in sent if line.startswith(("authorization", "cookie"))]
 
 
 class Settled:
@@ -569,15 +484,6 @@ async def test_other_trusted_proxies_count_on_open_connections() -> None:
         await world.ask(lines="X-Forwarded-For: 1.1.1.1\n")
         assert f"x-forwarded-for: {expected}" in world.forwarded()
         world.answer()
-
-
-async def test_an_engine_whose_answer_breaks_us_leaves_no_request_unanswered() -> None:
-    world = World()
-    world.engines.known = False
-    world.engines.trouble = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
-    answer = await world.ask("/exapps/app_api/v1.44/_ping", PING)
-    assert answer.startswith(b"HTTP/1.1 500 ")
-    assert b"see the log for request id" in answer
 
 
 async def test_a_bug_after_facts_were_learnt_is_500_and_not_a_request_that_waits_for_ever() -> None:

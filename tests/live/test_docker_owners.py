@@ -41,9 +41,13 @@ def test_neither_of_two_instances_takes_the_others_app_or_data(daemons: tuple[Da
             two.appapi.remove(other, data=True),
             two.appapi.named("stop", other),
             two.appapi.install_certificates(other),
+            two.appapi.named("exists", other),
+            two.appapi.docker("GET", f"/v1.44/containers/{app.container}/json"),
+            two.appapi.docker("GET", f"/v1.44/containers/{app.container}/logs?stdout=true&stderr=true&tail=all"),
         ):
             assert refused.status == 409, refused.body
             assert b"one" in refused.body[:120], refused.body
+            assert app.secret.encode() not in refused.body
 
         after = engine.inspect(app.container)
         assert after["Id"] == before["Id"]

@@ -8,12 +8,12 @@ import pytest
 
 from harp.policy.container import (
     DENIED,
-    Limits,
+    CreatePlan,
     Mount,
     Names,
     Owner,
-    Plan,
     Refused,
+    ResourceLimits,
     image_reference,
     mounts_refusal,
     owner_from,
@@ -205,7 +205,7 @@ def test_the_default_list_is_the_documented_one() -> None:
     assert len(DENIED) == 29
 
 
-# Limits and the rest
+# ResourceLimits and the rest
 
 
 @pytest.mark.parametrize(
@@ -213,33 +213,33 @@ def test_the_default_list_is_the_documented_one() -> None:
     [(4099999999.9999995, 4100000000), (1.07e9, 1070000000), (0, 0), (None, None), (2009999999.9999998, 2010000000)],
 )
 def test_processors_are_rounded(given: float | None, taken: int | None) -> None:
-    assert Limits(nano_cpus=given).checked().nano_cpus == taken
+    assert ResourceLimits(nano_cpus=given).checked().nano_cpus == taken
 
 
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), 1e30])
 def test_limits_that_are_no_amounts_are_refused(value: float) -> None:
     with pytest.raises(Refused, match=r"resource_limits\.memory"):
-        Limits(memory=value).checked()
+        ResourceLimits(memory=value).checked()
     with pytest.raises(Refused, match=r"resource_limits\.nanoCPUs"):
-        Limits(nano_cpus=value).checked()
+        ResourceLimits(nano_cpus=value).checked()
 
 
 def test_memory_is_a_whole_number_of_bytes() -> None:
-    assert Limits(memory=1024.0).checked().memory == 1024
+    assert ResourceLimits(memory=1024.0).checked().memory == 1024
     with pytest.raises(Refused):
-        Limits(memory=1024.5).checked()
+        ResourceLimits(memory=1024.5).checked()
 
 
 @pytest.mark.parametrize("network", ["", "a:b", "a b", "a\tb", "container:x", "n" * 256, "a\x7f"])
 def test_networks_without_sense_are_refused(network: str) -> None:
     with pytest.raises(Refused, match=r"^network_mode: "):
-        Plan(HELLO, "image", network).checked()
+        CreatePlan(HELLO, "image", network).checked()
 
 
 @pytest.mark.parametrize("policy", ["Always", "on-failure:3", "never"])
 def test_unknown_restart_policies_are_refused(policy: str) -> None:
     with pytest.raises(Refused, match=r"^restart_policy: "):
-        Plan(HELLO, "image", restart_policy=policy).checked()
+        CreatePlan(HELLO, "image", restart_policy=policy).checked()
 
 
 @pytest.mark.parametrize("text", ["", "a\nb", "a" * 1025])
@@ -249,14 +249,14 @@ def test_an_image_has_a_name(text: str) -> None:
 
 
 def test_the_body_of_a_container_on_a_network_of_its_own() -> None:
-    plan = Plan(
+    plan = CreatePlan(
         HELLO,
         "img:1",
         "nextcloud-aio",
         ("A=1",),
         "always",
         mounts=(Mount("/srv", "/data", "ro"),),
-        limits=Limits(1 << 30, 2_000_000_000),
+        limits=ResourceLimits(1 << 30, 2_000_000_000),
     ).checked()
     assert plan.body({"l": "1"}) == {
         "Image": "img:1",
@@ -279,11 +279,11 @@ def test_the_body_of_a_container_on_a_network_of_its_own() -> None:
 
 @pytest.mark.parametrize("network", ["bridge", "host", "none", "default"])
 def test_networks_of_the_engine_itself_know_no_aliases(network: str) -> None:
-    assert "NetworkingConfig" not in Plan(HELLO, "i", network).body({})
+    assert "NetworkingConfig" not in CreatePlan(HELLO, "i", network).body({})
 
 
 def host_config(device: str) -> Any:
-    return Plan(HELLO, "i", device=device).body({})["HostConfig"]
+    return CreatePlan(HELLO, "i", device=device).body({})["HostConfig"]
 
 
 def test_gpus_are_asked_for_in_the_engines_own_way() -> None:
@@ -295,14 +295,14 @@ def test_gpus_are_asked_for_in_the_engines_own_way() -> None:
 
 
 def test_podman_gets_the_same_container_in_its_own_words_with_a_cdi_name_for_the_gpu() -> None:
-    plan = Plan(
+    plan = CreatePlan(
         HELLO,
         "img:1",
         "net",
         ("A=1=2", "B"),
         device="cuda",
         mounts=(Mount("/srv", "/data", "ro"),),
-        limits=Limits(1 << 30, 1_500_000_000),
+        limits=ResourceLimits(1 << 30, 1_500_000_000),
     ).checked()
     assert plan.podman_body({"l": "1"}) == {
         "name": "nc_app_hello",
@@ -318,17 +318,17 @@ def test_podman_gets_the_same_container_in_its_own_words_with_a_cdi_name_for_the
         "devices": [{"path": "nvidia.com/gpu=all"}],
         "resource_limits": {"memory": {"limit": 1 << 30}, "cpu": {"period": 100000, "quota": 150000}},
     }
-    host = Plan(HELLO, "i", "host", device="cuda").podman_body({})
+    host = CreatePlan(HELLO, "i", "host", device="cuda").podman_body({})
     assert host["netns"] == {"nsmode": "host"}
     assert not {"networks", "resource_limits"} & host.keys()
 
 
 def test_an_own_key_takes_the_place_of_the_shared_one_and_nothing_else_changes() -> None:
-    plan = Plan(HELLO, "i", environment=("A=HP_SHARED_KEY=1", "HP_SHARED_KEY=shared", "B=2"))
+    plan = CreatePlan(HELLO, "i", environment=("A=HP_SHARED_KEY=1", "HP_SHARED_KEY=shared", "B=2"))
     changed = plan.with_own_key("shared")
     assert changed.environment == ("A=HP_SHARED_KEY=1", f"HP_SHARED_KEY={own_key('shared', 'hello')}", "B=2")
-    assert Plan(HELLO, "i").with_own_key("shared") == Plan(HELLO, "i")
+    assert CreatePlan(HELLO, "i").with_own_key("shared") == CreatePlan(HELLO, "i")
 
 
 def test_a_plan_shows_no_secret() -> None:
-    assert "s3cret" not in repr(Plan(HELLO, "i", environment=("HP_SHARED_KEY=s3cret",)))
+    assert "s3cret" not in repr(CreatePlan(HELLO, "i", environment=("HP_SHARED_KEY=s3cret",)))

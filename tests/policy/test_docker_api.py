@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harp.policy.docker_api import ApiRange, Passage, passage, version_of
+from harp.policy.docker_api import ApiRange, EngineRequest, engine_request, version_of
 
 OLD = ApiRange((1, 12), (1, 41))  # Docker 20.10
 NEW = ApiRange((1, 44), (1, 52))  # Docker 29
@@ -12,8 +12,8 @@ NEW = ApiRange((1, 44), (1, 52))  # Docker 29
 
 def sent(method: str, target: str, query: str = "", api: ApiRange = OLD) -> str:
     """The path that an engine would get; "" when the request does not pass. The query passes as it is."""
-    way = passage(method.encode(), target.encode(), query.encode())
-    if not isinstance(way, Passage):
+    way = engine_request(method.encode(), target.encode(), query.encode())
+    if not isinstance(way, EngineRequest):
         return ""
     path, mark, rest = way.target(api).decode().partition("?")
     assert mark + rest == query
@@ -123,7 +123,7 @@ def test_an_image_may_be_pulled(query: str) -> None:
     ],
 )
 def test_an_image_may_not_be_made_of_anything_but_a_registrys(query: str) -> None:
-    way = passage(b"POST", b"/v1.44/images/create", query.encode())
+    way = engine_request(b"POST", b"/v1.44/images/create", query.encode())
     assert isinstance(way, str)
     assert len(way) <= 120
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from harp.policy.docker_api import ApiRange, Passage, passage
+from harp.policy.docker_api import ApiRange, EngineRequest, engine_request
 from harp.policy.registries import NONE, Registries, full_name, registries_from
 
 API = ApiRange((1, 24), (1, 41))
@@ -30,8 +30,8 @@ def login(image: str) -> Any:
 
 
 def asked(method: bytes, target: bytes, query: bytes = b"", registries: Registries = REGISTRIES) -> tuple[bytes, bytes]:
-    way = passage(method, target, query)
-    assert isinstance(way, Passage)
+    way = engine_request(method, target, query)
+    assert isinstance(way, EngineRequest)
     way, header = registries.ask(way)
     return way.target(API), header
 

@@ -17,14 +17,14 @@ from msgspec import Struct
 
 from harp.control.failures import InvalidPayload
 from harp.control.payloads import decode
-from harp.engines.verbs import Deployer
+from harp.engines.verbs import ContainerEngine
 from harp.policy.container import (
     DEFAULT_NETWORK,
-    Limits,
+    CreatePlan,
     Mount,
     Names,
-    Plan,
     Refused,
+    ResourceLimits,
     image_reference,
     mounts_refusal,
 )
@@ -38,10 +38,18 @@ PORT_HEADER = "docker-engine-port"
 
 
 class Fleet(Protocol):
-    """The engines: `engines.inventory.Engines`."""
+    """The engines: `engines.inventory.EngineInventory`."""
 
-    async def engine(self, port: int) -> Deployer:
-        """The engine of a port that is allowed. Raises EngineError."""
+    async def engine(self, port: int, patience: float = ...) -> ContainerEngine:
+        """Return the engine of a port that is allowed. Raises EngineError, after `patience` seconds at the latest."""
+        ...
+
+    def name(self, port: int) -> str:
+        """Return what the engine is called in messages."""
+        ...
+
+    def doubt(self, port: int) -> None:
+        """Ask the engine again what it is before the next call."""
         ...
 
 
@@ -84,14 +92,14 @@ class CreateBody(NamesBody, frozen=True):
     mount_points: list[MountBody] = []
     resource_limits: LimitsBody | list[msgspec.Raw] = LimitsBody()  # PHP writes an empty object as []
 
-    def plan(self) -> Plan:
+    def plan(self) -> CreatePlan:
         """Checked and normalised. Raises InvalidPayload."""
         limits = self.resource_limits
         if isinstance(limits, list):
             if limits:
                 raise InvalidPayload("Payload validation error: resource_limits: Expected object, got array")
             limits = LimitsBody()
-        plan = Plan(
+        plan = CreatePlan(
             self.names(),
             self.image_id or self.image,
             self.network_mode,
@@ -99,7 +107,7 @@ class CreateBody(NamesBody, frozen=True):
             self.restart_policy,
             self.compute_device,
             tuple(Mount(mount.source, mount.target, mount.mode) for mount in self.mount_points),
-            Limits(limits.memory, limits.nano_cpus),
+            ResourceLimits(limits.memory, limits.nano_cpus),
         )
         return _checked(plan.checked)
 
@@ -215,19 +223,20 @@ class Docker:
 
     async def _read(self, request: web.Request, shape: type[B]) -> tuple[int, B]:
         """The engine's port and the body. Raises InvalidPayload."""
-        port = self._port(request.headers.get(PORT_HEADER, ""))
+        port = engine_port(request.headers.get(PORT_HEADER, ""), self._settings.engines.ports)
         return port, decode(await request.read(), shape)
 
-    def _port(self, text: str) -> int:
-        if not text:
-            raise InvalidPayload(f"Missing '{PORT_HEADER}' header.")
-        if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-            raise InvalidPayload(f"Invalid '{PORT_HEADER}' header value: {text[:32]}")
-        port = int(text)
-        if port not in self._settings.engines.ports:
-            allowed = shown_ports(self._settings.engines.ports)
-            raise InvalidPayload(f"{PORT_HEADER} {port} is not in HP_DOCKER_ENGINE_PORTS ({allowed})")
-        return port
+
+def engine_port(text: str, allowed: Collection[int]) -> int:
+    """Return the port in a docker-engine-port header. Raises InvalidPayload."""
+    if not text:
+        raise InvalidPayload(f"Missing '{PORT_HEADER}' header.")
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise InvalidPayload(f"Invalid '{PORT_HEADER}' header value: {text[:32]}")
+    port = int(text)
+    if port not in allowed:
+        raise InvalidPayload(f"{PORT_HEADER} {port} is not in HP_DOCKER_ENGINE_PORTS ({shown_ports(allowed)})")
+    return port
 
 
 def shown_ports(ports: Collection[int]) -> str:

@@ -19,6 +19,10 @@ class InvalidPayload(HarpError):
     """The body is not what the endpoint takes. The text never repeats a value of it."""
 
 
+class NotOnTheList(HarpError):
+    """A call that does not pass to an engine."""
+
+
 class NotAvailable(HarpError):
     """This HaRP cannot do what is asked, whoever asks."""
 
@@ -26,6 +30,7 @@ class NotAvailable(HarpError):
 STATUS: dict[type[BaseException], int] = {
     InvalidPayload: 400,
     BadRequest: 400,
+    NotOnTheList: 403,
     NotAvailable: 501,
     Unreachable: 503,
     EngineMissing: 404,

@@ -8,9 +8,13 @@ import tarfile
 from collections.abc import Iterable
 
 from harp.engines.errors import EngineError
+from harp.errors import PeerError
 from harp.policy.ca_stores import File
+from harp.wire.tar import members
 
 DIRECTORY_MODE = 0o755
+LARGEST_ARCHIVE = 8 << 20  # bytes; nothing in it becomes larger when it is unpacked
+MOST_MEMBERS = 10_000
 
 
 def pack(directories: Iterable[str], files: Iterable[File], now: float) -> bytes:
@@ -33,22 +37,18 @@ def pack(directories: Iterable[str], files: Iterable[File], now: float) -> bytes
 
 
 def unpack(data: bytes, path: str) -> list[File]:
-    """The files and links of an archive that an engine made of `path`; a directory's own entries are below it.
+    """Read the files and links of an archive that an engine made of `path`; a directory's own entries are below it.
 
-    Raises EngineError when it is no archive.
+    Raises EngineError for whatever is not such an archive, and for one of more than MOST_MEMBERS.
     """
     parent = posixpath.dirname(path)
-    found = []
+    found: list[File] = []
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            for member in tar:
-                place = posixpath.normpath(posixpath.join(parent, member.name))
-                if member.issym():
-                    found.append(File(place, link=member.linkname, mode=member.mode))
-                elif member.isreg():
-                    content = tar.extractfile(member)
-                    assert content is not None
-                    found.append(File(place, content.read(), "", member.mode & 0o7777, member.uid, member.gid))
-    except (tarfile.TarError, OSError) as error:
+        for member in members(data):
+            if len(found) >= MOST_MEMBERS:
+                raise EngineError(f"the engine's archive of {path} has more than {MOST_MEMBERS} members")
+            place = posixpath.normpath(posixpath.join(parent, member.name))
+            found.append(File(place, member.content, member.link, member.mode & 0o7777, member.uid, member.gid))
+    except PeerError as error:
         raise EngineError(f"the engine's archive of {path} cannot be read: {error}") from error
     return found

@@ -22,7 +22,7 @@ CONNECTIONS = 32  # to one engine at a time
 IDLE = 15.0  # seconds an unused connection is kept
 
 
-class Dial(Protocol):
+class DialFunction(Protocol):
     """How connections are made: `net.dial.Dialer`."""
 
     async def dial(self, target: Target, factory: ProtocolFactory) -> Connected:
@@ -37,7 +37,7 @@ class DialerConnector(BaseConnector):
     it. `limit` is the time for one connection in seconds.
     """
 
-    def __init__(self, dialer: Dial, target: Target, name: str, limit: float) -> None:
+    def __init__(self, dialer: DialFunction, target: Target, name: str, limit: float) -> None:
         super().__init__(limit=CONNECTIONS, keepalive_timeout=IDLE)
         self._dialer = dialer
         self._target = target

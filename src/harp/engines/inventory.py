@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from harp.engines.errors import EngineError, EngineUnreachable
+from harp.engines.errors import EngineError, EngineTimeout, EngineUnreachable
 from harp.engines.facts import EngineFacts, EngineStatus
 from harp.errors import SettingsError
 from harp.lazy import load_module
@@ -25,18 +25,16 @@ from harp.policy.container import owner_from
 from harp.policy.docker_api import ApiRange
 from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.policy.registries import NONE, Registries, registries_from
-from harp.settings import Engines as EngineSettings
-from harp.settings import Settings
+from harp.settings import Engines, Settings
 
 if TYPE_CHECKING:
-    from harp.engines.connector import Dial
+    from harp.engines.connector import DialFunction
     from harp.engines.docker import DockerEngine
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 REFRESH = 300.0  # seconds between questions to an engine in use
 ASK = 15.0  # seconds for an engine to say what it is
-PATIENCE = 2.5  # seconds that a passing request waits for that: AppAPI's ping gives up after 3 (A 6.2)
 CONNECT = 10.0  # seconds for one connection
 
 
@@ -52,7 +50,7 @@ class _Entry:
     asking: asyncio.Task[EngineFacts] | None = field(default=None, repr=False)
 
 
-def local_engine(settings: EngineSettings) -> Target:
+def local_engine(settings: Engines) -> Target:
     """The engine of this host. Raises SettingsError when its certificates cannot be used."""
     host = settings.host
     if host.path:
@@ -70,7 +68,7 @@ def local_engine(settings: EngineSettings) -> Target:
     return Tls(host.host, host.port, context)
 
 
-def registries_of(settings: EngineSettings) -> Registries:
+def registries_of(settings: Engines) -> Registries:
     """What HP_REGISTRIES_FILE says. Raises SettingsError when it cannot be used."""
     path = settings.registries
     if path is None:
@@ -83,10 +81,10 @@ def registries_of(settings: EngineSettings) -> Registries:
         raise SettingsError([f"HP_REGISTRIES_FILE: {path}: {error}"]) from None
 
 
-class Engines:
+class EngineInventory:
     """All engines that were ever asked for; a port is checked before it is used here."""
 
-    def __init__(self, settings: Settings, dialer: Dial, ports: PortTable, now: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, dialer: DialFunction, ports: PortTable, now: Callable[[], float]) -> None:
         self.ports = settings.engines.ports
         self.owner = owner_from(settings.nextcloud.url, settings.engines.instance)
         self.registries = registries_of(settings.engines)
@@ -119,22 +117,17 @@ class Engines:
             self._ask(port, entry)
         return entry.engine.facts.api
 
-    async def learn(self, port: int) -> ApiRange:
-        """Ask an engine what it takes, if that is not known. Raises EngineError, after PATIENCE at the latest."""
-        known = self.api(port)
-        return known or (await self._known(port, PATIENCE)).api
-
-    async def engine(self, port: int) -> DockerEngine:
-        """The engine, ready for calls. Raises EngineError when it cannot be reached."""
+    async def engine(self, port: int, patience: float = ASK) -> DockerEngine:
+        """Return the engine, ready for calls. Raises EngineError when it does not say within `patience` what it is."""
         if self.api(port) is None:
-            await self._known(port, ASK)
+            await self._known(port, patience)
         return self._entries[port].engine
 
     def doubt(self, port: int) -> None:
         """A request to this engine has failed: it may be another one when it is back."""
         entry = self._entries.get(port)
         if entry is not None and entry.asking is None:
-            entry.engine.facts = None
+            entry.engine.forget()
 
     def statuses(self) -> list[EngineStatus]:
         """Every engine that was used, by port."""
@@ -200,14 +193,11 @@ class Engines:
             return entry.engine.facts
         asking = self._ask(port, entry)
         await asyncio.wait((asking,), timeout=patience)
-        if not asking.done():
-            raise EngineUnreachable(f"{self.name(port)} {self._silence(port, patience)}")
-        return asking.result()
-
-    def _silence(self, port: int, patience: float) -> str:
+        if asking.done():
+            return asking.result()
         if port != LOCAL_ENGINE_PORT and self._table.get(port) is None:
-            return f"cannot be reached: no tunnel is connected for port {port}"
-        return f"did not answer within {patience:g} s"
+            raise EngineUnreachable(f"{self.name(port)} cannot be reached: no tunnel is connected for port {port}")
+        raise EngineTimeout(f"{self.name(port)} did not answer within {patience:g} s")
 
     def _away(self, port: int) -> bool:
         """Was there a tunnel for the engine, and is there none now?"""
@@ -230,7 +220,7 @@ class Engines:
         finally:
             entry.asking = None
         if entry.last_seen is None or entry.trouble:
-            log.info("engine", port=port, version=facts.version, api=str(facts.api), podman=facts.podman)
+            log.info("engine probed", port=port, version=facts.version, api=str(facts.api), podman=facts.podman)
         entry.trouble, entry.last_seen = "", time.time()
         if entry.renewals != self._renewals:
             renewal = asyncio.get_running_loop().create_task(self._renew(port, entry))

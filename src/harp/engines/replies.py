@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from harp.engines.errors import EngineError
+from harp.wire.decoding import decoded
 
 T = TypeVar("T")
 
@@ -16,11 +19,8 @@ LONGEST_MESSAGE = 1000  # characters of the engine's own words
 
 
 def parse(body: bytes, shape: type[T]) -> T:
-    """An answer's JSON as `shape`. Raises EngineError."""
-    try:
-        return msgspec.json.decode(body, type=shape)
-    except msgspec.DecodeError as error:
-        raise EngineError(f"the engine's answer is not what its API promises: {error}") from error
+    """Read an answer's JSON as `shape`. Raises EngineError, whatever an engine sends."""
+    return decoded(body, shape, lambda wrong: EngineError(f"the engine's answer is not what its API promises: {wrong}"))
 
 
 class Reply(Struct, frozen=True, rename="pascal"):
@@ -47,7 +47,7 @@ class Health(Reply, frozen=True):
     log: list[Check] | None = None
 
 
-class State(Reply, frozen=True):
+class ContainerState(Reply, frozen=True):
     """What a container does."""
 
     status: str = ""
@@ -73,14 +73,31 @@ class Container(Reply, frozen=True):
     image: str = ""
     restart_count: int = 0
     config: Config = Config()
-    state: State = State()
+    state: ContainerState = ContainerState()
+    clock: float = 0.0  # Unix seconds on the engine's clock when it said so, rounded down; 0 = not known
+
+    def ran_for(self) -> float:
+        """Return how many seconds at least it had run by the engine's clock; 0 when that is not known."""
+        try:
+            began = datetime.fromisoformat(self.state.started_at).timestamp()
+        except (ValueError, OverflowError):
+            return 0.0
+        return max(self.clock - began, 0.0) if began > 0 else 0.0
+
+
+def clock_of(date: str) -> float:
+    """Return the engine's clock in Unix seconds from the Date of an answer; 0 when there is none."""
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return 0.0
 
 
 class Volume(Reply, frozen=True):
     labels: dict[str, str] | None = None
 
 
-class Made(Reply, frozen=True):
+class Created(Reply, frozen=True):
     id: str = ""
 
 
@@ -92,26 +109,38 @@ class Image(Reply, frozen=True):
     size: int = 0
 
 
-class Trouble(Struct, frozen=True):
+class ErrorBody(Struct, frozen=True):
     """An error's body. Docker says `message`; podman adds `cause` and `response`."""
 
     message: str = ""
 
 
 def message_of(body: bytes) -> str:
-    """The engine's own words on one line."""
+    """Return the engine's own words on one line."""
     try:
-        text = msgspec.json.decode(body, type=Trouble).message
-    except msgspec.DecodeError:
-        text = body.decode("utf-8", "replace")
-    return " ".join(text.split())[:LONGEST_MESSAGE] or "no reason given"
+        text = msgspec.json.decode(body, type=ErrorBody).message
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        text = body[: 4 * LONGEST_MESSAGE].decode("utf-8", "replace")
+    return words(text) or "no reason given"
+
+
+def words(text: str) -> str:
+    """Return `text` as people may see it: one line, no control sequence, not endless."""
+    return " ".join(plain(text).split())[:LONGEST_MESSAGE]
 
 
 _FRAME = re.compile(rb"[\x00-\x02]\x00\x00\x00")
+# ECMA-48: CSI with its parameters, OSC up to its end, any other escape; and the control characters but tab and newline.
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def log_lines(raw: bytes) -> list[str]:
-    """A container's log, which is framed unless it has a terminal (A 3), as lines."""
+def plain(text: str) -> str:
+    """Return `text` without the colours and cursor movements of a terminal."""
+    return _CONTROL.sub("", text)
+
+
+def log_lines(raw: bytes, most: int) -> list[str]:
+    """Return the last `most` lines of a container's log, which is framed unless it has a terminal (A 3)."""
     parts = []
     if _FRAME.match(raw):
         at = 0
@@ -119,5 +148,5 @@ def log_lines(raw: bytes) -> list[str]:
             size = int.from_bytes(raw[at + 4 : at + 8])
             parts.append(raw[at + 8 : at + 8 + size])
             at += 8 + size
-    text = (b"".join(parts) or raw).decode("utf-8", "replace")
-    return [line.rstrip() for line in text.splitlines() if line.strip()]
+    text = plain((b"".join(parts) or raw).decode("utf-8", "replace").replace("\r", "\n"))
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-most:]

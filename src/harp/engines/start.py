@@ -1,4 +1,4 @@
-"""Has a container started? Looks at it until it has, or cannot any more (A 4.6.5)."""
+"""Poll a container until it has started, or clearly will not (A 4.6.5)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import structlog
 from msgspec import Struct
 
 from harp.engines.errors import EngineTimeout
-from harp.engines.replies import Container, State
-from harp.engines.verbs import Started
+from harp.engines.replies import Container, ContainerState, words
+from harp.engines.verbs import StartOutcome
 from harp.policy.container import Names
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 POLL = (0.05, 0.1, 0.15, 0.2, 0.4)  # seconds between looks, the last one for good
 OVER = frozenset(("paused", "exited", "dead", "removing", "stopping", "stopped"))  # the last two are podman's
+RESTARTS = 4  # after which a container that is not running is taken for one that never will be
+LOOP = 3.0  # seconds at least that we watch it for that: podman restarts without a pause
 PODMAN_HEALTH = 2.0  # seconds between health checks that we start ourselves
 
 
@@ -25,14 +27,15 @@ class Pace(Struct, frozen=True):
     """How a start is waited for, in seconds."""
 
     patience: float = 90.0  # until a container must run and be healthy (A 4.6.5)
-    settle: float = 0.4  # that one without a health check must run before we believe it: many die at once
+    settle: float = 0.15  # that one without a health check must run before we believe it: many die at once
     steady: float = 2.0  # the same after a crash
+    loop: float = LOOP
 
 
 USUAL = Pace()
 
 
-class Engine(Protocol):
+class WatchedEngine(Protocol):
     """What watching needs: `DockerEngine`."""
 
     async def inspect(self, names: Names) -> Container | None:
@@ -49,18 +52,22 @@ class Engine(Protocol):
 
 
 class StartWatch:
-    """Looks at a container until it has started, or cannot any more (A 4.6.5)."""
+    """Poll a container until it has started, or clearly will not (A 4.6.5)."""
 
-    def __init__(self, engine: Engine, names: Names, pace: Pace) -> None:
+    def __init__(self, engine: WatchedEngine, names: Names, pace: Pace) -> None:
         self._engine = engine
         self._names = names
         self._pace = pace
         self._now = asyncio.get_running_loop().time
-        self._until = self._now() + pace.patience
-        self._seen: tuple[str | None, float] = (None, 0.0)  # when the container was started, and since when we know
+        self._began = self._now()
+        self._until = self._began + pace.patience
+        self._running: tuple[str | None, float] = (
+            None,
+            0.0,
+        )  # its latest start, and when that was for us
         self._checked = self._now()
 
-    async def run(self) -> Started:
+    async def run(self) -> StartOutcome:
         """The outcome, after our patience and a last look at the latest."""
         pauses = delays()
         last = Container()
@@ -68,9 +75,11 @@ class StartWatch:
             try:
                 container = await self._engine.inspect(self._names)
             except EngineTimeout as error:
-                return Started(False, last.state.status or "unknown", _health(last.state), f"overall timeout: {error}")
+                return StartOutcome(
+                    False, last.state.status or "unknown", _health(last.state), f"overall timeout: {error}"
+                )
             if container is None:
-                return Started(False, "not_found", reason="container not found")
+                return StartOutcome(False, "not_found", reason="container not found")
             last = container
             outcome = await self._outcome(container)
             if outcome is not None:
@@ -78,47 +87,60 @@ class StartWatch:
             if self._now() >= self._until:
                 return await self._failed(container, f"not started within {self._pace.patience:g} s")
             await self._nudge(container.state)
-            await asyncio.sleep(next(pauses))
+            await asyncio.sleep(self._pause(container, next(pauses)))
 
-    async def _outcome(self, container: Container) -> Started | None:
+    async def _outcome(self, container: Container) -> StartOutcome | None:
         state = container.state
         health = _health(state)
         if state.status == "running" and health == "healthy":
-            return Started(True, "running", health)
+            return StartOutcome(True, "running", health)
         if state.status == "running" and health is None:
-            return Started(True, "running", None) if self._has_settled(container) else None
+            return StartOutcome(True, "running", None) if self._until_settled(container) <= 0 else None
         if state.status == "running" and health == "unhealthy":
             checks = state.health.log if state.health else None
             said = checks[-1].output.strip() if checks else ""
-            return await self._failed(container, f"unhealthy: {said[:200]}" if said else "unhealthy")
+            said = words(said)[:200]
+            return await self._failed(container, f"unhealthy: {said}" if said else "unhealthy", explained=bool(said))
         if state.status in OVER:
             return await self._failed(container, f"non-recoverable state: {state.status}")
+        if container.restart_count >= RESTARTS and self._now() - self._began >= self._pace.loop:
+            return await self._failed(container, f"restarted {container.restart_count} times")
         return None
 
-    def _has_settled(self, container: Container) -> bool:
-        """Has it run for long enough since its latest start?"""
-        started, since = self._seen
-        if started != container.state.started_at:
-            self._seen = (container.state.started_at, self._now())
-            return False
-        return self._now() - since >= (self._pace.steady if container.restart_count else self._pace.settle)
+    def _pause(self, container: Container, usual: float) -> float:
+        """Return how long to wait before the next look: until it has settled, if that is all we wait for."""
+        if container.state.status != "running" or _health(container.state) is not None:
+            return usual
+        return min(usual, max(self._until_settled(container), 0.0))
 
-    async def _nudge(self, state: State) -> None:
+    def _until_settled(self, container: Container) -> float:
+        """Return how many seconds it has to run on before we believe that it has started.
+
+        The engine knows how long it has run; from then on we count ourselves.
+        """
+        started, since = self._running
+        if started != container.state.started_at:
+            since = self._now() - container.ran_for()
+            self._running = (container.state.started_at, since)
+        needed = self._pace.steady if container.restart_count else self._pace.settle
+        return since + needed - self._now()
+
+    async def _nudge(self, state: ContainerState) -> None:
         if _health(state) == "starting" and self._now() - self._checked >= PODMAN_HEALTH:
             self._checked = self._now()
             await self._engine.check_health(self._names.container)
 
-    async def _failed(self, container: Container, reason: str) -> Started:
-        """Not started, with everything that tells why."""
+    async def _failed(self, container: Container, reason: str, *, explained: bool = False) -> StartOutcome:
+        """Return that it has not started, with everything that tells why, unless `reason` says it all."""
         state = container.state
         logs = await self._engine.last_words(self._names.container)
-        if not state.running:
+        if state.status != "running":
             reason += f", exit code {state.exit_code}"
         if state.oom_killed:
             reason += ", out of memory"
-        said = state.error or (logs[-1] if logs else "")
+        said = "" if explained else words(state.error) or (logs[-1] if logs else "")
         log.warning("container not started", container=self._names.container, reason=reason, said=said)
-        return Started(
+        return StartOutcome(
             False,
             state.status,
             _health(state),
@@ -129,7 +151,7 @@ class StartWatch:
         )
 
 
-def _health(state: State) -> str | None:
+def _health(state: ContainerState) -> str | None:
     """The health of a container; podman says "" where there is no check, some engines "none" (A 9.3 no. 39)."""
     status = state.health.status if state.health else ""
     return None if status in ("", "none") else status

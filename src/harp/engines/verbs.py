@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import UNSET, Struct, UnsetType
 
-from harp.policy.container import Names, Plan
+from harp.policy.container import CreatePlan, Names
+from harp.policy.docker_api import EngineRequest
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
+
+    from harp.engines.api import EngineAnswer
+    from harp.engines.pulls import PullErrors
 
 
-class Created(Struct, frozen=True):
+class CreatedContainer(Struct, frozen=True):
     """A container that was made."""
 
     id: str
     name: str
 
 
-class Started(Struct, frozen=True):
+class StartOutcome(Struct, frozen=True):
     """What became of a start. AppAPI looks at `started` alone and logs the rest (A 4.6.5)."""
 
     started: bool
@@ -28,7 +35,7 @@ class Started(Struct, frozen=True):
     logs: list[str] | UnsetType = UNSET
 
 
-class Deleted(Struct, frozen=True):
+class DeletedImage(Struct, frozen=True):
     """What became of an image."""
 
     deleted: bool
@@ -43,7 +50,7 @@ class Deployer(Protocol):
         """The image of the ExApp's container; None when there is no container."""
         ...
 
-    async def create(self, plan: Plan) -> Created:
+    async def create(self, plan: CreatePlan) -> CreatedContainer:
         """Make the container and, where there is none, its volume. Starts nothing."""
         ...
 
@@ -55,7 +62,7 @@ class Deployer(Protocol):
         """Stop it; False when it stood already."""
         ...
 
-    async def wait_for_start(self, names: Names) -> Started:
+    async def wait_for_start(self, names: Names) -> StartOutcome:
         """Wait until it runs and is healthy, or it is clear that it will not."""
         ...
 
@@ -63,10 +70,26 @@ class Deployer(Protocol):
         """Remove the container, and its volume if `data`; what is gone already is fine."""
         ...
 
-    async def image_remove(self, reference: str) -> Deleted:
+    async def image_remove(self, reference: str) -> DeletedImage:
         """Remove an image that nothing uses."""
         ...
 
     async def install_certificates(self, names: Names, bundle: str, *, tunnel: bool) -> None:
         """Make it trust the CAs of `bundle` (PEM, "" = none), and give it the tunnel's client files if `tunnel`."""
+        ...
+
+
+class ContainerEngine(Deployer, Protocol):
+    """A Docker or podman engine, to which some calls of AppAPI pass as they are (A 3). All raise EngineError."""
+
+    pulls: PullErrors  # what went wrong with them
+
+    async def answer(self, request: EngineRequest) -> EngineAnswer:
+        """Make a small request and return the engine's whole answer, refusals included."""
+        ...
+
+    async def stream(
+        self, request: EngineRequest, login: bytes, *, head: float, silence: float
+    ) -> ClientResponse | EngineAnswer:
+        """Make a request whose answer is passed on while it arrives; the caller closes it."""
         ...

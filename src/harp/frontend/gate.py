@@ -17,7 +17,6 @@ from typing import Protocol
 
 import structlog
 
-from harp.engines.errors import EngineError
 from harp.frontend.access import AccessLog, Entry
 from harp.frontend.caller import Caller, Callers
 from harp.frontend.connection import ClientConnection
@@ -25,26 +24,24 @@ from harp.frontend.exchange import Exchange
 from harp.frontend.plans import Plan, Plans
 from harp.logs import timestamp
 from harp.net.deadlines import Deadlines
-from harp.net.targets import Inner, Target, exapp_target
+from harp.net.targets import Inner, exapp_target
 from harp.net.turns import Turns
 from harp.policy.decide import KnownFacts, Learned, Rules, decide
-from harp.policy.docker_api import ApiRange, Passage, passage
 from harp.policy.exapp import RecordFact, VisitorFact
 from harp.policy.question import Login, Question
-from harp.policy.registries import Registries
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.proxy.forward import Forwarding, Hop
 from harp.proxy.upstreams import Upstreams
 from harp.settings import Settings
 from harp.wire.ends import How
-from harp.wire.forwarding import control_head, engine_head, request_head
+from harp.wire.forwarding import control_head, request_head
 from harp.wire.requests import RequestHead, RequestReader
 
 log = structlog.get_logger()
 
 CONTROL = Inner("control")
 TO_CONTROL = Hop(CONTROL, "the control API")
-DOUBTFUL = (400, 502, 504)  # answers after which an engine may be another one, with another API
+TO_ENGINE = b"/engine"  # the control API's place for what passes to engines
 LEARNING = 10.0  # seconds that anything but Nextcloud may take before a request is decided about
 MOST_FACTS = 4  # facts fetched for one request; two are ever needed, a changing cache may ask again
 
@@ -74,27 +71,6 @@ class Knowledge(KnownFacts, Protocol):
         """An ExApp's address did not answer."""
 
 
-class Fleet(Protocol):
-    """What the gate needs of the Docker engines: `engines.inventory.Engines`."""
-
-    registries: Registries
-
-    def target(self, port: int) -> Target:
-        """Where the engine of a port is."""
-
-    def name(self, port: int) -> str:
-        """The engine in messages."""
-
-    def api(self, port: int) -> ApiRange | None:
-        """The API versions that an engine takes, None when that has to be learned first."""
-
-    async def learn(self, port: int) -> ApiRange:
-        """The same, learned. Raises EngineError, soon."""
-
-    def doubt(self, port: int) -> None:
-        """A request to this engine has failed."""
-
-
 class Gate:
     """Decides about every request of every listener, and keeps the books about connections."""
 
@@ -103,7 +79,6 @@ class Gate:
         settings: Settings,
         instance: Knowledge,
         upstreams: Upstreams,
-        engines: Fleet,
         deadlines: Deadlines,
         access_log: AccessLog,
         turns: Turns | None = None,
@@ -119,7 +94,6 @@ class Gate:
         self._settings = settings
         self._instance = instance
         self._upstreams = upstreams
-        self._engines = engines
         self._access_log = access_log
         self._rules = instance.rules
         self._callers = Callers(settings.proxies, instance.rules, instance.digest)
@@ -256,13 +230,18 @@ class Gate:
                 if verdict.strike:
                     self._instance.strike(caller.ban_key, verdict.reason)
                 self._follow(connection, exchange, self._plan(verdict))
-            case Control():
-                onward = control_head(head, verdict.target, caller.address.encode(), exchange.request_id)
-                self._forward(connection, head, TO_CONTROL, onward)
-            case Engine():
-                self._pass_through(connection, exchange, head, verdict)
+            case Control(target):
+                self._to_control(connection, exchange, head, caller, target)
+            case Engine(_, target):  # the control API knows engines, and makes the call in our own words
+                self._to_control(connection, exchange, head, caller, TO_ENGINE + target)
             case Refuse():
                 self._refuse(connection, caller, verdict)
+
+    def _to_control(
+        self, connection: ClientConnection, exchange: Exchange, head: RequestHead, caller: Caller, target: bytes
+    ) -> None:
+        onward = control_head(head, target, caller.address.encode(), exchange.request_id)
+        self._forward(connection, head, TO_CONTROL, onward)
 
     def _plan(self, verdict: Forward) -> Plan:
         if verdict.stripped:
@@ -289,37 +268,6 @@ class Gate:
         connection.attach(forwarding)
         forwarding.start()
 
-    def _pass_through(
-        self, connection: ClientConnection, exchange: Exchange, head: RequestHead, verdict: Engine
-    ) -> None:
-        """To an engine (A 3), in an API version that it takes; what those are may have to be learned first."""
-        way = passage(head.method, verdict.target, head.query)
-        if isinstance(way, str):
-            connection.refuse(403, way)
-            return
-        api = self._engines.api(verdict.port)
-        if api is None:
-            self._spawn(connection, exchange, self._learn_engine(connection, exchange, verdict.port, way))
-        else:
-            self._to_engine(connection, head, verdict.port, way, api)
-
-    async def _learn_engine(self, connection: ClientConnection, exchange: Exchange, port: int, way: Passage) -> None:
-        try:
-            api = await self._engines.learn(port)
-        except EngineError as error:
-            if connection.waits(exchange):
-                connection.refuse(503, str(error))
-            return
-        if connection.waits(exchange) and exchange.head is not None:
-            self._to_engine(connection, exchange.head, port, way, api)
-
-    def _to_engine(
-        self, connection: ClientConnection, head: RequestHead, port: int, way: Passage, api: ApiRange
-    ) -> None:
-        way, login = self._engines.registries.ask(way)
-        onward = engine_head(head, way.target(api), login)
-        self._forward(connection, head, Hop(self._engines.target(port), self._engines.name(port)), onward)
-
     def _refuse(self, connection: ClientConnection, caller: Caller, verdict: Refuse) -> None:
         if verdict.strike:
             self._instance.strike(caller.ban_key, verdict.reason)
@@ -336,8 +284,6 @@ class Gate:
                 self._instance.strike(caller.ban_key, f"ExApp {verdict.app_id} answered {exchange.status}")
             if exchange.unreachable:
                 self._instance.connection_failed(verdict.record.app_id)
-        elif isinstance(verdict, Engine) and (exchange.unreachable or exchange.status in DOUBTFUL):
-            self._engines.doubt(verdict.port)
         if self._access_log.enabled:
             self._log(exchange)
 

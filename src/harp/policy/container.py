@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from msgspec.structs import replace
 
+from harp.policy.images import is_image
 from harp.policy.keys import own_key
 from harp.settings import Engines
 
@@ -20,7 +21,6 @@ DEFAULT_NETWORK = "bridge"
 RESTART_POLICIES = frozenset(("", "no", "always", "unless-stopped", "on-failure"))
 NETWORKS_WITHOUT_ALIASES = frozenset(("bridge", "default", "host", "none"))  # the engine knows names on others only
 KEY_VARIABLE = "HP_SHARED_KEY="
-LONGEST_IMAGE = 1024  # characters
 CPU_PERIOD = 100_000  # microseconds, in which a quota of processor time is counted
 
 LABEL = "com.nextcloud.harp."
@@ -78,7 +78,7 @@ class Names(Struct, frozen=True):
 
 def image_reference(text: str, field: str = "image_ref") -> str:
     """`text` when it can be the name of an image. Raises Refused."""
-    if not text or len(text) > LONGEST_IMAGE or _CONTROL.search(text):
+    if not is_image(text):
         raise Refused(f"{field}: must be the name of an image")
     return text
 
@@ -186,15 +186,17 @@ def _within(path: str, entry: str) -> bool:
 # The container
 
 
-class Limits(Struct, frozen=True, rename={"nano_cpus": "nanoCPUs"}):
+class ResourceLimits(Struct, frozen=True, rename={"nano_cpus": "nanoCPUs"}):
     """Resources; None is no limit. AppAPI's page computes nanoCPUs in floating point (A 6.4)."""
 
     memory: float | None = None  # bytes
     nano_cpus: float | None = None  # a billionth of a processor each
 
-    def checked(self) -> Limits:
+    def checked(self) -> ResourceLimits:
         """Whole numbers. Raises Refused."""
-        return Limits(_whole(self.memory, "memory", exact=True), _whole(self.nano_cpus, "nanoCPUs", exact=False))
+        return ResourceLimits(
+            _whole(self.memory, "memory", exact=True), _whole(self.nano_cpus, "nanoCPUs", exact=False)
+        )
 
 
 def _whole(value: float | None, field: str, *, exact: bool) -> int | None:
@@ -205,7 +207,7 @@ def _whole(value: float | None, field: str, *, exact: bool) -> int | None:
     return round(value)
 
 
-class Plan(Struct, frozen=True):
+class CreatePlan(Struct, frozen=True):
     """A container to be made. Use `checked`."""
 
     names: Names
@@ -215,9 +217,9 @@ class Plan(Struct, frozen=True):
     restart_policy: str = "unless-stopped"
     device: str = "cpu"  # "cpu", "cuda" or "rocm"
     mounts: tuple[Mount, ...] = ()
-    limits: Limits = Limits()
+    limits: ResourceLimits = ResourceLimits()
 
-    def checked(self) -> Plan:
+    def checked(self) -> CreatePlan:
         """The same with everything normalised. Raises Refused."""
         image_reference(self.image, "image_id")
         if not _NETWORK.fullmatch(self.network):
@@ -226,7 +228,7 @@ class Plan(Struct, frozen=True):
             raise Refused("restart_policy: must be no, always, unless-stopped or on-failure")
         if any("\0" in variable for variable in self.environment):
             raise Refused("environment_variables: must not contain NUL")
-        return Plan(
+        return CreatePlan(
             self.names.checked(),
             self.image,
             self.network,
@@ -237,14 +239,14 @@ class Plan(Struct, frozen=True):
             self.limits.checked(),
         )
 
-    def with_own_key(self, shared_key: str) -> Plan:
+    def with_own_key(self, shared_key: str) -> CreatePlan:
         """The same with the app's own tunnel key where AppAPI put the shared one."""
         key = KEY_VARIABLE + own_key(shared_key, self.names.name)
         environment = tuple(key if text.startswith(KEY_VARIABLE) else text for text in self.environment)
         return replace(self, environment=environment)
 
     def __repr__(self) -> str:  # the environment holds secrets
-        return f"Plan({self.names.container!r}, {self.image!r})"
+        return f"CreatePlan({self.names.container!r}, {self.image!r})"
 
     def body(self, labels: Mapping[str, str]) -> dict[str, object]:
         """The body of POST /containers/create."""

@@ -10,16 +10,19 @@ import re
 from urllib.parse import parse_qsl, quote_from_bytes, unquote_to_bytes, urlencode
 
 from msgspec import Struct
+from msgspec.structs import replace
+
+from harp.policy.images import is_image
 
 WANTED = (1, 44)  # the API version that our own calls are written for, where the engine has it
 PULL_QUERY = frozenset((b"fromImage", b"tag", b"platform"))
 
 _READ = re.compile(
     rb"/_ping"
-    rb"|/images/((?=[A-Za-z0-9])[A-Za-z0-9_.:/@-]{1,512})/json"
-    rb"|/containers/nc_app_[A-Za-z0-9_.-]{1,256}/(?:json|logs)"
+    rb"|/images/([A-Za-z0-9_.:/@-]{1,512})/json"
+    rb"|/containers/(nc_app_[A-Za-z0-9_.-]{1,256})/(?:json|logs)"
 )
-_IMAGE = re.compile(rb"(?=[A-Za-z0-9])[A-Za-z0-9_.:/@-]{1,512}")
+_PING = b"/_ping"
 _PULL = b"/images/create"
 _VERSIONED = re.compile(rb"/v(\d{1,4}(?:\.\d{1,4}){0,2})(?=/)")
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
@@ -40,7 +43,7 @@ class ApiRange(Struct, frozen=True):
         return f"{self.low[0]}.{self.low[1]} to {self.high[0]}.{self.high[1]}"
 
 
-class Passage(Struct, frozen=True):
+class EngineRequest(Struct, frozen=True):
     """A request that may pass."""
 
     version: tuple[int, ...]  # that the caller asks for; () = none
@@ -48,11 +51,31 @@ class Passage(Struct, frozen=True):
     query: bytes  # raw, without "?"
     image: str = ""  # that is asked for, with its tag; "" = none is
     instead: str = ""  # what to ask for in its place; "" = that image itself
+    container: str = ""  # that is looked at; "" = none is
+
+    @property
+    def is_ping(self) -> bool:
+        """Does it ask for a sign of life?"""
+        return self.rest == _PING
+
+    @property
+    def is_stream(self) -> bool:
+        """Is its answer passed on while it arrives?"""
+        return self.is_pull or self.rest.endswith(b"/logs")
 
     @property
     def is_pull(self) -> bool:
         """Does it fetch an image from a registry?"""
         return self.rest == _PULL
+
+    def inspection(self) -> EngineRequest:
+        """Return the request that looks at the same container."""
+        return replace(self, rest=b"/containers/%b/json" % self.container.encode(), query=b"")
+
+    def of_container(self, identifier: str) -> EngineRequest:
+        """Return the same request for a container by its id, which never is another's."""
+        end = self.rest.rpartition(b"/")[2]
+        return replace(self, rest=b"/containers/%b/%b" % (identifier.encode(), end))
 
     def target(self, api: ApiRange) -> bytes:
         """The path and query to send to an engine with this range; without a version it stays without one."""
@@ -68,7 +91,7 @@ class Passage(Struct, frozen=True):
         return b"%b?%b" % (line, query) if query else line
 
 
-def passage(method: bytes, target: bytes, query: bytes) -> Passage | str:
+def engine_request(method: bytes, target: bytes, query: bytes) -> EngineRequest | str:
     """Look at one request: the way through, or the reason why there is none.
 
     `target` is the raw path after /exapps/app_api; `query` is raw, b"" or with its "?".
@@ -79,11 +102,11 @@ def passage(method: bytes, target: bytes, query: bytes) -> Passage | str:
     version = tuple(map(int, found[1].split(b"."))) if found else ()
     query = query.removeprefix(b"?")
     if method == b"POST" and rest == _PULL:
-        return _pull_refusal(query) or Passage(version, rest, query, _pulled(query))
+        return _pull_refusal(query) or EngineRequest(version, rest, query, _pulled(query))
     read = _READ.fullmatch(rest) if method in (b"GET", b"HEAD") else None
-    if read is None:
+    if read is None or (read[1] and not is_image(read[1].decode())):
         return "this call is not among those that pass to the engine (_ping, image and ExApp inspection, logs, pull)"
-    return Passage(version, rest, query, (read[1] or b"").decode())
+    return EngineRequest(version, rest, query, (read[1] or b"").decode(), container=(read[2] or b"").decode())
 
 
 def _pull_refusal(query: bytes) -> str:
@@ -101,7 +124,7 @@ def _pull_refusal(query: bytes) -> str:
         return f"images/create takes fromImage, tag and platform only, not {shown!r}: images come from registries"
     if len(set(names)) != len(names) or b"fromImage" not in names:
         return "images/create needs each of its parameters once, and fromImage"
-    if not _IMAGE.fullmatch(_pulled(query).encode()):
+    if not is_image(_pulled(query)):
         return "fromImage and tag of images/create are not the name of an image"
     return ""
 

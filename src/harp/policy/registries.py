@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harp.policy.docker_api import Passage
+from harp.policy.docker_api import EngineRequest
 
 HUB = "docker.io"
 _HUB_NAMES = frozenset(("index.docker.io", "registry-1.docker.io"))
@@ -55,7 +55,7 @@ class Registries(Struct, frozen=True):
             return b""
         return urlsafe_b64encode(msgspec.json.encode({**msgspec.to_builtins(credential), "serveraddress": registry}))
 
-    def ask(self, way: Passage) -> tuple[Passage, bytes]:
+    def ask(self, way: EngineRequest) -> tuple[EngineRequest, bytes]:
         """A request for an image as the engine should get it, and the login to go with it if it is a pull."""
         if not way.image:
             return way, b""

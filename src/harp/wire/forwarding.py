@@ -51,23 +51,6 @@ def control_head(head: RequestHead, target: bytes, address: bytes, request_id: b
     )
 
 
-def engine_head(head: RequestHead, target: bytes, registry_login: bytes) -> bytes:
-    """The request as a Docker engine gets it: nothing of our credentials, and no Content-Type, because an engine would
-    read parameters from the body of a form.
-
-    `target` is path and query. `registry_login` is the value of X-Registry-Auth for a client that has none, or b"".
-    """
-    lines = [b"%b %b HTTP/1.1\r\nhost: localhost\r\n" % (head.method, target)]
-    if head.length < 0:
-        lines.append(b"transfer-encoding: chunked\r\n")
-    lines += [b"%b: %b\r\n" % field for field in head.fields.special if field[0] in (b"content-length", b"expect")]
-    lines += [line for line in _end_to_end(head.fields) if not line.lower().startswith(b"content-type:")]
-    if registry_login and not any(line.lower().startswith(b"x-registry-auth:") for line in lines):
-        lines.append(b"x-registry-auth: %b\r\n" % registry_login)
-    lines.append(b"\r\n")
-    return b"".join(lines)
-
-
 def response_start(head: ResponseHead) -> bytes:
     """The response's status line and header lines for the client, without an empty line at the end.
 

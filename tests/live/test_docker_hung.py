@@ -1,0 +1,45 @@
+"""An engine that hangs: AppAPI is answered all the same, in time and with the reason."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.live.appapi import App
+from tests.live.daemon import running_daemon
+from tests.live.engine import Engine
+from tests.live.images import provide_small_exapp
+
+pytestmark = pytest.mark.timeout(300)  # the first test makes images
+
+
+@contextmanager
+def stopped(engine: Engine) -> Iterator[None]:
+    """The engine's process sleeps inside the block: it accepts connections and answers nothing."""
+    pid = int((engine.socket.parent / "pid").read_text())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_hung_engine_is_told_before_appapi_gives_up(engine: Engine, tmp_path: Path) -> None:
+    image = provide_small_exapp(engine)
+    with running_daemon(tmp_path, engine) as daemon, daemon.app(App("hung", image, port=23140)) as app:
+        appapi = daemon.appapi
+        appapi.create(app).ok(201)
+        with stopped(engine):
+            for path, limit in (("/v1.44/_ping", 2.8), (f"/v1.44/containers/{app.container}/json", 15.5)):
+                began = time.monotonic()
+                answer = appapi.docker("GET", path, timeout=30)
+                assert time.monotonic() - began < limit
+                assert (answer.status, b"within" in answer.body[:120]) == (504, True), answer.body
+        appapi.ping().ok(200)
+        assert appapi.health(app) is None
