@@ -15,12 +15,13 @@ _LOADED: dict[str, ModuleType] = {}
 
 
 async def load_module(name: str) -> ModuleType:
-    """The module of that name."""
+    """Return the module of that name, loaded off the loop."""
     loaded = _LOADED.get(name)
-    return await asyncio.to_thread(_load, name) if loaded is None else loaded
+    return await asyncio.to_thread(load_now, name) if loaded is None else loaded
 
 
-def _load(name: str) -> ModuleType:
+def load_now(name: str) -> ModuleType:
+    """Return the module of that name, in a thread that may wait."""
     with _ONE_AT_A_TIME:
         module = _LOADED[name] = import_module(name)
     return module

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import ssl
 import stat
@@ -262,12 +264,88 @@ def test_a_lost_ca_is_not_replaced_under_certificates_that_need_it(made: Path) -
     assert not (made / "ca.crt").exists()
 
 
-def test_a_key_of_another_certificate_is_told(made: Path) -> None:
+def test_a_key_of_another_certificate_is_told_where_nothing_can_be_signed(made: Path) -> None:
     shutil.copy(made / "client.key", made / "server.key")
+    (made / "ca.key").unlink()
     with pytest.raises(SettingsError, match=r"server.crt does not belong to server.key"):
         certificates.ensure(made, 5000, NOW)
     with pytest.raises(SettingsError, match="key values mismatch"):
         certificates.server_context(made)
+
+
+@pytest.mark.parametrize("stem", ["server", "client"])
+@pytest.mark.parametrize("suffix", ["crt", "key"])
+def test_a_leaf_that_does_not_fit_is_made_again_and_the_ca_stays(
+    made: Path, tmp_path: Path, stem: str, suffix: str
+) -> None:
+    other = tmp_path / "other"
+    certificates.ensure(other, 5000, NOW)
+    shutil.copy(other / f"{stem}.{suffix}", made / f"{stem}.{suffix}")
+    before = {name: (made / name).read_bytes() for name in ("ca.crt", "ca.key", f"{stem}.key")}
+    report = certificates.ensure(made, 5000, NOW)
+    assert [line.split(", good")[0] for line in report.made] == [
+        f"{made}/{stem}.crt made again, because it did not fit"
+    ]
+    assert {name: (made / name).read_bytes() for name in before} == before
+    handshake(certificates.server_context(made), client_context(made, certificate_of=made))
+
+
+@pytest.mark.parametrize("mixed", [("ca.key",), ("ca.crt",), ("ca.key", "server.crt"), ("ca.crt", "client.key")])
+def test_what_two_first_starts_have_mixed_is_repaired(made: Path, tmp_path: Path, mixed: tuple[str, ...]) -> None:
+    other = tmp_path / "other"
+    certificates.ensure(other, 5000, NOW)
+    for name in mixed:
+        shutil.copy(other / name, made / name)
+    if mixed == ("ca.key",):  # the CA has signed all of it, so it stays
+        assert "does not belong to ca.crt" in certificates.ensure(made, 5000, NOW).warnings[0]
+    else:
+        assert certificates.ensure(made, 5000, NOW).warnings == ()
+    handshake(certificates.server_context(made), client_context(made, certificate_of=made))
+
+
+def test_a_chain_of_somebodys_own_is_never_replaced(made: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    certificates.ensure(other, 5000, NOW)
+    chain = (other / "server.crt").read_bytes() + (other / "ca.crt").read_bytes()
+    (made / "server.crt").write_bytes(chain)
+    with pytest.raises(SettingsError, match=r"does not belong to server\.key"):
+        certificates.ensure(made, 5000, NOW)
+    assert (made / "server.crt").read_bytes() == chain
+
+
+START = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from harp.net import certificates, certificate_maker
+sys.stdin.read(1)
+certificates.ensure(Path(sys.argv[1]), 5000, datetime.now(UTC))
+"""
+
+
+def test_first_starts_at_the_same_time_make_one_directory(tmp_path: Path) -> None:
+    for number in range(5):
+        directory = tmp_path / str(number)
+        starts = [
+            subprocess.Popen([sys.executable, "-c", START, str(directory)], stdin=subprocess.PIPE) for _ in range(4)
+        ]
+        for start in starts:
+            assert start.stdin is not None
+            start.stdin.write(b"x")
+            start.stdin.close()
+        assert [start.wait() for start in starts] == [0] * 4
+        assert certificates.ensure(directory, 5000, NOW) == certificates.Report((), ())
+        handshake(certificates.server_context(directory), client_context(directory, certificate_of=directory))
+
+
+def test_a_process_that_keeps_the_directory_to_itself_is_told(tmp_path: Path) -> None:
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(SettingsError, match="another process has been making certificates there"):
+            certificates.ensure(tmp_path, 5000, NOW, patience=0.1)
+    finally:
+        os.close(handle)
 
 
 def test_a_key_of_another_ca_signs_nothing(made: Path) -> None:
@@ -284,12 +362,6 @@ def test_a_file_in_place_of_the_directory_is_told(tmp_path: Path) -> None:
     (tmp_path / "frp").touch()
     with pytest.raises(SettingsError, match="File exists"):
         certificates.ensure(tmp_path / "frp", 5000, NOW)
-
-
-def test_the_ends_are_known_for_the_status_page(made: Path) -> None:
-    (made / "client.crt").write_text("rubbish")
-    end = (NOW + 5000 * DAY).replace(microsecond=0)
-    assert certificates.expiry(made) == certificates.Expiry(ca=end, server=end, client=None)
 
 
 @pytest.fixture(scope="module")

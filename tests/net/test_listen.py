@@ -62,6 +62,21 @@ def test_an_address_that_is_taken_is_named() -> None:
             bound_socket(Address("127.0.0.1", port))
 
 
+@pytest.mark.parametrize("kind", ["file", "link", "directory"])
+def test_a_unix_socket_takes_the_place_of_nothing_but_a_socket(tmp_path: Path, kind: str) -> None:
+    path, other = tmp_path / "precious", tmp_path / "other"
+    if kind == "file":
+        path.write_text("data")
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        bound_socket(Address("", 0, path=str(other))).close()
+        path.symlink_to(other)
+    with pytest.raises(ListenError, match="in use"):
+        bound_socket(Address("", 0, path=str(path)))
+    assert path.exists()
+
+
 def test_a_unix_socket_takes_the_place_of_one_that_was_left_behind(tmp_path: Path) -> None:
     path = tmp_path / "http.sock"
     with socket.socket(socket.AF_UNIX) as left:

@@ -1,69 +1,36 @@
 """The certificates of the tunnel: a small CA of our own, one server and one client certificate (A 7.2).
 
 All of it lives in one directory, normally `/certs/frp`. Admins copy `ca.crt`, `client.crt` and `client.key` from there
-to remote engines, so whatever exists is used as it is; what is missing is made, and leaves are renewed in time. The CA
-and every key stay, therefore copies elsewhere keep working until their own date.
+to remote engines, so whatever exists and fits is used as it is; what is missing is made, and leaves are renewed in
+time. The CA and every key stay, therefore copies elsewhere keep working until their own date.
 
-Keys are made and files are read and written here: call `ensure`, `server_context` and `expiry` off the event loop.
-`cryptography` is imported by the functions that need it: nobody does while everything is in order.
+Files are read and written here: call everything off the event loop. A directory in order is seen to be so by OpenSSL
+alone; only when it is not, `certificate_maker` is loaded.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from harp.errors import SettingsError
-from harp.net.rehearsal import load_pair, rehearse
+from harp.lazy import load_now
+from harp.net.tls_selfcheck import load_pair, selfcheck
 from harp.policy.ports import SERVER_NAME
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
-    from cryptography.x509 import Certificate, CertificateBuilder, ExtensionType, Name, ObjectIdentifier
-
-CLIENT_NAME = "harp.client.nc"
-CA_NAME = "HaRP tunnel CA"  # not SERVER_NAME: equal names can make a leaf look self-signed to OpenSSL (F 1.2)
-
+MAKER = "harp.net.certificate_maker"
 RENEW_BEFORE = timedelta(days=30)  # at most; a certificate of short life is renewed in its last third
-BACKDATE = timedelta(hours=1)  # clocks of remote engines run late
-
-
-class _Leaf(Struct, frozen=True):
-    """One of the two certificates that the CA signs."""
-
-    stem: str  # file name without suffix
-    name: str  # common name and only DNS name
-    needed: bool  # can the server run without it?
-    key_mode: int
-
-    def purpose(self) -> ObjectIdentifier:
-        """Its extended key usage."""
-        from cryptography.x509.oid import ExtendedKeyUsageOID  # noqa: PLC0415
-
-        return ExtendedKeyUsageOID.SERVER_AUTH if self.stem == "server" else ExtendedKeyUsageOID.CLIENT_AUTH
-
-
-# `docker cp` and bind mounts keep mode and owner, and ExApps run as any user: a client key only root can read is a
-# client key many of them cannot use. It is shared by all clients anyway, and says nothing without the tunnel's token.
-_LEAVES = (
-    _Leaf("server", SERVER_NAME, needed=True, key_mode=0o600),
-    _Leaf("client", CLIENT_NAME, needed=False, key_mode=0o644),
-)
-
-
-class _Ca(Struct, frozen=True):
-    """The CA with its key: what signs."""
-
-    certificate: Certificate
-    key: CertificateIssuerPrivateKeyTypes
+PATIENCE = 30.0  # seconds for another process that makes the certificates
+LOOK_AGAIN = 0.05  # seconds
 
 
 class Report(Struct, frozen=True):
@@ -73,35 +40,28 @@ class Report(Struct, frozen=True):
     warnings: tuple[str, ...]
 
 
-class Expiry(Struct, frozen=True):
-    """When each certificate ends, in UTC; None for a file that is missing or is no certificate."""
-
-    ca: datetime | None
-    server: datetime | None
-    client: datetime | None
-
-
-def ensure(directory: Path, validity_days: int, now: datetime) -> Report:
+def ensure(directory: Path, validity_days: int, now: datetime, *, patience: float = PATIENCE) -> Report:
     """Make `directory` usable: create what is missing, renew leaves that end soon, leave the rest alone.
 
     `now` is aware. A certificate lives `validity_days`, never longer than its CA. Each file is replaced as a whole, so
-    a crash leaves a directory that the next call completes. Raises SettingsError with every reason why the server
-    cannot run with this directory.
+    a crash leaves a directory that the next call completes; one process at a time makes anything, others wait up to
+    `patience` seconds. Raises SettingsError with every reason why the server cannot run with this directory.
     """
     if _in_order(directory, now):
         return Report((), ())
-    work = _Directory(directory, timedelta(days=validity_days), now)
     try:
-        work.complete()
+        directory.mkdir(parents=True, exist_ok=True)
+        with _locked(directory, patience):
+            if _in_order(directory, now):  # another process was faster
+                return Report((), ())
+            made: Report = load_now(MAKER).complete(directory, timedelta(days=validity_days), now)
+            return made
     except OSError as error:
-        work.problems.append(f"{directory}: {error.strerror or error}")
-    if work.problems:
-        raise SettingsError(work.problems)
-    return Report(tuple(work.made), tuple(work.warnings))
+        raise SettingsError([f"{directory}: {error.strerror or error}"]) from error
 
 
 def server_context(directory: Path) -> ssl.SSLContext:
-    """TLS for the tunnel server: clients must show a certificate of our CA; its name does not matter (F 1.2).
+    """Return TLS for the tunnel server: clients must show a certificate of our CA; its name does not matter (F 1.2).
 
     A bare context on purpose: `ssl.create_default_context` sets VERIFY_X509_STRICT from Python 3.13 on, and a CA of the
     openssl recipe (A 7.2) fails that. Raises SettingsError naming the file.
@@ -111,379 +71,80 @@ def server_context(directory: Path) -> ssl.SSLContext:
     try:
         context.load_verify_locations(directory / "ca.crt")
     except OSError as error:  # ssl.SSLError is one
-        raise SettingsError([f"{directory / 'ca.crt'}: {_words(error)}"]) from error
+        raise SettingsError([f"{directory / 'ca.crt'}: {words_of_file(error)}"]) from error
     try:
         load_pair(context, directory, "server")
     except OSError as error:
-        raise SettingsError([f"{directory / 'server.crt'} and server.key: {_words(error)}"]) from error
+        raise SettingsError([f"{directory / 'server.crt'} and server.key: {words_of_file(error)}"]) from error
     return context
 
 
 def throwaway_context(now: datetime) -> ssl.SSLContext:
-    """TLS for plain mode: a certificate that exists in memory only, and none is asked of clients.
+    """Return TLS for plain mode: a certificate that exists in memory only, and none is asked of clients.
 
     A frpc configured without any TLS line uses TLS (default since 0.50) and does not verify, so a server without
     certificates still has to answer it (F 1.2).
     """
-    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415 - see the module's docstring
-
-    key = _new_key()
-    pem = _pem(key) + _sign_ca(key, _common_name(SERVER_NAME), now, timedelta(days=3650)).public_bytes(Encoding.PEM)
     context = _bare_context()
-    with _as_file(pem) as path:
+    with _as_file(load_now(MAKER).throwaway(now)) as path:
         context.load_cert_chain(path)
     return context
 
 
-def expiry(directory: Path) -> Expiry:
-    """When the certificates end, for the status page and metrics."""
-
-    def end(name: str) -> datetime | None:
-        try:
-            return _read_certificates(directory / name)[0].not_valid_after_utc
-        except (OSError, ValueError):
-            return None
-
-    return Expiry(ca=end("ca.crt"), server=end("server.crt"), client=end("client.crt"))
-
-
-def _in_order(directory: Path, now: datetime) -> bool:
-    """Is everything there, fits together and lasts? What is not in order is for `_Directory` to find out and tell."""
-    try:
-        if (directory / "ca.key").exists():
-            load_pair(_bare_context(), directory, "ca")
-        lifetimes = rehearse(server_context(directory), directory, SERVER_NAME)
-    except (OSError, SettingsError):
-        return False
-    return not any(_ends_soon(life.begin, life.end, now) for life in lifetimes)
-
-
-def _ends_soon(begin: datetime, end: datetime, now: datetime) -> bool:
+def ends_soon(begin: datetime, end: datetime, now: datetime) -> bool:
+    """Return whether it is time to renew a certificate that is good from `begin` to `end`."""
     return end - now < min(RENEW_BEFORE, (end - begin) / 3)
 
 
-class _Directory:
-    """One look at the directory. `problems` keep the server from running, `warnings` do not."""
-
-    def __init__(self, path: Path, validity: timedelta, now: datetime) -> None:
-        self._path = path
-        self._validity = validity
-        self._now = now
-        self._ca: Certificate | None = None
-        self._signer: _Ca | None = None
-        self.made: list[str] = []
-        self.warnings: list[str] = []
-        self.problems: list[str] = []
-
-    def complete(self) -> None:
-        """Bring CA and leaves up to date, the CA first: leaves are signed with it."""
-        self._path.mkdir(parents=True, exist_ok=True)
-        self._settle_ca()
-        for leaf in _LEAVES:
-            self._settle_leaf(leaf)
-
-    def _settle_ca(self) -> None:
-        """Find or make the CA. Without its key an existing one is fine until something has to be signed."""
-        certificate, key = self._certificate("ca.crt"), self._key("ca.key")
-        if certificate is None and not self.problems:
-            certificate, key = self._make_ca(key)
-        self._ca = certificate
-        if certificate is None:
-            return
-        if key is not None and key.public_key() != certificate.public_key():
-            self.warnings.append(f"{self._path / 'ca.key'} does not belong to ca.crt: nothing can be renewed with it")
-        elif key is not None:
-            self._signer = _Ca(certificate, key)
-        if self._ends_soon(certificate):
-            self.warnings.append(
-                f"{self._path / 'ca.crt'} ends on {_day(certificate)}: clients need files of a new CA; "
-                "remove the directory, restart, and give every engine and ExApp the new files"
-            )
-
-    def _make_ca(
-        self, key: CertificateIssuerPrivateKeyTypes | None
-    ) -> tuple[Certificate | None, CertificateIssuerPrivateKeyTypes | None]:
-        """A new CA; or, when only its certificate was lost, the same CA again under the name its leaves know."""
-        leaves = [leaf for name in _LEAVES if (leaf := self._certificate(f"{name.stem}.crt"))]
-        if key is None and leaves:
-            self.problems.append(
-                f"{self._path / 'ca.crt'} is missing, and so is ca.key: put the CA of the other certificates back, "
-                "or remove the directory to have everything made anew (clients need the new files then)"
-            )
-            return None, None
-        key = key or self._write_key("ca.key", 0o600)
-        name = leaves[0].issuer if leaves else _common_name(CA_NAME)
-        certificate = _sign_ca(key, name, self._now, self._validity)
-        self._write_certificate("ca.crt", certificate, "made")
-        return certificate, key
-
-    def _settle_leaf(self, leaf: _Leaf) -> None:
-        """Make, renew or merely check one leaf."""
-        files = (f"{leaf.stem}.crt", f"{leaf.stem}.key")
-        certificate, key = self._certificate(files[0]), self._key(files[1])
-        if self._ca is None:
-            return  # without CA nothing more can be said
-        if certificate is not None and key is not None:
-            self._check_leaf(leaf, certificate, key, self._ca)
-            return
-        missing = [name for name in files if not (self._path / name).exists()]
-        if len(missing) != (certificate is None) + (key is None):
-            return  # one cannot be read: that is noted, and it is not ours to overwrite
-        if self._signer is None:
-            text = f"{self._path}: {' and '.join(missing)} missing, and without a matching ca.key cannot be made"
-            (self.problems if leaf.needed else self.warnings).append(text)
-            return
-        self._issue(leaf, key or self._write_key(files[1], leaf.key_mode), self._signer, "made")
-
-    def _check_leaf(
-        self, leaf: _Leaf, certificate: Certificate, key: CertificateIssuerPrivateKeyTypes, ca: Certificate
-    ) -> None:
-        path = self._path / f"{leaf.stem}.crt"
-        if certificate.public_key() != key.public_key():
-            text = f"{path} does not belong to {leaf.stem}.key: put the right pair there, or remove both"
-            (self.problems if leaf.needed else self.warnings).append(text)
-            return
-        ours = _signed_by(certificate, ca)
-        if not ours and len(_read_certificates(path)) == 1:  # a chain is somebody's own arrangement
-            self.warnings.append(f"{path} is not signed by ca.crt: who verifies it refuses")
-        if leaf.needed and leaf.name not in _dns_names(certificate):
-            self.warnings.append(f"{path} is not for the name {leaf.name}: clients that verify it refuse")
-        if self._ends_soon(certificate):
-            self._renew(leaf, certificate, key, ours=ours)
-
-    def _renew(
-        self, leaf: _Leaf, certificate: Certificate, key: CertificateIssuerPrivateKeyTypes, *, ours: bool
-    ) -> None:
-        """Sign the same key again, if we can and if that gains anything."""
-        path = self._path / f"{leaf.stem}.crt"
-        why = "the key of its CA is not here"
-        if ours and self._signer is not None:
-            why = "its CA ends as soon"
-            if self._end(self._signer) > certificate.not_valid_after_utc:
-                try:
-                    self._issue(leaf, key, self._signer, "renewed")
-                except OSError as error:  # a read-only volume, most likely; the old one is still good
-                    why = error.strerror or str(error)
-                else:
-                    return
-        self.warnings.append(f"{path} ends on {_day(certificate)} and cannot be renewed: {why}")
-
-    def _issue(self, leaf: _Leaf, key: CertificateIssuerPrivateKeyTypes, signer: _Ca, done: str) -> None:
-        certificate = _sign_leaf(leaf, key, signer, self._now, self._end(signer))
-        self._write_certificate(f"{leaf.stem}.crt", certificate, done)
-
-    def _end(self, signer: _Ca) -> datetime:
-        """When a leaf signed now ends, in whole seconds as certificates have them."""
-        return min((self._now + self._validity).replace(microsecond=0), signer.certificate.not_valid_after_utc)
-
-    def _ends_soon(self, certificate: Certificate) -> bool:
-        return _ends_soon(certificate.not_valid_before_utc, certificate.not_valid_after_utc, self._now)
-
-    def _certificate(self, name: str) -> Certificate | None:
-        """The first certificate of a file; None when it is missing, or cannot be read, which is noted."""
-        try:
-            return _read_certificates(self._path / name)[0]
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            self._note_unreadable(name, error)
-            return None
-
-    def _key(self, name: str) -> CertificateIssuerPrivateKeyTypes | None:
-        """A private key; None when it is missing, or cannot be read, which is noted."""
-        try:
-            return _read_key(self._path / name)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError) as error:  # TypeError: the key has a pass phrase
-            self._note_unreadable(name, error)
-            return None
-
-    def _note_unreadable(self, name: str, error: Exception) -> None:
-        text = f"{self._path / name} cannot be read: {_words(error)}"
-        needed = name in ("ca.crt", "server.crt", "server.key") or not (self._path / "ca.crt").exists()
-        notes = self.problems if needed else self.warnings
-        if text not in notes:
-            notes.append(text)
-
-    def _write_key(self, name: str, mode: int) -> CertificateIssuerPrivateKeyTypes:
-        key = _new_key()
-        _replace(self._path / name, _pem(key), mode)
-        return key
-
-    def _write_certificate(self, name: str, certificate: Certificate, done: str) -> None:
-        from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
-
-        _replace(self._path / name, certificate.public_bytes(Encoding.PEM), 0o644)
-        self.made.append(f"{self._path / name} {done}, good until {_day(certificate)}")
-
-
-def _new_key() -> CertificateIssuerPrivateKeyTypes:
-    """P-256: Go and OpenSSL take it like RSA, and it costs 0.2 ms where RSA 2048 costs 60."""
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
-
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def _pem(key: CertificateIssuerPrivateKeyTypes) -> bytes:
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
-
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _read_key(path: Path) -> CertificateIssuerPrivateKeyTypes:
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
-
-    key = load_pem_private_key(path.read_bytes(), password=None)
-    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
-        raise TypeError("neither RSA, EC nor Ed25519")
-    return key
-
-
-def _read_certificates(path: Path) -> list[Certificate]:
-    from cryptography.x509 import load_pem_x509_certificates  # noqa: PLC0415
-
-    return load_pem_x509_certificates(path.read_bytes())
-
-
-def _common_name(text: str) -> Name:
-    from cryptography import x509  # noqa: PLC0415
-
-    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
-
-
-def _sign_ca(key: CertificateIssuerPrivateKeyTypes, name: Name, now: datetime, validity: timedelta) -> Certificate:
-    from cryptography import x509  # noqa: PLC0415
-
-    extensions: list[tuple[ExtensionType, bool]] = [
-        (x509.BasicConstraints(ca=True, path_length=0), True),
-        (_key_usage(sign_certificates=True), True),
-        (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
-    ]
-    return _sign(_builder(key, name, now, now + validity).issuer_name(name), key, extensions)
-
-
-def _sign_leaf(
-    leaf: _Leaf, key: CertificateIssuerPrivateKeyTypes, ca: _Ca, now: datetime, end: datetime
-) -> Certificate:
-    from cryptography import x509  # noqa: PLC0415
-
-    extensions: list[tuple[ExtensionType, bool]] = [
-        (x509.BasicConstraints(ca=False, path_length=None), True),
-        (_key_usage(sign_certificates=False), True),
-        (x509.ExtendedKeyUsage([leaf.purpose()]), False),
-        (x509.SubjectAlternativeName([x509.DNSName(leaf.name)]), False),
-        (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
-        (_authority(ca), False),
-    ]
-    builder = _builder(key, _common_name(leaf.name), now, end).issuer_name(ca.certificate.subject)
-    return _sign(builder, ca.key, extensions)
-
-
-def _builder(key: CertificateIssuerPrivateKeyTypes, subject: Name, now: datetime, end: datetime) -> CertificateBuilder:
-    from cryptography import x509  # noqa: PLC0415
-
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATE)
-        .not_valid_after(end)
-    )
-
-
-def _sign(
-    builder: CertificateBuilder,
-    signer: CertificateIssuerPrivateKeyTypes,
-    extensions: list[tuple[ExtensionType, bool]],
-) -> Certificate:
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
-
-    for extension, critical in extensions:
-        builder = builder.add_extension(extension, critical)
-    return builder.sign(signer, None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256())
-
-
-def _key_usage(*, sign_certificates: bool) -> ExtensionType:
-    from cryptography import x509  # noqa: PLC0415
-
-    return x509.KeyUsage(
-        digital_signature=not sign_certificates,
-        key_encipherment=not sign_certificates,  # for an RSA key of the openssl recipe and TLS 1.2 without (EC)DHE
-        key_cert_sign=sign_certificates,
-        crl_sign=sign_certificates,
-        content_commitment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _authority(ca: _Ca) -> ExtensionType:
-    """The CA's own key identifier, or one computed from its key when it names none."""
-    from cryptography import x509  # noqa: PLC0415
-
-    with suppress(x509.ExtensionNotFound):
-        identifier = ca.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
-    return x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
-
-
-def _signed_by(certificate: Certificate, ca: Certificate) -> bool:
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
-
-    try:
-        certificate.verify_directly_issued_by(ca)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
-
-
-def _dns_names(certificate: Certificate) -> list[str]:
-    from cryptography import x509  # noqa: PLC0415
-
-    with suppress(x509.ExtensionNotFound):
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        return names.get_values_for_type(x509.DNSName)
-    return []
-
-
-def _day(certificate: Certificate) -> str:
-    return certificate.not_valid_after_utc.date().isoformat()
-
-
-def _words(error: Exception) -> str:
-    """What OpenSSL or the system says, without numbers and file names."""
+def words_of_file(error: Exception) -> str:
+    """Return what OpenSSL or the system says of a file, without numbers and file names."""
     if isinstance(error, ssl.SSLError):
         return (error.reason or str(error)).replace("_", " ").lower()
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _in_order(directory: Path, now: datetime) -> bool:
+    """Is everything there, fits together and lasts? What is not in order is for the maker to find out and tell."""
+    try:
+        if (directory / "ca.key").exists():
+            load_pair(_bare_context(), directory, "ca")
+        lifetimes = selfcheck(server_context(directory), directory, SERVER_NAME)
+    except (OSError, SettingsError):
+        return False
+    return not any(ends_soon(life.begin, life.end, now) for life in lifetimes)
+
+
+@contextmanager
+def _locked(directory: Path, patience: float) -> Iterator[None]:
+    """Keep other processes from making certificates in `directory` inside the block.
+
+    The lock is one of the directory itself, so that it leaves no file, and it ends with the process. Some network file
+    systems lock no directories: there we go on without. Raises SettingsError when somebody keeps it for too long.
+    """
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    text = f"{directory}: another process has been making certificates there for {patience:g} s"
+                    raise SettingsError([text]) from None
+                time.sleep(LOOK_AGAIN)
+            except OSError:
+                break
+            else:
+                break
+        yield
+    finally:
+        os.close(handle)
 
 
 def _bare_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Write a file as a whole: readers see the old one or the new one, also after a crash."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, mode)
-            file.write(content)
-            file.flush()
-            os.fsync(handle)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

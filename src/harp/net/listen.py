@@ -48,9 +48,15 @@ def bound_socket(address: Address) -> socket.socket:
 
 
 def _bound_unix(path: str) -> socket.socket:
-    Path(path).unlink(missing_ok=True)  # what an earlier process left behind
+    place = Path(path)
+    if place.is_socket() and not place.is_symlink():
+        place.unlink(missing_ok=True)  # what an earlier process left behind; anything else stays, and binding fails
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.bind(path)
+    try:
+        sock.bind(path)
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harp.net import certificates
-from harp.net.rehearsal import Lifetime, rehearse
+from harp.net import certificate_maker, certificates
+from harp.net.tls_selfcheck import Lifetime, selfcheck
 from harp.policy.ports import SERVER_NAME
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -21,18 +21,18 @@ def made(tmp_path: Path) -> Path:
     return tmp_path / "frp"
 
 
-def rehearsed(directory: Path, name: str = SERVER_NAME) -> list[Lifetime]:
-    return rehearse(certificates.server_context(directory), directory, name)
+def checked(directory: Path, name: str = SERVER_NAME) -> list[Lifetime]:
+    return selfcheck(certificates.server_context(directory), directory, name)
 
 
 def test_the_lifetimes_of_ca_server_and_client_are_told(made: Path) -> None:
-    life = Lifetime(NOW - certificates.BACKDATE, NOW + timedelta(days=100))
-    assert rehearsed(made) == [life, life, life]
+    life = Lifetime(NOW - certificate_maker.BACKDATE, NOW + timedelta(days=100))
+    assert checked(made) == [life, life, life]
 
 
 def test_a_server_of_another_name_is_refused(made: Path) -> None:
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
-        rehearsed(made, "another.nc")
+        checked(made, "another.nc")
 
 
 @pytest.mark.parametrize("stem", ["client", "server"])
@@ -41,17 +41,17 @@ def test_a_pair_of_another_ca_is_refused(made: Path, tmp_path: Path, stem: str) 
     for suffix in ("crt", "key"):
         (tmp_path / "other" / f"{stem}.{suffix}").replace(made / f"{stem}.{suffix}")
     with pytest.raises(ssl.SSLError):
-        rehearsed(made)
+        checked(made)
 
 
 @pytest.mark.parametrize("name", ["client.crt", "client.key"])
 def test_a_missing_file_is_an_error(made: Path, name: str) -> None:
     (made / name).unlink()
     with pytest.raises(FileNotFoundError):
-        rehearsed(made)
+        checked(made)
 
 
 def test_a_certificate_that_has_ended_is_refused(tmp_path: Path) -> None:
     certificates.ensure(tmp_path, 1, NOW - timedelta(days=2))
     with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
-        rehearsed(tmp_path)
+        checked(tmp_path)

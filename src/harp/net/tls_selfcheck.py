@@ -23,7 +23,7 @@ class Lifetime(Struct, frozen=True):
     end: datetime
 
 
-def rehearse(server: ssl.SSLContext, directory: Path, name: str) -> list[Lifetime]:
+def selfcheck(server: ssl.SSLContext, directory: Path, name: str) -> list[Lifetime]:
     """Let a client with the files of `directory` meet `server`, which it knows as `name`.
 
     Returns the lifetimes of every certificate in use: CAs, server, client. Raises OSError, of which ssl.SSLError is
