@@ -90,7 +90,7 @@ def upload_once(port: int, target: str, size: int) -> float:
         for _ in range(size // MIB):
             connection.sendall(chunk)
         answer = b""
-        while received := connection.recv(65536):
+        while f"{size}".encode() not in answer and (received := connection.recv(65536)):
             answer += received
     if f"{size}".encode() not in answer:
         raise RuntimeError(f"{target} at port {port}: {answer[:300]!r}")

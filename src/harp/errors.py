@@ -23,6 +23,14 @@ class PeerError(HarpError):
     """A peer broke its protocol; the connection is not usable any more."""
 
 
+class Flooded(PeerError):
+    """A peer sends what does nothing but keep us busy."""
+
+
+class ProtocolError(HarpError):
+    """We were about to break a protocol ourselves: a bug."""
+
+
 class BadRequest(PeerError):
     """A request that cannot be read safely (RFC 9112). Answer `status`, then close the connection."""
 

@@ -8,17 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from harp.errors import TunnelAway
-from harp.tunnel.mux import (
-    BATCH,
-    CONTROL_LIMIT,
-    HIGH_WATER,
-    MAX_FRAME,
-    PING_INTERVAL,
-    PING_LIMIT,
-    MuxSession,
-    MuxStream,
-)
+from harp.tunnel.mux import BATCH, CONTROL_LIMIT, PING_INTERVAL, PING_LIMIT, MuxSession
+from harp.tunnel.stream import HIGH_WATER, MuxStream
 from harp.wire import yamux
+from harp.wire.mux import MAX_FRAME
 from harp.wire.yamux import ACK, DATA, FIN, INITIAL_WINDOW, PING, RST, SYN, WINDOW_UPDATE, Frame, FrameParser
 from tests.tunnel.conftest import Clock
 from tests.tunnel.memory import Recorder, memory_pair
@@ -33,12 +26,19 @@ class Socket(asyncio.Transport):
         super().__init__({"peername": ("192.0.2.7", 50000), "sockname": ("192.0.2.1", 8782), "sslcontext": object()})
         self.writes: list[bytes] = []
         self.state = "open"
+        self.reading = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.writes.append(bytes(data))
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def is_closing(self) -> bool:
         return self.state != "open"
@@ -53,7 +53,15 @@ class Socket(asyncio.Transport):
 class Peer:
     """A session under test, and the frames that it has sent."""
 
-    def __init__(self, clock: Clock, *, client: bool = False, window: int = INITIAL_WINDOW, streams: int = 8) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        client: bool = False,
+        window: int = INITIAL_WINDOW,
+        streams: int = 8,
+        first: int | None = None,
+    ) -> None:
         self.accepted: list[Recorder] = []
         self.half_close = False
         self.lost = 0
@@ -64,6 +72,8 @@ class Peer:
             lost=self._count_loss,
             window=window,
             max_streams=streams,
+            first=first,
+            clock=lambda: clock.now,
         )
         self.socket = Socket()
         self.session.connection_made(self.socket)
@@ -85,6 +95,12 @@ class Peer:
             await asyncio.sleep(0)
         writes, self.socket.writes = self.socket.writes, []
         return FrameParser().feed(b"".join(writes))
+
+    async def answer_a_ping(self) -> None:
+        """The session knows the round trip then."""
+        self.session.measure()
+        (ping,) = await self.heard()
+        self.say(yamux.ping(ping.length, reply=True))
 
     async def opened(self, number: int = 1, increment: int = 0) -> tuple[MuxStream, Recorder]:
         """A stream that the peer has opened, its ACK consumed."""
@@ -153,8 +169,8 @@ async def test_an_increment_counts_on_syn_and_ack_like_on_any_frame(clock: Clock
         ([data(1, bytes(INITIAL_WINDOW + 1))], "262145 bytes of data for a window of 262144"),
         ([yamux.data_header(1, 0xFFFFFFFF)], "4294967295 bytes of data for a window"),  # before any of it is here
         ([data(1, bytes(100000))] * 3, "100000 bytes of data for a window of"),
-        ([end(1), end(1)], "a stream ended twice"),
-        ([end(1), data(1, b"x")], "data behind the end"),
+        ([end(1), end(1)], "got end for stream 1, which is ended there"),
+        ([end(1), data(1, b"x")], "got data for stream 1, which is ended there"),
         ([bytes.fromhex("000400000000000100000000")], "version 0, kind 4"),
         ([bytes.fromhex("010000000000000100000000")], "version 1, kind 0"),
     ],
@@ -168,6 +184,8 @@ async def test_a_peer_that_breaks_the_rules_loses_the_session(clock: Clock, fram
     assert peer.socket.state == "aborted"
     assert reason in peer.session.reason
     assert Frame(yamux.GO_AWAY, 0, 0, 1) in await peer.heard()
+    stream.resume_reading()  # for an end that came before
+    await peer.heard()
     assert recorder.events[-1] == "lost"
 
 
@@ -209,6 +227,7 @@ async def test_no_more_is_granted_until_half_of_the_window_was_read(clock: Clock
 
 async def test_a_reader_that_keeps_up_gets_the_large_window_and_it_holds(clock: Clock) -> None:
     peer = Peer(clock, window=LARGE)
+    await peer.answer_a_ping()
     _, recorder = await peer.opened()
     granted, sent = INITIAL_WINDOW, 0
     while sent < 5 * LARGE:
@@ -573,13 +592,16 @@ async def test_a_probe_tells_whether_the_peer_answers(clock: Clock) -> None:
     assert not await peer.session.probe(5)
 
 
-async def test_a_peer_that_floods_and_does_not_read_is_dropped(clock: Clock) -> None:
+async def test_a_peer_that_wants_answers_and_does_not_read_them_is_dropped(clock: Clock) -> None:
     peer = Peer(clock)
+    await peer.opened()
     peer.session.pause_writing()
     for value in range(CONTROL_LIMIT // 12):
-        peer.say(yamux.ping(value))
+        peer.say(yamux.ping(value), data(1, b"x"))
+        await asyncio.sleep(0)
     assert peer.socket.state == "open"
     peer.say(yamux.ping(0))
+    await peer.heard()
     assert peer.socket.state == "aborted"
     assert "does not read" in peer.session.reason
 
@@ -652,8 +674,7 @@ async def test_any_other_go_away_ends_the_session(clock: Clock) -> None:
 
 
 async def test_when_stream_ids_are_used_up_the_session_ends(clock: Clock) -> None:
-    peer = Peer(clock, client=True)
-    peer.session._next_id = 0xFFFFFFFF
+    peer = Peer(clock, client=True, first=0xFFFFFFFF)
     peer.session.open(Recorder)
     with pytest.raises(TunnelAway, match="used up"):
         peer.session.open(Recorder)

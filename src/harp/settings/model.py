@@ -124,7 +124,8 @@ class Tunnel:
     validity_days: int  # HP_FRP_CERT_VALIDITY_DAYS
     listen: bool  # HP_TUNNEL_LISTEN: open 127.0.0.1:<port> for each claimed port, for debugging
     hold: float  # seconds a request waits for a tunnel to come back; HP_TUNNEL_HOLD
-    window: int  # bytes a stream may send before we have read them; HP_TUNNEL_WINDOW, at least 262144
+    window: int  # bytes that one stream may have on its way to us; HP_TUNNEL_WINDOW, at least 262144
+    memory: int  # bytes that all streams may have beyond 262144 each; HP_TUNNEL_MEMORY
     claims: str  # HP_TUNNEL_CLAIMS: "warn" or "strict"
 
 
@@ -328,7 +329,8 @@ def _tunnel(r: Reader) -> Tunnel:
         validity_days=r.read("HP_FRP_CERT_VALIDITY_DAYS", "5000", v.number(1, 1_000_000)),
         listen=r.read("HP_TUNNEL_LISTEN", "false", v.boolean),
         hold=r.read("HP_TUNNEL_HOLD", "4s", v.duration(zero=0.0, most=300)),
-        window=r.read("HP_TUNNEL_WINDOW", "1m", v.size(262144, 64 << 20)),
+        window=r.read("HP_TUNNEL_WINDOW", "16m", v.size(262144, 64 << 20)),
+        memory=r.read("HP_TUNNEL_MEMORY", "64m", v.size(0, 4 << 30)),
         claims=r.read("HP_TUNNEL_CLAIMS", "warn", v.choice("warn", "strict")),
     )
 

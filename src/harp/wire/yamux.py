@@ -16,6 +16,8 @@ from harp.errors import PeerError
 HEADER = Layout("!BBHII")  # version, kind, flags, stream id, length
 HEADER_SIZE = HEADER.size
 INITIAL_WINDOW = 262144  # bytes a stream may carry each way before the first increment
+ASKING = 8  # what a frame that wants an answer costs, in frames that do not
+UNLIMITED = 1 << 62  # frames, for a caller that takes all at once
 
 
 class Kind(IntEnum):
@@ -63,36 +65,60 @@ class Frame(Struct, frozen=True, gc=False):
     length: int
     payload: bytes = b""
 
+    def __str__(self) -> str:
+        """One line for a debug log: `DATA SYN stream 3, 5 bytes`."""
+        flags = "".join(f" {flag.name}" for flag in Flags if self.flags & flag)
+        if self.kind == DATA:
+            return f"DATA{flags} stream {self.stream}, {self.length or len(self.payload)} bytes"
+        if self.kind == WINDOW_UPDATE:
+            return f"WINDOW_UPDATE{flags} stream {self.stream}, {self.length} more"
+        return f"{Kind(self.kind).name}{flags} {self.length}"
+
 
 class FrameParser:
     """Cut a byte stream into frames.
 
-    feed() takes any slicing and holds back at most 11 bytes, an unfinished header: payloads are given out as they
-    arrive. Raises PeerError on a bad version or an unknown kind; send GO_AWAY(1) then, and drop the parser.
+    feed() takes any slicing and gives out payloads as they arrive: what it holds back is an unfinished header of at
+    most 11 bytes, and what `cost` has left for the next call. Raises PeerError on a bad version or an unknown kind;
+    send GO_AWAY(1) then, and drop the parser.
     """
 
     def __init__(self) -> None:
-        self._header = b""  # an unfinished one
-        self._awaited = 0  # payload bytes of the cut DATA frame still to come
+        self._rest = b""  # an unfinished header, or what the last call had no budget for
+        self._at = 0  # where it begins
+        self._awaited = 0  # payload bytes of the cut DATA frame still to come; nothing is left in `_rest` then
         self._stream = 0  # of the cut frame
         self._fin = 0  # FIN of the cut frame, for its last part
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """Every frame, and part of a frame, that `data` completes, in order."""
+    @property
+    def waiting(self) -> bool:
+        """Is there more to do without any more bytes?"""
+        return len(self._rest) - self._at >= HEADER_SIZE
+
+    def feed(self, data: bytes, cost: int = UNLIMITED) -> list[Frame]:
+        """Every frame, and part of a frame, that `data` completes, in order.
+
+        Stops when frames of `cost` have been given out: 1 for a frame, ASKING for one that has SYN, which opens a
+        stream or asks for a pong. Call it with b"" for those that follow.
+        """
         frames: list[Frame] = []
-        at = 0
+        at = self._at
         if self._awaited:
             at = min(self._awaited, len(data))
             self._awaited -= at
             flags = 0 if self._awaited else self._fin
-            frames.append(Frame(DATA, flags, self._stream, 0, data[:at]))
-        elif self._header:
-            data = self._header + data
+            if at:
+                frames.append(Frame(DATA, flags, self._stream, 0, data[:at]))
+        elif not data:
+            data = self._rest
+        elif self._rest:
+            data, at = self._rest[at:] + data, 0
         end = len(data)
         unpack = HEADER.unpack_from
-        while end - at >= HEADER_SIZE:
+        while end - at >= HEADER_SIZE and cost > 0:
             version, kind, flags, stream, length = unpack(data, at)
             at += HEADER_SIZE
+            cost -= ASKING if flags & SYN else 1
             if version or kind > GO_AWAY:
                 raise PeerError(f"yamux: version {version}, kind {kind}")
             if kind:
@@ -105,7 +131,10 @@ class FrameParser:
                 stop = end
             frames.append(Frame(DATA, flags, stream, length, data[at:stop]))
             at = stop
-        self._header = data[at:]
+        if end - at >= HEADER_SIZE:
+            self._rest, self._at = data, at  # not cut off here: many calls may follow
+        else:
+            self._rest, self._at = data[at:], 0
         return frames
 
 

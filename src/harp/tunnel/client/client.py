@@ -27,7 +27,7 @@ from harp.wire import frp
 
 SERVICE_LIMIT = 10.0  # seconds for the local service to accept a connection
 MAX_WORK = 4096  # work connections at once; a server that asks for more gets none
-WINDOW = 2097152  # bytes in flight towards a service that keeps up
+WINDOW = 16 << 20  # bytes in flight towards a service that keeps up, if the round trip asks for it
 
 P = TypeVar("P", bound=asyncio.Protocol)
 log = structlog.get_logger()
@@ -207,6 +207,7 @@ class _Link:
         """Be ready to open streams. Raises Unreachable or SettingsError."""
         if self._config.mux:
             self._mux = await self._dial(lambda: MuxSession(self._deadlines, client=True, window=WINDOW))
+            self._mux.measure()
 
     async def open(self, factory: Callable[[], P]) -> P:
         """A stream, or a connection, with `factory()` attached. Raises Unreachable or SettingsError."""

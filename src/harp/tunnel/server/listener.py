@@ -16,6 +16,7 @@ from harp.errors import PeerError
 from harp.logs import RareWarnings
 from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable
+from harp.net.turns import Turns
 from harp.settings import Settings
 from harp.tunnel.server.acceptor import Acceptor
 from harp.tunnel.server.claim_queue import Check
@@ -25,6 +26,7 @@ from harp.tunnel.server.tunnel import REASON, Channel, Client, Tunnel, TunnelFac
 from harp.wire.frp import WRONG_TOKEN, Login, LoginResp, NewWorkConn, StartWorkConn
 from harp.wire.frp_crypto import control_key, control_keys, privilege_key, transcript
 from harp.wire.frp_login import NotFrp, Stage
+from harp.wire.windows import Budget
 
 FRP_TOKEN = ""  # HaRP clients have none: the shared key travels in `metas`
 COMPATIBLE = "0.61.1"  # the frps version that clients are told
@@ -53,9 +55,12 @@ class TunnelServer:
         *,
         check: Check | None = None,
         warnings: RareWarnings | None = None,
+        turns: Turns | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.deadlines = deadlines
+        self.budget = Budget(settings.tunnel.memory)
+        self.turns = turns or Turns()
         self.warnings = warnings or RareWarnings(lambda: deadlines.now)
         self.claims = Claims(ports, deadlines, listen=settings.tunnel.listen)
         self.check = check
@@ -111,6 +116,10 @@ class TunnelServer:
     def left(self, pending: PendingConnection) -> None:
         """As LoginHandler."""
         self._acceptor.left(pending)
+
+    def broken(self, pending: PendingConnection, reason: str) -> None:
+        """As LoginHandler."""
+        self.warnings.warning("tunnel connection closed", reason, pending.address)
 
     def late(self, pending: PendingConnection) -> None:
         """As LoginHandler."""
@@ -188,9 +197,7 @@ class TunnelServer:
         first.accept()
         pending.logged_in(tunnel)
         if pending.mux is not None:
-            pending.mux.max_streams = self._settings.limits.tunnel_streams
-            pending.mux.window = self._settings.tunnel.window
-            pending.mux.measure()
+            pending.mux.welcome(self._settings.limits.tunnel_streams, self._settings.tunnel.window)
         wire = first.messages.version
         log.info("tunnel connected", address=pending.address, client=shown(login.version), wire=wire)
         tunnel.begin(first.messages.rest())

@@ -14,14 +14,17 @@ import structlog
 
 from harp.errors import PeerError
 from harp.net.deadlines import NEVER, Deadlines
+from harp.net.turns import Turns
 from harp.tunnel.mux import MuxSession
 from harp.tunnel.server.tunnel import Tunnel
 from harp.wire.frp import RANDOM_SIZE, Hello, Login, Message, NewWorkConn
 from harp.wire.frp_login import BARE_BYTES, CONNECTION, MUX_BYTE, FirstMessages, NotFrp, Stage, Step, moved, stranger
+from harp.wire.windows import Budget
 
 LOGIN_LIMIT = 10.0  # seconds from the connection, TLS included, to an accepted login
 FIRST_MESSAGE_LIMIT = 10.0  # seconds, on each later stream
 STREAMS_BEFORE_LOGIN = 1
+FRAMES_BEFORE_LOGIN = 100  # a login takes less than 20
 
 log = structlog.get_logger()
 
@@ -30,6 +33,8 @@ class LoginHandler(Protocol):
     """Who decides about first messages."""
 
     deadlines: Deadlines
+    budget: Budget
+    turns: Turns
 
     def login(self, first: FirstMessage, login: Login) -> None:
         """A client wants a control connection on this stream."""
@@ -39,6 +44,9 @@ class LoginHandler(Protocol):
 
     def unreadable(self, pending: PendingConnection, error: PeerError) -> None:
         """What the client has sent is not FRP, or not what comes first; the stream is closed."""
+
+    def broken(self, pending: PendingConnection, reason: str) -> None:
+        """The client has broken the rules of yamux, logged in or not; its connection is lost."""
 
     def left(self, pending: PendingConnection) -> None:
         """The connection is no longer pending: it has ended, logged in, or belongs to a tunnel."""
@@ -87,8 +95,11 @@ class PendingConnection(asyncio.Protocol):
                 self.handler.deadlines,
                 client=False,
                 accept=lambda: FirstMessage(self),
-                lost=self.gone,
+                lost=self._mux_lost,
                 max_streams=STREAMS_BEFORE_LOGIN,
+                frames=FRAMES_BEFORE_LOGIN,
+                budget=self.handler.budget,
+                turns=self.handler.turns,
             )
         elif data[:1] in BARE_BYTES:
             protocol = FirstMessage(self)
@@ -129,6 +140,11 @@ class PendingConnection(asyncio.Protocol):
         self.move(Step.LOGGED_IN)
         self.tunnel = tunnel
         self.handler.left(self)
+
+    def _mux_lost(self) -> None:
+        if self.mux is not None and self.mux.fault:
+            self.handler.broken(self, self.mux.reason)
+        self.gone()
 
     def gone(self) -> None:
         """Lost or dropped; harmless when it was no longer pending."""

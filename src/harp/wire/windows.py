@@ -1,0 +1,98 @@
+"""How much a stream's peer may send: receive windows that follow their readers, within one budget for the process.
+
+A window has to hold what travels in one round trip, or the sender stands idle for a part of it. So it grows while it
+is what limits the stream: while the reader takes half of it in less than two round trips. A reader that is slower
+than that needs less, and gets it.
+"""
+
+from __future__ import annotations
+
+from harp.wire.yamux import INITIAL_WINDOW
+
+SLOW_WINDOW = 65536  # bytes for a reader that holds up its stream
+SHORTEST_TRIP = 0.001  # seconds; the loop itself takes as long to come round
+DEFAULT_BUDGET = 128 << 20  # bytes
+
+
+class Budget:
+    """Bytes that all streams of the process may have beyond their first windows, less what slow readers leave lying."""
+
+    __slots__ = ("kept", "lent", "total")
+
+    def __init__(self, total: int = DEFAULT_BUDGET) -> None:
+        self.total = total
+        self.lent = 0  # to windows
+        self.kept = 0  # received, and not taken by its reader yet
+
+    def __repr__(self) -> str:
+        return f"<Budget {self.total}, {self.lent} lent, {self.kept} kept>"
+
+    def borrow(self, wanted: int) -> int:
+        """As much of `wanted` as there is. It counts until it is given back."""
+        given = max(0, min(wanted, self.total - self.lent - self.kept))
+        self.lent += given
+        return given
+
+    def give_back(self, size: int) -> None:
+        self.lent -= size
+
+
+class ReceiveWindow:
+    """The window of one stream. `left` is what the peer may still send.
+
+    Times are seconds on any clock that does not jump.
+    """
+
+    __slots__ = ("_borrowed", "_budget", "_since", "_strained", "left", "size")
+
+    def __init__(self, budget: Budget, now: float) -> None:
+        self.left = INITIAL_WINDOW
+        self.size = INITIAL_WINDOW  # what `left` comes back to when everything was read
+        self._budget = budget
+        self._borrowed = 0  # of `size`
+        self._since = now  # when it was last opened
+        self._strained = False  # the reader has paused since
+
+    def strain(self) -> None:
+        """The reader pauses."""
+        self._strained = True
+
+    def is_half_used(self) -> bool:
+        return self.left * 2 <= self.size
+
+    def reopen(self, now: float, round_trip: float | None, most: int) -> int:
+        """The reader has taken everything: how many more bytes to grant. `most` is how far the window may grow.
+
+        Without a `round_trip` nobody knows what the window has to hold, and it stays as it is.
+        """
+        took, since = self.size - self.left, now - self._since
+        if round_trip is not None:
+            trip = max(round_trip, SHORTEST_TRIP)
+            if since <= 2 * trip:
+                self._resize(min(2 * self.size, max(most, INITIAL_WINDOW)))
+            elif self._strained:
+                self._resize(min(self.size, max(SLOW_WINDOW, int(took * 4 * trip / since))))
+            elif self.size < INITIAL_WINDOW:
+                self._resize(INITIAL_WINDOW)
+        elif self._strained:
+            self._resize(min(self.size, INITIAL_WINDOW))
+        self._since, self._strained = now, False
+        increment = max(0, self.size - self.left)
+        self.left += increment
+        return increment
+
+    def close(self) -> None:
+        """Nothing more will be received."""
+        self._budget.give_back(self._borrowed)
+        self._borrowed = 0
+
+    def _resize(self, wanted: int) -> None:
+        extra = max(0, wanted - INITIAL_WINDOW)
+        if extra > self._borrowed:
+            given = self._budget.borrow(extra - self._borrowed)
+            self._borrowed += given
+            self.size = max(self.size, INITIAL_WINDOW + self._borrowed)
+        else:
+            self._budget.give_back(self._borrowed - extra)
+            self._borrowed = extra
+            self.size = wanted
