@@ -16,7 +16,7 @@ from harp.errors import PeerError
 HEADER = Layout("!BBHII")  # version, kind, flags, stream id, length
 HEADER_SIZE = HEADER.size
 INITIAL_WINDOW = 262144  # bytes a stream may carry each way before the first increment
-ASKING = 8  # what a frame that wants an answer costs, in frames that do not
+ASKING = 16  # what a frame that wants an answer costs, in frames that do not
 UNLIMITED = 1 << 62  # frames, for a caller that takes all at once
 
 
