@@ -66,7 +66,9 @@ class FakeNextcloud:
         self.asked: list[Asked] = []
         self.arrived = asyncio.Condition()
         self.open = asyncio.Event()
+        self._ended = asyncio.Event()
         self.open.set()
+        self.hold = ""  # calls with this in their target are never answered
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -82,6 +84,7 @@ class FakeNextcloud:
 
     async def __aexit__(self, *exception: object) -> None:
         self.open.set()
+        self._ended.set()
         await self._runner.cleanup()
 
     def count(self, call: str) -> int:
@@ -101,6 +104,8 @@ class FakeNextcloud:
             self.asked.append(Asked(request.method, request.raw_path, headers, peer))
             self.arrived.notify_all()
         await self.open.wait()
+        if self.hold and self.hold in request.raw_path:
+            await self._ended.wait()
         usual = self.record if "/exapp-meta" in request.path else self.user
         return await self._send(request, self.script.popleft() if self.script else usual)
 

@@ -73,13 +73,21 @@ class FakeInstance:
     def digest(self, cookie: bytes, authorization: bytes | None) -> bytes:
         return cookie + (authorization or b"")
 
-    async def record_of(self, app_id: str) -> RecordFact:
+    async def record_of(self, app_id: str, source: str = "") -> RecordFact:
         self.fetched.append(app_id)
         await self.gate.wait()
         return self.later.get(app_id, UnknownApp())
 
-    async def visitor_of(self, app_id: str, digest: bytes, login: Login, address: str) -> VisitorFact:
-        self.fetched.append(f"visitor from {address}")
+    async def visitor_of(
+        self,
+        app_id: str,
+        digest: bytes,
+        login: Login,
+        address: str,
+        source: str = "",
+        patience: float | None = None,
+    ) -> VisitorFact:
+        self.fetched.append(f"visitor from {address}" if patience is None else f"visitor, within {patience:g} s")
         await self.gate.wait()
         return self.who_later
 
@@ -214,6 +222,15 @@ async def test_a_visitor_is_asked_for_and_named_to_the_exapp() -> None:
     world = World()
     await world.ask("/exapps/hello/user", "Cookie: oc_sessionPassphrase=x\n")
     assert "authorization-app-api: YWxpY2U6dG9rZW4=" in world.forwarded()  # alice:token
+
+
+async def test_a_public_route_waits_only_briefly_to_learn_who_is_calling() -> None:
+    world = World()
+    await world.ask("/exapps/hello/public", "Cookie: oc_sessionPassphrase=x\n")
+    assert "visitor, within 2.5 s" in world.instance.fetched
+    world = World()
+    await world.ask("/exapps/hello/user", "Cookie: oc_sessionPassphrase=x\n")
+    assert "visitor, within 2.5 s" not in world.instance.fetched
 
 
 async def test_trouble_with_nextcloud_is_503_with_the_reason() -> None:

@@ -70,7 +70,7 @@ async def getting(url: str, timeout: float = 5.0) -> AsyncIterator[Callable[[], 
     settings = Nextcloud(url=url, session_lifetime=3, record_lifetime=60, connect_timeout=2, timeout=timeout)
     getter = Getter(settings, "the key", Clock())
     try:
-        yield lambda: getter.get(f"{url}/x", [], 100)
+        yield lambda: getter.get(f"{url}/x", [], 100, timeout)
     finally:
         getter.close()
 

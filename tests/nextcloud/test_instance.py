@@ -89,6 +89,34 @@ async def test_200_assets_of_one_page_cost_one_call_of_each_kind(nextcloud: Fake
     assert (nextcloud.count("exapp-meta"), nextcloud.count("user-info")) == (1, 1)
 
 
+async def test_who_has_little_patience_goes_on_without_an_answer_and_the_next_one_has_it(
+    nextcloud: FakeNextcloud, instance: Instance
+) -> None:
+    asked, login = question(instance, call(b"/", SESSION))
+    digest = asked.credentials.digest
+    nextcloud.open.clear()
+    fact = await instance.visitor_of("hello", digest, login, ADDRESS, patience=0.05)
+    assert fact == Trouble("Nextcloud has not answered within 0.05 s")
+    nextcloud.open.set()
+    assert await instance.visitor_of("hello", digest, login, ADDRESS) == Visitor("bob", Level.USER)
+    assert nextcloud.count("user-info") == 1
+
+
+async def test_a_scanner_that_asks_for_an_app_first_does_not_keep_others_waiting_for_it(
+    nextcloud: FakeNextcloud, instance: Instance
+) -> None:
+    nextcloud.open.clear()
+    scans = [asyncio.create_task(instance.record_of(f"app{number}", "192.0.2.1")) for number in range(50)]
+    await nextcloud.wait_for(2)
+    wanted = asyncio.create_task(instance.record_of("app49", "192.0.2.2"))
+    await nextcloud.wait_for(3)
+    assert nextcloud.asked[2].target.endswith("=app49")
+    nextcloud.open.set()
+    assert isinstance(await wanted, ExApp)
+    await asyncio.gather(*scans)
+    assert nextcloud.count("exapp-meta") == 50
+
+
 async def test_different_credentials_are_asked_for_separately(nextcloud: FakeNextcloud, instance: Instance) -> None:
     for header in (
         SESSION,

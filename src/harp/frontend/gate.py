@@ -43,6 +43,7 @@ CONTROL = Inner("control")
 TO_CONTROL = Hop(CONTROL, "the control API")
 TO_ENGINE = b"/engine"  # the control API's place for what passes to engines
 LEARNING = 10.0  # seconds that anything but Nextcloud may take before a request is decided about
+PUBLIC_PATIENCE = 2.5  # seconds a request to a PUBLIC route waits to learn who is calling; then it is anonymous
 MOST_FACTS = 4  # facts fetched for one request; two are ever needed, a changing cache may ask again
 
 
@@ -58,11 +59,19 @@ class Knowledge(KnownFacts, Protocol):
     def digest(self, cookie: bytes, authorization: bytes | None) -> bytes:
         """The name under which the owner of these credentials is remembered."""
 
-    async def record_of(self, app_id: str) -> RecordFact:
-        """Ask Nextcloud for the record of an ExApp."""
+    async def record_of(self, app_id: str, source: str = "") -> RecordFact:
+        """Ask Nextcloud for the record of an ExApp. `source` is the client's ban key."""
 
-    async def visitor_of(self, app_id: str, digest: bytes, login: Login, address: str) -> VisitorFact:
-        """Ask Nextcloud whose `login` this is."""
+    async def visitor_of(
+        self,
+        app_id: str,
+        digest: bytes,
+        login: Login,
+        address: str,
+        source: str = "",
+        patience: float | None = None,
+    ) -> VisitorFact:
+        """Ask Nextcloud whose `login` this is, and wait for `patience` seconds at most."""
 
     def strike(self, address: str, reason: str) -> None:
         """Count a strike against a client address."""
@@ -203,10 +212,11 @@ class Gate:
         answer: Verdict | Missing = missing
         for _ in range(MOST_FACTS):
             if isinstance(answer, NeedRecord):
-                facts.learn_record(answer.app_id, await self._instance.record_of(answer.app_id))
+                record = await self._instance.record_of(answer.app_id, question.ban_key)
+                facts.learn_record(answer.app_id, record)
             elif isinstance(answer, NeedVisitor):
                 digest = question.credentials.digest
-                facts.learn_visitor(digest, await self._visitor_of(answer.app_id, digest, exchange))
+                facts.learn_visitor(digest, await self._visitor_of(answer, digest, exchange))
             else:
                 break
             answer = decide(question, facts, self._rules)
@@ -215,10 +225,14 @@ class Gate:
         if connection.waits(exchange):
             self._act(connection, exchange, answer)
 
-    async def _visitor_of(self, app_id: str, digest: bytes, exchange: Exchange) -> VisitorFact:
+    async def _visitor_of(self, need: NeedVisitor, digest: bytes, exchange: Exchange) -> VisitorFact:
         caller = exchange.caller
         assert caller is not None
-        return await self._instance.visitor_of(app_id, digest, caller.login or Login(), caller.address)
+        login = caller.login or Login()
+        patience = PUBLIC_PATIENCE if need.optional else None
+        return await self._instance.visitor_of(
+            need.app_id, digest, login, caller.address, caller.ban_key, patience=patience
+        )
 
     def _act(self, connection: ClientConnection, exchange: Exchange, verdict: Verdict) -> None:
         exchange.verdict = verdict

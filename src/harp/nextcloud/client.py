@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import quote
 
 from msgspec import Struct
 
-from harp.errors import PeerError, Unreachable
-from harp.nextcloud.http import Answer, Getter
+from harp.errors import HarpError, PeerError, Unreachable
+from harp.nextcloud.breaker import Attempt, Breaker, State
+from harp.nextcloud.fair import FairQueue, QueueFull, Turn
+from harp.nextcloud.http import Answer, Dropped, Getter, Unanswered
 from harp.nextcloud.payloads import read_record, read_visitor
+from harp.policy.decide import CONTROL
 from harp.policy.exapp import ANONYMOUS, Level, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.question import Login
 from harp.settings import Nextcloud
@@ -22,7 +26,12 @@ from harp.wire.http import Fields
 RECORD_SIZE = 1024 * 1024  # bytes of an exapp-meta answer
 VISITOR_SIZE = 64 * 1024  # bytes of a user-info answer
 RECORD_CALLS = 8  # at once; scanners try many ids
-RETRY = 2.0  # seconds after a failed connect in which nobody tries again
+RECORD_CALLS_OF_ONE = 2  # at once for one client address
+VISITOR_CALLS = 100  # at once
+VISITOR_CALLS_OF_ONE = 8  # at once for one client address
+SETTLE = 0.02  # seconds in which a refused password is counted, before the client's next one is sent
+PROBE_LIMIT = 10.0  # seconds for a call that is to find out whether Nextcloud answers again
+AGAIN = (0.05, 0.2, 0.5, 1.0, 2.0)  # seconds before each new attempt of a call that failed while others are answered
 LONGEST_RETRY_AFTER = 300  # seconds
 
 _KEY_REFUSED = b"Harp shared key is not valid"  # the controller's own 401: about the app or the key, not the visitor
@@ -39,24 +48,31 @@ class Seen(Struct, frozen=True):
 class NextcloudClient:
     """Asks one Nextcloud. No method raises for what Nextcloud does: trouble is an answer."""
 
-    def __init__(self, settings: Nextcloud, shared_key: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: Nextcloud,
+        shared_key: str,
+        now: Callable[[], float],
+        banned: Callable[[str], float] = lambda _: 0.0,
+    ) -> None:
+        """`banned` says for how many seconds a source (a client's ban key) will not be served."""
         self._timeout = settings.timeout
+        self._now = now
+        self._banned = banned
         self._base = f"{settings.url}/index.php/apps/app_api/harp/"
         self._getter = Getter(settings, shared_key, now)
-        self._record_calls = asyncio.Semaphore(RECORD_CALLS)
-        self._gate = _Gate(now)
+        self._records = FairQueue(RECORD_CALLS, RECORD_CALLS_OF_ONE)
+        self._visitors = FairQueue(VISITOR_CALLS, VISITOR_CALLS_OF_ONE)
+        self._record_turns: dict[str, Turn] = {}  # that have not come
+        self._breaker = Breaker(now)
 
-    async def record(self, app_id: str) -> RecordFact:
-        """What Nextcloud says of an ExApp, by its lower-cased id."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._record_calls.acquire()
-        except TimeoutError:
-            return Trouble("Nextcloud is too slow for the number of ExApps that are asked for")
-        try:
-            answer = await self._get(f"exapp-meta?appId={quote(app_id, safe='')}", [], RECORD_SIZE)
-        finally:
-            self._record_calls.release()
+    async def record(self, app_id: str, source: str = "") -> RecordFact:
+        """What Nextcloud says of an ExApp, by its lower-cased id. `source` is the client who wants it, "" = HaRP."""
+        target = f"exapp-meta?appId={quote(app_id, safe='')}"
+        if app_id == CONTROL:  # a probe: it must not wait for others
+            answer = await self._get(target, [], RECORD_SIZE, probe=True)
+        else:
+            answer = await self._in_turn(self._records, source, target, [], RECORD_SIZE, app_id)
         if isinstance(answer, Trouble):
             return answer
         match answer.status:
@@ -73,7 +89,14 @@ class NextcloudClient:
                 )
         return _trouble(answer)
 
-    async def visitor(self, app_id: str, login: Login, address: str) -> Seen:
+    def also(self, app_id: str, source: str) -> None:
+        """Another client wants the record that is being asked for: its turn must not depend on the first one's line."""
+        turn = self._record_turns.get(app_id)
+        if turn is not None:
+            with suppress(QueueFull):
+                self._records.also(turn, source)
+
+    async def visitor(self, app_id: str, login: Login, address: str, source: str = "") -> Seen:
         """Who logs in with `login` from a client's `address`."""
         told = (
             (b"x-forwarded-for", address.encode()),
@@ -81,7 +104,8 @@ class NextcloudClient:
             (b"authorization", login.authorization),
         )
         headers = [(name, value) for name, value in told if value]
-        answer = await self._get(f"user-info?appId={quote(app_id, safe='')}", headers, VISITOR_SIZE)
+        target = f"user-info?appId={quote(app_id, safe='')}"
+        answer = await self._in_turn(self._visitors, source, target, headers, VISITOR_SIZE)
         if isinstance(answer, Trouble):
             return Seen(answer)
         nobody = Visitor("", Level.PUBLIC, refused=True) if login.authorization else ANONYMOUS
@@ -104,44 +128,77 @@ class NextcloudClient:
         """Give up all connections."""
         self._getter.close()
 
-    async def _get(self, target: str, headers: Fields, limit: int) -> Answer | Trouble:
-        down = self._gate.enter()
-        if down is not None:
-            return down
+    async def _in_turn(
+        self, queue: FairQueue, source: str, target: str, headers: Fields, limit: int, app_id: str = ""
+    ) -> Answer | Trouble:
+        """A call that waits for its turn. `app_id` is that of a record, which others may come to want as well."""
+        trouble = self._breaker.trouble()
+        if trouble is not None:
+            return trouble
         try:
-            return await self._getter.get(self._base + target, headers, limit)
-        except Unreachable as error:
-            down = Trouble(str(error))
-            return down
+            turn = queue.enter(source)
+        except QueueFull:
+            return Trouble("too many calls to Nextcloud are waiting")
+        if app_id:
+            self._record_turns[app_id] = turn
+        try:
+            async with asyncio.timeout(self._timeout):
+                await turn.ready
+            if all(self._banned(one) for one in turn.lines):
+                return Trouble("the client was banned while the call to Nextcloud waited")
+            return await self._get(target, headers, limit)
+        except TimeoutError:
+            return Trouble("Nextcloud is too slow for the number of calls that wait")
+        finally:
+            if any(name == b"authorization" for name, _ in headers):
+                asyncio.get_running_loop().call_later(SETTLE, queue.leave, turn)
+            else:
+                queue.leave(turn)
+            if app_id:
+                del self._record_turns[app_id]
+
+    async def _get(self, target: str, headers: Fields, limit: int, *, probe: bool = False) -> Answer | Trouble:
+        """One call, with as many attempts as it takes while others are answered."""
+        until = self._now() + self._timeout
+        for delay in (*AGAIN, None):
+            entered = self._breaker.enter(probe=probe)
+            if isinstance(entered, Trouble):
+                return entered
+            attempt = entered
+            try:
+                answer = await self._attempted(target, headers, limit, probe=probe)
+            except (Unreachable, Dropped, Unanswered) as error:
+                failure: HarpError = error
+            else:
+                self._breaker.answered()
+                return answer
+            finally:
+                self._breaker.leave(attempt)
+            if delay is None or isinstance(failure, Unanswered) or not self._breaker.is_lively():
+                break
+            await asyncio.sleep(delay)
+            if self._now() > until:
+                break
+        return self._given_up(failure, attempt)
+
+    async def _attempted(self, target: str, headers: Fields, limit: int, *, probe: bool) -> Answer | Trouble:
+        timeout = min(self._timeout, PROBE_LIMIT) if probe else self._timeout
+        try:
+            return await self._getter.get(self._base + target, headers, limit, timeout)
+        except (Dropped, Unanswered):
+            raise
         except PeerError as error:
             return Trouble(str(error))
-        finally:
-            self._gate.leave(down)
 
-
-class _Gate:
-    """After a failed connect one call at a time tries again; the others need not wait for the same result."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._down: Trouble | None = None
-        self._trying = False
-        self._retry_at = 0.0
-
-    def enter(self) -> Trouble | None:
-        """Why not to try now; None = go on, and leave() afterwards."""
-        if self._down is None:
-            return None
-        if self._trying or self._now() < self._retry_at:
-            return self._down
-        self._trying = True
-        return None
-
-    def leave(self, down: Trouble | None) -> None:
-        """The call is over; `down` says why no connection could be made."""
-        self._trying = False
-        self._down = down
-        self._retry_at = self._now() + RETRY
+    def _given_up(self, failure: HarpError, attempt: Attempt) -> Trouble:
+        """What to say of a call that got no answer. The others hear it as well, unless they are answered."""
+        trouble = Trouble(str(failure))
+        if not isinstance(failure, Dropped):
+            hangs = isinstance(failure, Unanswered) or isinstance(failure.__cause__, TimeoutError)
+            if self._breaker.failed(State.HANGING if hangs else State.REFUSING, trouble, attempt.began):
+                self._records.dismiss()
+                self._visitors.dismiss()
+        return trouble
 
 
 def _trouble(answer: Answer) -> Trouble:

@@ -22,12 +22,19 @@ from harp.settings import Nextcloud
 from harp.wire.http import Fields
 from harp.wire.response import Response
 
-CALLS = 100  # at once
 REDIRECTS = 3
 
 _OWN_FIELDS = b"accept: application/json\r\naccept-encoding: identity\r\nuser-agent: HaRP/%b\r\n" % __version__.encode()
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _QUOTED = "!$%&'()*+,/:;=?@[]~"  # what stands in a request target as it is
+
+
+class Unanswered(PeerError):
+    """No answer came in time."""
+
+
+class Dropped(PeerError):
+    """A new connection ended without a byte of an answer: nothing speaks against asking once more."""
 
 
 class Answer(Struct, frozen=True):
@@ -44,23 +51,21 @@ class Getter:
 
     def __init__(self, settings: Nextcloud, shared_key: str, now: Callable[[], float]) -> None:
         self._key = shared_key.encode("utf-8", "surrogateescape")
-        self._timeout = settings.timeout
         self._resolver = Resolver(now)  # of our own: ExApps' names that hang do not keep Nextcloud waiting
         self._connections = Connections(settings.url, self._resolver, settings.connect_timeout)
-        self._calls = asyncio.Semaphore(CALLS)
 
-    async def get(self, url: str, headers: Fields, limit: int) -> Answer:
-        """Get `url`, below the URL of the settings, with at most `limit` bytes of body.
+    async def get(self, url: str, headers: Fields, limit: int, within: float) -> Answer:
+        """Get `url`, below the URL of the settings, with at most `limit` bytes of body, in at most `within` seconds.
 
         Every call to Nextcloud passes here, and only here fails. Raises Unreachable when no connection can be made,
-        PeerError when no usable answer comes. The texts hold no address and no secret.
+        Unanswered, Dropped or another PeerError when no usable answer comes. The texts hold no address and no secret.
         """
         fields = [*headers, (b"harp-shared-key", self._key)]
         try:
-            async with asyncio.timeout(self._timeout), self._calls:
+            async with asyncio.timeout(within):
                 return await self._followed(url, fields, limit)
         except TimeoutError as error:
-            raise PeerError(f"Nextcloud has not answered within {self._timeout:g} s") from error
+            raise Unanswered(f"Nextcloud has not answered within {within:g} s") from error
 
     def close(self) -> None:
         """Give up idle connections; calls under way end with their tasks."""
@@ -88,6 +93,8 @@ class Getter:
                 except ConnectionError:
                     pass  # it had ended before our request reached it (RFC 9112 section 9.3.1): another one will do
             return await self._asked(await self._connected(), request, limit)
+        except ConnectionError as error:
+            raise Dropped(f"the call to Nextcloud failed: {_cause(error)}") from error
         except (PeerError, OSError, ValueError) as error:
             raise PeerError(f"the call to Nextcloud failed: {_cause(error)}") from error
 

@@ -48,7 +48,7 @@ class Instance:
         self.last_success: float | None = None  # when Nextcloud answered last, on the clock of `now`
         self._noted = float("-inf")  # when the facts of readiness were last seen to
         self._now = now
-        self._client = NextcloudClient(settings.nextcloud, settings.shared_key, now)
+        self._client = NextcloudClient(settings.nextcloud, settings.shared_key, now, self.banned)
         self._route_tables = RouteTables()
         self._compiling: dict[str, asyncio.Task[RecordFact]] = {}
         self._records_asked: dict[str, asyncio.Task[RecordFact]] = {}
@@ -81,16 +81,30 @@ class Instance:
 
     # What has to be asked: trouble with Nextcloud is a fact, too
 
-    async def record_of(self, app_id: str) -> RecordFact:
-        """Return the record of an ExApp, by its lower-cased id, ready for use: ask Nextcloud, or compile its routes."""
+    async def record_of(self, app_id: str, source: str = "") -> RecordFact:
+        """Return the record of an ExApp, by its lower-cased id, ready for use: ask Nextcloud, or compile its routes.
+
+        `source` is the ban key of the client who wants it, "" = HaRP itself.
+        """
         known = self.records.get(app_id)
         if isinstance(known, ExApp) and not known.table.ready:
             return await _result(_shared(self._compiling, app_id, lambda: self._compiled(known)))
-        return await _result(self._ask_record(app_id))
+        return await _result(self._ask_record(app_id, source))
 
-    async def visitor_of(self, app_id: str, digest: bytes, login: Login, address: str) -> VisitorFact:
-        """Ask Nextcloud whose `login` this is. `digest` is its name here, `address` the client's."""
-        return await _result(self._ask_visitor(app_id, digest, login, address))
+    async def visitor_of(
+        self,
+        app_id: str,
+        digest: bytes,
+        login: Login,
+        address: str,
+        source: str = "",
+        patience: float | None = None,
+    ) -> VisitorFact:
+        """Ask Nextcloud whose `login` this is. `digest` is its name here, `address` the client's, `source` its ban key.
+
+        After `patience` seconds the caller goes on with Trouble, while the call does; None = no limit of its own.
+        """
+        return await _result(self._ask_visitor(app_id, digest, login, address, source), patience)
 
     async def probe(self) -> bool:
         """Ask Nextcloud something harmless, for readiness. An id that no app can have costs no throttling (A 5.3)."""
@@ -143,17 +157,21 @@ class Instance:
 
     # Calls
 
-    def _ask_record(self, app_id: str) -> asyncio.Task[RecordFact]:
-        return _shared(self._records_asked, app_id, lambda: self._load_record(app_id))
+    def _ask_record(self, app_id: str, source: str = "") -> asyncio.Task[RecordFact]:
+        if app_id in self._records_asked:
+            self._client.also(app_id, source)
+        return _shared(self._records_asked, app_id, lambda: self._load_record(app_id, source))
 
-    def _ask_visitor(self, app_id: str, digest: bytes, login: Login, address: str) -> asyncio.Task[VisitorFact]:
-        return _shared(self._visitors_asked, digest, lambda: self._load_visitor(app_id, digest, login, address))
+    def _ask_visitor(
+        self, app_id: str, digest: bytes, login: Login, address: str, source: str
+    ) -> asyncio.Task[VisitorFact]:
+        return _shared(self._visitors_asked, digest, lambda: self._load_visitor(app_id, digest, login, address, source))
 
-    async def _load_record(self, app_id: str) -> RecordFact:
+    async def _load_record(self, app_id: str, source: str) -> RecordFact:
         if self._closed:
             return _STOPPING
         changes = self.records.changes
-        fact = await self._client.record(app_id)
+        fact = await self._client.record(app_id, source)
         self._note(fact, probe=app_id == CONTROL)
         if isinstance(fact, ExApp) and self.records.get(app_id) != fact:
             self._report(fact)
@@ -164,10 +182,10 @@ class Instance:
         self.records.learn(app_id, fact)
         return self.records.get(app_id) or fact
 
-    async def _load_visitor(self, app_id: str, digest: bytes, login: Login, address: str) -> VisitorFact:
+    async def _load_visitor(self, app_id: str, digest: bytes, login: Login, address: str, source: str) -> VisitorFact:
         if self._closed:
             return _STOPPING
-        seen = await self._client.visitor(app_id, login, address)
+        seen = await self._client.visitor(app_id, login, address, source)
         self._note(seen.fact)
         if seen.app_refused:
             self.records.doubt(app_id)
@@ -217,7 +235,9 @@ def _shared(tasks: dict[K, asyncio.Task[T]], key: K, load: Callable[[], Coroutin
     return task
 
 
-async def _result(task: asyncio.Task[T]) -> T | Trouble:
+async def _result(task: asyncio.Task[T], patience: float | None = None) -> T | Trouble:
     """Wait for a shared task without owning it: whoever gives up waiting does not cancel it for the others."""
-    await asyncio.wait((task,))
+    done, _ = await asyncio.wait((task,), timeout=patience)
+    if not done:
+        return Trouble(f"Nextcloud has not answered within {patience:g} s")
     return _STOPPING if task.cancelled() else task.result()

@@ -202,7 +202,7 @@ def _by_route(
     if credentials.digest:
         fact = facts.visitor(credentials.digest)
         if fact is None:
-            return NeedVisitor(spot.app_id)
+            return NeedVisitor(spot.app_id, optional=level == Level.PUBLIC)
         if isinstance(fact, Visitor):
             visitor = fact
             if visitor.refused:

@@ -68,6 +68,7 @@ class NeedVisitor(Struct, frozen=True):
     """The decision needs to know who is calling."""
 
     app_id: str  # lower-cased
+    optional: bool = False  # the route is PUBLIC: it is better served to nobody in particular than late
 
 
 Missing = NeedRecord | NeedVisitor

@@ -1,0 +1,85 @@
+"""When not to call Nextcloud: it has just refused or kept us waiting, and one call is enough to see whether it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+
+from msgspec import Struct
+
+from harp.policy.exapp import Trouble
+
+RETRY = 2.0  # seconds after a failed connect in which nobody tries again
+LIVELY = 2.0  # seconds after an answer in which Nextcloud is taken to be there
+
+
+class State(Enum):
+    """What is believed of Nextcloud."""
+
+    UP = auto()
+    REFUSING = auto()  # no connection could be made: one call at a time tries again, RETRY seconds after the last
+    HANGING = auto()  # a call was not answered in time: only probes go on trying, for a visitor would wait long
+
+
+class Attempt(Struct, eq=False):
+    """A call that was let through."""
+
+    began: float
+    alone: bool  # it is the one that tries again
+
+
+class Breaker:
+    """Lets calls through, or answers them with the trouble that another one has met. Any answer closes it."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.state = State.UP
+        self._now = now
+        self._trouble = Trouble("Nextcloud has not been asked yet")
+        self._trying = False
+        self._retry_at = 0.0
+        self._answered = float("-inf")  # when the last answer came
+        self._under_way = 0
+
+    def trouble(self, *, probe: bool = False) -> Trouble | None:
+        """Why not to call now."""
+        match self.state:
+            case State.UP:
+                return None
+            case State.REFUSING:
+                return self._trouble if self._trying or self._now() < self._retry_at else None
+            case State.HANGING:
+                return None if probe else self._trouble
+
+    def enter(self, *, probe: bool = False) -> Attempt | Trouble:
+        """Go on, and `leave` afterwards; or the reason why not to call now."""
+        trouble = self.trouble(probe=probe)
+        if trouble is not None:
+            return trouble
+        alone = self.state is State.REFUSING
+        if alone:
+            self._trying = True
+        self._under_way += 1
+        return Attempt(self._now(), alone)
+
+    def leave(self, attempt: Attempt) -> None:
+        """A call is over, however it ended."""
+        self._under_way -= 1
+        if attempt.alone:
+            self._trying = False
+
+    def is_lively(self) -> bool:
+        """Is Nextcloud there, as far as other calls can tell? Then a connect that fails is bad luck."""
+        return self._answered > self._now() - LIVELY or (self.state is State.UP and self._under_way > 0)
+
+    def answered(self) -> None:
+        """An answer came, whatever it says."""
+        self.state = State.UP
+        self._answered = self._now()
+
+    def failed(self, state: State, trouble: Trouble, began: float) -> bool:
+        """A call that began then found Nextcloud in `state`. False: others have had answers since, so it may be up."""
+        if self._answered > began:
+            return False
+        self.state, self._trouble = state, trouble
+        self._retry_at = self._now() + RETRY
+        return True
