@@ -1,44 +1,47 @@
-"""One pooled connection to an ExApp, an engine or a service of ours: HTTP/1.1 from the client's side."""
+"""One pooled connection to an ExApp, an engine or a service of ours: transport, limits and back-pressure.
+
+What arrives is read by `wire.requester`; who has borrowed the connection is its `User`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from enum import Enum, auto
 from typing import Protocol, cast
 
 from harp.errors import PeerError
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.ports import Offer
 from harp.net.targets import Target
-from harp.wire.chunked import ChunkedDecoder
-from harp.wire.http import CHUNKED, HEAD_END, UNTIL_CLOSE, Fields
-from harp.wire.responses import ResponseHead, ResponseReader
+from harp.wire.http import Fields
+from harp.wire.requester import (
+    BODY,
+    CLOSED,
+    HEAD,
+    IDLE,
+    RAW,
+    RESTING,
+    WAITING,
+    Answer,
+    Data,
+    End,
+    Interim,
+    Requester,
+    State,
+    Switched,
+    What,
+)
+from harp.wire.responses import ResponseHead
 
-MAX_HEAD = 64 * 1024  # bytes of a response head
 HIGH_WATER = 256 * 1024  # bytes waiting to be sent before the client is told to pause
-
-_READER = ResponseReader()
-
-
-class State(Enum):
-    IDLE = auto()
-    HEAD = auto()  # waiting for a response head
-    BODY = auto()
-    RAW = auto()  # switched to another protocol
-    CLOSED = auto()
-
-
-# Plain names: looking a member up in its Enum costs more than all the rest of a step.
-IDLE, HEAD, BODY, RAW, CLOSED = State
 
 
 class User(Protocol):
-    """Who has borrowed the connection for one exchange."""
+    """Who has borrowed the connection for one exchange. After on_head with `end`, on_end and on_lost it is over."""
 
     def on_interim(self, head: ResponseHead) -> None: ...
 
-    def on_head(self, head: ResponseHead, length: int | None, data: bytes, end: bool) -> None:
-        """The final response; `length` None = no body. `end`: `data` is all of it."""
+    def on_head(self, head: ResponseHead, length: int, data: bytes, end: bool) -> None:
+        """The final response, as `requester.Answer`."""
 
     def on_upgrade(self, head: ResponseHead, data: bytes) -> None: ...
 
@@ -60,6 +63,33 @@ class User(Protocol):
     def on_drained(self) -> None: ...
 
 
+class Nobody:
+    """A user that is not interested: what still arrives for an exchange that was given up goes nowhere."""
+
+    def on_interim(self, head: ResponseHead) -> None: ...
+
+    def on_head(self, head: ResponseHead, length: int, data: bytes, end: bool) -> None: ...
+
+    def on_upgrade(self, head: ResponseHead, data: bytes) -> None: ...
+
+    def on_data(self, data: bytes) -> None: ...
+
+    def on_end(self, trailers: Fields) -> None: ...
+
+    def on_eof(self) -> None: ...
+
+    def on_silence(self) -> float | None: ...
+
+    def on_lost(self, reason: str, *, status: int, silent: bool) -> None: ...
+
+    def on_blocked(self) -> None: ...
+
+    def on_drained(self) -> None: ...
+
+
+NOBODY = Nobody()
+
+
 class Pool(Protocol):
     """Where a connection goes between two exchanges."""
 
@@ -71,24 +101,18 @@ class Pool(Protocol):
 
 
 class Upstream(asyncio.Protocol):
-    """Sends one request at a time and cuts the answers out of the byte stream."""
+    """Sends one request at a time and hands the answers to its user."""
 
     __slots__ = (
-        "_bodyless",
-        "_buffer",
-        "_chunks",
-        "_last",
-        "_left",
         "_pool",
-        "_request_done",
-        "_reusable",
+        "_requester",
         "blocked",
         "deadline",
         "idle_since",
         "offer",
         "paused",
         "reused",
-        "state",
+        "sent_at",
         "target",
         "transport",
         "user",
@@ -99,37 +123,44 @@ class Upstream(asyncio.Protocol):
 
     def __init__(self, pool: Pool, target: Target) -> None:
         self._pool = pool
+        self._requester = Requester()
         self.target = target
         self.offer: Offer | None = None  # of the tunnel that this is a stream of
-        self.state = IDLE
+        self.user = NOBODY
         self.deadline = NEVER
         self.idle_since = 0.0
+        self.sent_at = 0.0  # when the request under way was sent
         self.reused = False
         self.blocked = False
         self.paused = False  # nothing is read
-        self._buffer = b""
-        self._last: ResponseHead | None = None  # the head of the last answer: the next often repeats it
-        self._bodyless = False
-        self._left = 0
-        self._chunks: ChunkedDecoder | None = None
-        self._reusable = True
-        self._request_done = False
+
+    def __repr__(self) -> str:
+        state = self._requester.state.name.lower()
+        flags = "".join(f", {name}" for name in ("reused", "blocked", "paused") if getattr(self, name))
+        return f"<Upstream to {self.target}, {state}{flags}>"
+
+    @property
+    def state(self) -> State:
+        return self._requester.state
 
     # The exchange
 
-    def send(self, user: User, head: bytes, bodyless: bool, complete: bool, limit: float) -> None:
+    def send(self, user: User, head: bytes, *, bodyless: bool, complete: bool, limit: float) -> None:
         """Send a request head. `bodyless`: the method is HEAD. `complete`: no body follows."""
+        self._requester.request(bodyless=bodyless, complete=complete)
         self.user = user
-        self.state = HEAD
-        self._bodyless = bodyless
-        self._request_done = complete
-        self.deadline = self._pool.deadlines.now + limit
+        now = self.sent_at = self._pool.deadlines.now
+        self.deadline = now + limit
         self.transport.write(head)
 
     def send_body(self, data: bytes, limit: float) -> None:
         """More of the request body, framed already; the limit for the answer starts again."""
         self.deadline = self._pool.deadlines.now + limit
         self.transport.write(data)
+
+    def request_done(self) -> None:
+        """The request body is complete."""
+        self._requester.request_complete()
 
     def pause(self) -> None:
         """Read no more of the answer."""
@@ -141,12 +172,9 @@ class Upstream(asyncio.Protocol):
         self.paused = False
         self.transport.resume_reading()
 
-    def request_done(self) -> None:
-        """The request body is complete."""
-        self._request_done = True
-
-    def abandon(self) -> None:
-        """The exchange is over before its end: the connection is of no use any more."""
+    def end(self) -> None:
+        """Give up whatever is under way: the connection is of no use any more. Its user hears nothing more."""
+        self.user = NOBODY
         self._close()
         self.transport.abort()
 
@@ -158,193 +186,106 @@ class Upstream(asyncio.Protocol):
         self._pool.deadlines.watch(self)
 
     def data_received(self, data: bytes) -> None:
-        state = self.state
+        requester = self._requester
+        if requester.state is RAW:
+            self.user.on_data(data)
+            return
+        silent = requester.silent
         try:
-            if state is HEAD:
-                last = self._last
-                if last is not None and not self._buffer and data.startswith(last.raw):
-                    self._begin(last, data[len(last.raw) :])
-                else:
-                    self._read_head(data)
-            elif state is BODY:
-                self._read_body(data)
-            elif state is RAW:
-                self.user.on_data(data)
-            elif state is IDLE:  # nobody asked: whatever it is, it cannot be an answer
-                self.abandon()
+            for what in requester.receive(data):
+                self._hand_over(what)
         except PeerError as error:
-            self._fail(f"answered what is not HTTP: {error}", 502)
+            if requester.state in (IDLE, RESTING):  # nobody asked: whatever it is, it cannot be an answer
+                self.end()
+            else:
+                self._fail(f"answered what is not HTTP: {error}", 502, )
+
+    def _hand_over(self, what: What) -> None:
+        kind = type(what)
+        user = self.user
+        if kind is Answer:
+            answer = cast("Answer", what)
+            if answer.end:
+                self._release()
+            user.on_head(answer.head, answer.length, answer.data, answer.end)
+        elif kind is Data:
+            user.on_data(cast("Data", what).data)
+        elif kind is End:
+            self._release()
+            user.on_end(cast("End", what).trailers)
+        elif kind is Interim:
+            user.on_interim(cast("Interim", what).head)
+        else:
+            switched = cast("Switched", what)
+            user.on_upgrade(switched.head, switched.data)
 
     def eof_received(self) -> bool:
-        state = self.state
-        if state is RAW:
+        requester = self._requester
+        if requester.state is RAW:
             self.user.on_eof()
             return True
-        if state is BODY and self._left == UNTIL_CLOSE:
-            self._finish([], reusable=False)
-        elif state in (HEAD, BODY):
-            self._broken("closed the connection before its answer was complete")
+        silent = requester.silent
+        try:
+            for what in requester.receive_end():
+                self._hand_over(what)
+        except PeerError as error:
+            self._fail(str(error), 502, silent=silent)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.deadlines.drop(self)
         self._pool.lost(self)
-        state = self.state
-        if state in (HEAD, BODY, RAW):
-            self._broken(f"broke the connection{f': {exc}' if exc else ''}")
-        self.state = CLOSED
+        requester = self._requester
+        if requester.state in (WAITING, HEAD, BODY, RAW):
+            self._fail(f"broke the connection{f': {exc}' if exc else ''}", 502, silent=requester.silent)
+        self._close()
 
     def pause_writing(self) -> None:
         self.blocked = True
-        if self.state not in (IDLE, CLOSED):
-            self.user.on_blocked()
+        self.user.on_blocked()
 
     def resume_writing(self) -> None:
         self.blocked = False
-        if self.state not in (IDLE, CLOSED):
-            self.user.on_drained()
+        self.user.on_drained()
 
     def expired(self) -> None:
         """Timed: the limit of whatever is under way."""
-        state = self.state
+        state = self._requester.state
         if state is IDLE:
-            self.abandon()
-        elif state is HEAD:
+            self.end()
+        elif state is RESTING:
+            self._requester.rested()
+            self._pool.give_back(self)
+        elif state is WAITING or state is HEAD:
             more = self.user.on_silence()
             if more is not None:
                 self.deadline = self._pool.deadlines.now + more
-                return
-            self._fail("gave no answer within the time limit", 504)
+            elif self._requester.state is state:
+                self._fail("gave no answer within the time limit", 504)
         else:
             self._fail("fell silent in the middle of its answer", 504)
 
-    # Reading
-
-    def _read_head(self, data: bytes) -> None:
-        if self._buffer:
-            data = self._buffer + data
-        while True:
-            end = data.find(HEAD_END) + len(HEAD_END)
-            if end < len(HEAD_END):
-                if len(data) > MAX_HEAD:
-                    raise PeerError(f"a response head of more than {MAX_HEAD} bytes")
-                self._buffer = data
-                return
-            head = _READER.read(data[:end])
-            data = data[end:]
-            if head.status >= 200:
-                break
-            if head.status == 101:
-                self._switch(head, data)
-                return
-            if head.status < 100:
-                raise PeerError(f"a response with status {head.status}")
-            self.user.on_interim(head)
-        self._buffer = b""
-        self._last = head if head.raw else None
-        self._begin(head, data)
-
-    def _switch(self, head: ResponseHead, data: bytes) -> None:
-        self._buffer = b""
-        self.state = RAW
-        self.user.on_upgrade(head, data)
-
-    def _begin(self, head: ResponseHead, data: bytes) -> None:
-        length = head.length
-        if self._bodyless or head.status in (204, 304):
-            self._respond(head, None, data, -len(data))
-        elif length >= 0:
-            self._respond(head, length, data, length - len(data))
-        elif length == CHUNKED:
-            self._begin_chunked(head, data)
-        else:
-            self._reusable = False
-            self._left = UNTIL_CLOSE
-            self.state = BODY
-            self.user.on_head(head, UNTIL_CLOSE, data, False)
-
-    def _begin_chunked(self, head: ResponseHead, data: bytes) -> None:
-        decoder = self._chunks = ChunkedDecoder()
-        payload = b"".join(decoder.feed(data))
-        self._left = CHUNKED
-        self._reusable = self._reusable and head.keep_alive
-        user = self.user
-        if decoder.done and not decoder.trailers:
-            self._release(not decoder.rest)
-            user.on_head(head, CHUNKED, payload, True)
-            return
-        self.state = BODY
-        user.on_head(head, CHUNKED, payload, False)
-        if decoder.done and self.state is BODY:
-            self._finish(decoder.trailers, reusable=not decoder.rest)
-
-    def _respond(self, head: ResponseHead, length: int | None, data: bytes, left: int) -> None:
-        """Begin an answer of known length, of which `left` bytes are still to come; negative ones are too many."""
-        user = self.user
-        if not head.keep_alive:
-            self._reusable = False
-        if left > 0:
-            self._left = left
-            self.state = BODY
-            user.on_head(head, length, data, False)
-        else:
-            self._release(not left)
-            user.on_head(head, length, data[:left] if left else data, True)
-
-    def _read_body(self, data: bytes) -> None:
-        if self._chunks is not None:
-            self._read_chunks(self._chunks, data)
-            return
-        if self._left == UNTIL_CLOSE:
-            self.user.on_data(data)
-            return
-        left = self._left = self._left - len(data)
-        if left > 0:
-            self.user.on_data(data)
-            return
-        user = self.user
-        self._release(not left)
-        user.on_data(data[:left] if left else data)
-        user.on_end([])
-
-    def _read_chunks(self, decoder: ChunkedDecoder, data: bytes) -> None:
-        pieces = decoder.feed(data)
-        if pieces:
-            self.user.on_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if decoder.done and self.state is BODY:
-            self._finish(decoder.trailers, reusable=not decoder.rest)
-
     # Ends
 
-    def _finish(self, trailers: Fields, *, reusable: bool) -> None:
-        user = self.user
-        self._release(reusable)
-        user.on_end(trailers)
-
-    def _release(self, reusable: bool) -> None:
+    def _release(self) -> None:
         """The answer is complete: keep the connection for the next exchange, if it can be."""
-        self._chunks = None
-        if reusable and self._reusable and self._request_done and not (self.blocked or self.paused):
-            self.state = IDLE
+        self.user = NOBODY
+        if self._requester.state is not CLOSED and not (self.blocked or self.paused):
             self.reused = True
             self._pool.give_back(self)
+            return
+        self._close()
+        if self.transport.get_write_buffer_size():  # who has answered need not read the rest of the request, ever
+            self.transport.abort()
         else:
-            self._close()
-            if self.transport.get_write_buffer_size():  # who has answered need not read the rest of the request, ever
-                self.transport.abort()
-            else:
-                self.transport.close()
-
-    def _broken(self, reason: str) -> None:
-        """The connection has ended in the middle of an exchange."""
-        self._fail(reason, 502, silent=self.state is HEAD and not self._buffer)
+            self.transport.close()
 
     def _fail(self, reason: str, status: int, *, silent: bool = False) -> None:
+        """The connection has ended in the middle of an exchange."""
         user = self.user
-        self._close()
-        self.transport.abort()
+        self.end()
         user.on_lost(reason, status=status, silent=silent)
 
     def _close(self) -> None:
-        self.state = CLOSED
+        self._requester.close()
         self.deadline = NEVER

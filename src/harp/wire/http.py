@@ -10,6 +10,8 @@ from __future__ import annotations
 CHUNKED = -1  # body length: chunked coding, the end marks itself
 UNTIL_CLOSE = -2  # body length of a response: everything until the connection ends
 
+NO_BODY = -3  # body length of a response that has none, whatever its head says: to HEAD, with 204 or 304
+
 Fields = list[tuple[bytes, bytes]]  # (lower-case name, value without outer white space), in order
 
 HEAD_END = b"\r\n\r\n"

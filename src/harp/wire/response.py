@@ -25,8 +25,7 @@ class Response(Struct, frozen=True):
 
     def header(self, name: bytes) -> bytes:
         """The first value of a header that is not special to connections, by its lower-case name; b"" without."""
-        start = name + b": "
-        return next((line[len(start) : -2] for line in self.head.plain if line.startswith(start)), b"")
+        return self.head.get(name)
 
 
 class ResponseCollector:
