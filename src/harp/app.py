@@ -100,11 +100,19 @@ class Harp:
             strict=settings.tunnel.claims == "strict",
         )
         self._dialer.offer_inner(CONTROL.name, self._serve_control)
-        self.upstreams = Upstreams(self._dialer, self.ports, self.deadlines, settings.timeouts)
+        connections = _connections_allowed(settings.limits.connections)
+        self.upstreams = Upstreams(
+            self._dialer,
+            self.ports,
+            self.deadlines,
+            settings.timeouts,
+            turns=self.turns,
+            most_open=connections,
+        )
         self.engines = EngineInventory(settings, self._dialer, self.ports, loop.time)
         access_log = AccessLog(enabled=settings.logs.level in ("debug", "info"), json=settings.logs.format == "json")
         self.gate = Gate(settings, self.instance, self.upstreams, self.deadlines, access_log, self.turns)
-        self.gate.limit_connections(_connections_allowed(settings.limits.connections))
+        self.gate.limit_connections(connections)
         self._admin = AdminGate(settings, Pages(Facts(self)), self.deadlines)
         self.tunnel = self._tunnel_server(tunnel_tls)
         try:

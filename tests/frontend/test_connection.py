@@ -13,7 +13,7 @@ from harp.net.deadlines import NEVER, Deadlines
 from harp.net.turns import Turns
 from harp.settings import load
 from harp.wire.ends import How
-from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields
+from harp.wire.http import CHUNKED, NO_BODY, UNTIL_CLOSE, Fields
 from harp.wire.requests import RequestHead, RequestReader
 from tests.fakes.clock import Clock
 from tests.fakes.transport import MemoryTransport
@@ -118,8 +118,8 @@ class World:
     def handler(self) -> Recorder:
         return self.gate.handlers[-1]
 
-    def respond(self, body: bytes = b"ok", length: int | None = 2, fields: bytes = b"", *, end: bool = True) -> bytes:
-        declared = b"content-length: %d\r\n" % length if length is not None and length >= 0 else b""
+    def respond(self, body: bytes = b"ok", length: int = 2, fields: bytes = b"", *, end: bool = True) -> bytes:
+        declared = b"content-length: %d\r\n" % length if length >= 0 else b""
         self.connection.send_head(200, b"HTTP/1.1 200 OK\r\n" + fields + declared, length, body, end)
         return self.wire.take()
 
@@ -229,7 +229,7 @@ async def test_a_whole_answer_of_unknown_length_gets_one() -> None:
 async def test_an_answer_without_body_says_only_what_its_fields_say() -> None:
     world = World()
     world.feed(b"HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert world.respond(b"", None, b"content-length: 9\r\n") == b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"
+    assert world.respond(b"", NO_BODY, b"content-length: 9\r\n") == b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"
     assert not world.wire.closed
 
 

@@ -153,7 +153,7 @@ async def test_a_request_reaches_its_exapp_with_the_identity_it_trusts() -> None
     } < set(lines)
     assert [line for line in lines if line.startswith("x-request-id: ")]
     assert len(lines) == 14
-    assert world.answer() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+    assert world.answer() == OK
 
 
 async def test_a_direct_exapp_is_reached_by_its_host() -> None:

@@ -10,12 +10,12 @@ from harp.errors import TunnelAway, TunnelHeld, Unreachable
 from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.targets import ExAppTunnel, Target, Tcp
-from harp.proxy.forward import Forwarding, Hop
-from harp.proxy.probe import FIRST_BYTE, PROBE, PROBE_LIMIT
+from harp.proxy.forward import QUIET, Forwarding, Hop
+from harp.proxy.listening import FIRST_SILENCE, PROBE_LIMIT, SILENCE, STEP
 from harp.proxy.upstreams import Upstreams
 from harp.settings import load
 from harp.wire.ends import How
-from harp.wire.http import CHUNKED, UNTIL_CLOSE, Fields
+from harp.wire.http import CHUNKED, NO_BODY, UNTIL_CLOSE, Fields
 from harp.wire.requests import RequestReader
 from harp.wire.websocket import CLOSE_GOING_AWAY
 from tests.fakes.clock import Clock
@@ -36,7 +36,7 @@ class Client:
         self.blocked = False
         self.status = 0
         self.start = b""
-        self.length: int | None = -99
+        self.length = -99
         self.received = b""
         self.ended = False
         self.trailers: Fields = []
@@ -56,7 +56,7 @@ class Client:
     def send_interim(self, response: bytes) -> None:
         self.interim.append(response)
 
-    def send_head(self, status: int, start: bytes, length: int | None, data: bytes, end: bool) -> None:
+    def send_head(self, status: int, start: bytes, length: int, data: bytes, end: bool) -> None:
         self.status, self.start, self.length, self.received, self.ended = status, start, length, data, end
 
     def send_body(self, data: bytes) -> None:
@@ -80,11 +80,24 @@ class Client:
         self.finished = True
 
 
-class SilentOffer:
+class ProbedOffer:
+    """A tunnel whose requests are the dialer's; what is opened through it are probes, answered while `listens`."""
+
     name = "hello"
 
+    def __init__(self, *, listens: bool = True) -> None:
+        self.listens = listens
+        self.probes: list[MemoryTransport] = []
+
     async def connect(self, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
-        raise AssertionError("the scripted dialer connects")
+        transport, protocol = MemoryTransport(), factory()
+        assert isinstance(protocol, asyncio.Protocol)
+        protocol.connection_made(transport)
+        assert transport.eof_sent
+        self.probes.append(transport)
+        if self.listens:
+            protocol.eof_received()
+        return transport, protocol
 
 
 class World:
@@ -183,7 +196,7 @@ async def test_a_connection_that_ends_or_says_too_much_is_not_used_again(answer:
 
 async def test_an_idle_connection_ends_with_the_tunnel_it_goes_through() -> None:
     world = World()
-    first, second = SilentOffer(), SilentOffer()
+    first, second = ProbedOffer(), ProbedOffer()
     world.dialer.offer = first
     world.ports.claim(23001, first)
     await world.send(target=BEHIND_TUNNEL)
@@ -198,7 +211,7 @@ async def test_an_idle_connection_ends_with_the_tunnel_it_goes_through() -> None
 
 async def test_a_connection_whose_tunnel_goes_during_an_exchange_is_not_kept_after_it() -> None:
     world = World()
-    first, second = SilentOffer(), SilentOffer()
+    first, second = ProbedOffer(), ProbedOffer()
     world.dialer.offer = first
     world.ports.claim(23001, first)
     client, _ = await world.send(target=BEHIND_TUNNEL)
@@ -214,7 +227,7 @@ async def test_a_connection_whose_tunnel_goes_during_an_exchange_is_not_kept_aft
 
 async def test_an_idle_connection_is_not_used_for_an_exapp_whose_port_is_another_exapps() -> None:
     world = World()
-    offer = world.dialer.offer = SilentOffer()
+    offer = world.dialer.offer = ProbedOffer()
     world.ports.claim(23001, offer)
     await world.send(target=BEHIND_TUNNEL)
     world.answer(OK)
@@ -269,16 +282,18 @@ async def test_an_answer_that_has_no_body_ends_with_its_head(head: bytes) -> Non
     world = World()
     client, _ = await world.send()
     world.answer(head)
-    assert (client.length, client.ended) == (None, True)
+    assert (client.length, client.ended) == (NO_BODY, True)
 
 
 async def test_the_answer_to_head_keeps_its_length() -> None:
     world = World()
     client, _ = await world.send(b"HEAD / HTTP/1.1\r\n")
     world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n")
-    assert (client.length, client.start, client.ended) == (None, b"HTTP/1.1 200 OK\r\ncontent-length: 999\r\n", True)
-    await world.send()
-    assert len(world.dialer.made) == 1
+    assert (client.length, client.start, client.ended) == (
+        NO_BODY,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n",
+        True,
+    )
 
 
 async def test_interim_answers_are_relayed_before_the_real_one() -> None:
@@ -481,30 +496,156 @@ async def test_a_tunnel_stream_that_ends_at_once_is_tried_again_once() -> None:
     assert len(world.dialer.made) == 2
 
 
-async def test_silence_of_a_tunnel_that_never_answered_is_checked_with_a_heartbeat() -> None:
+GET = b"GET / HTTP/1.1\r\n"
+POST = b"POST / HTTP/1.1\r\nContent-Length: 0\r\n"
+
+
+async def through_a_tunnel(lines: bytes, *, listens: bool) -> tuple[World, ProbedOffer, Client]:
+    """A request that has just gone out through a tunnel of which nothing is known."""
+    world = World()
+    offer = world.dialer.offer = ProbedOffer(listens=listens)
+    world.ports.claim(23001, offer)
+    client, _ = await world.send(lines, target=BEHIND_TUNNEL)
+    return world, offer, client
+
+
+async def silence(world: World, seconds: float) -> None:
+    """Pass the time, tick by tick."""
+    for _ in range(round(seconds / 0.25)):
+        world.wait(0.25)
+        await world.settle()
+
+
+async def test_silence_of_a_tunnel_behind_which_nothing_listens_is_502_within_seconds() -> None:
     """frpc up to 0.67 keeps silent when the ExApp's socket is missing (F 5.6)."""
-    world = World()
-    world.ports.claim(23001, SilentOffer())
-    client, _ = await world.send(target=BEHIND_TUNNEL)
-    world.wait(FIRST_BYTE + 1)
-    await world.settle()
-    assert world.wire(1).take() == PROBE
-    world.wait(PROBE_LIMIT + 1)
-    assert client.status == 504
+    for lines in (GET, POST):
+        world, offer, client = await through_a_tunnel(lines, listens=False)
+        await silence(world, FIRST_SILENCE)
+        assert len(offer.probes) == 1
+        await silence(world, PROBE_LIMIT + 4 * STEP)
+        assert client.status == 502
+        assert client.refused == (
+            "the tunnel of ExApp hello is up, but nothing listens behind it (frpc's log says why)"
+        )
+        await silence(world, PROBE_LIMIT)
+        assert world.wire().aborted
+        assert all(probe.aborted for probe in offer.probes)
 
 
-async def test_a_long_request_through_a_fresh_tunnel_is_waited_for_when_the_app_lives() -> None:
-    world = World()
-    world.ports.claim(23001, SilentOffer())
-    client, _ = await world.send(target=BEHIND_TUNNEL)
-    world.wait(FIRST_BYTE + 1)
-    await world.settle()
+async def test_a_request_that_came_before_its_exapp_listened_is_sent_again_as_soon_as_it_does() -> None:
+    world, offer, client = await through_a_tunnel(GET, listens=False)
+    await silence(world, 1.0)
+    offer.listens = True
+    await silence(world, 2 * STEP)
+    assert world.wire(0).aborted
     world.answer(OK, index=1)
-    world.wait(PROBE_LIMIT + 1)
-    world.wait(1800)
-    assert client.status == 0
+    assert client.received == b"ok"
+
+
+async def test_what_may_not_be_sent_twice_is_502_when_it_came_before_its_exapp_listened() -> None:
+    world, offer, client = await through_a_tunnel(POST, listens=False)
+    await silence(world, 1.0)
+    offer.listens = True
+    await silence(world, 2 * STEP)
+    assert client.status == 502
+    assert "nothing was listening behind it when this request was sent" in client.refused
+    assert len(world.dialer.made) == 1
+
+
+async def test_a_long_request_through_a_fresh_tunnel_is_waited_for_when_the_app_listens() -> None:
+    world, _, client = await through_a_tunnel(POST, listens=True)
+    await silence(world, 2.0)
+    world.wait(TIMEOUTS.response - 5)
+    assert (client.status, len(world.dialer.made)) == (0, 1)
     world.answer(OK, index=0)
     assert client.status == 200
+
+
+async def test_a_long_request_is_sent_once_through_a_tunnel_that_has_answered_before() -> None:
+    world, offer, client = await through_a_tunnel(GET, listens=True)
+    world.answer(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+    client, _ = await world.send(GET, target=BEHIND_TUNNEL)
+    await silence(world, SILENCE + 2 * STEP)
+    assert len(offer.probes) == 1
+    world.wait(TIMEOUTS.response - 5)
+    assert client.status == 0
+    world.wait(10)
+    assert (client.status, len(world.dialer.made)) == (504, 2)
+
+
+async def test_an_exapp_that_has_died_behind_its_tunnel_is_noticed_although_it_has_answered_before() -> None:
+    world, offer, _ = await through_a_tunnel(POST, listens=True)
+    world.answer(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+    offer.listens = False
+    client, _ = await world.send(POST, target=BEHIND_TUNNEL)
+    await silence(world, SILENCE + PROBE_LIMIT + 4 * STEP)
+    assert client.status == 502
+
+
+async def test_a_kept_stream_is_not_probed_because_it_has_carried_an_answer() -> None:
+    world, offer, _ = await through_a_tunnel(GET, listens=True)
+    world.answer(OK)
+    client, _ = await world.send(GET, target=BEHIND_TUNNEL)
+    await silence(world, 20)
+    assert (offer.probes, client.status, len(world.dialer.made)) == ([], 0, 1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 38\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+async def test_a_connection_whose_answer_to_head_announces_a_body_is_not_used_again(answer: bytes) -> None:
+    world = World()
+    client, _ = await world.send(b"HEAD / HTTP/1.1\r\n")
+    world.answer(answer)
+    assert client.ended
+    assert world.wire().closed
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+async def test_what_follows_an_answer_without_a_body_never_answers_the_next_request(status: bytes) -> None:
+    world = World()
+    client, _ = await world.send()
+    world.answer(b"HTTP/1.1 %b\r\n\r\n" % status)
+    assert client.ended
+    victim, _ = await world.send()
+    assert len(world.dialer.made) == 2
+    world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL", index=0)
+    assert world.wire(0).aborted
+    world.answer(OK, index=1)
+    assert victim.received == b"ok"
+
+
+async def test_a_connection_rests_after_an_answer_without_a_body_and_is_used_again() -> None:
+    world = World()
+    await world.send()
+    world.answer(b"HTTP/1.1 304 Not Modified\r\n\r\n")
+    world.wait(0.5)
+    await world.send()
+    assert len(world.dialer.made) == 1
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", b"HTTP/1.1 200 OK\r\nX: 1\n", b"ok\r\n"])
+async def test_a_head_that_cannot_become_one_is_502_at_once(head: bytes) -> None:
+    world = World()
+    client, _ = await world.send()
+    world.answer(head)
+    assert client.status == 502
+    assert "is not HTTP" in client.refused
+
+
+async def test_idle_connections_are_as_many_as_were_in_use_at_once() -> None:
+    world = World()
+    for _ in range(300):
+        await world.send()
+    for index in range(300):
+        world.answer(OK, index)
+    for _ in range(300):
+        await world.send()
+    assert len(world.dialer.made) == 300
 
 
 async def test_a_websocket_is_relayed_both_ways_and_lives_as_long_as_it_moves() -> None:
@@ -565,16 +706,35 @@ async def test_an_exapp_may_decline_an_upgrade() -> None:
     assert (client.status, client.ended) == (403, True)
 
 
-async def test_draining_closes_a_websocket_with_1001_between_frames_only() -> None:
-    world = World()
+async def websocket(world: World) -> tuple[Client, Forwarding]:
     client, forwarding = await world.send(b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n")
-    world.answer(SWITCH + b"\x81\x05he")
+    world.answer(SWITCH)
+    return client, forwarding
+
+
+async def test_draining_closes_a_quiet_websocket_with_1001() -> None:
+    world = World()
+    client, forwarding = await websocket(world)
+    world.answer(b"\x81\x05hello")
     assert forwarding.drain() is False
-    world.answer(b"llo")
+    world.wait(QUIET)
     assert forwarding.drain() is True
     assert client.received == b"\x81\x05hello" + CLOSE_GOING_AWAY
     assert client.closed
     assert world.wire().aborted
+
+
+async def test_draining_closes_a_busy_websocket_between_two_frames_only() -> None:
+    world = World()
+    client, forwarding = await websocket(world)
+    world.answer(b"\x81\x05he")
+    assert forwarding.drain() is False
+    for piece in (b"llo", b"\x81\x02hi\x81", b"\x02ho", b"\x81\x02yo"):
+        world.answer(piece)
+        if piece != b"\x81\x02yo":
+            assert forwarding.drain() is False
+    assert forwarding.drain() is True
+    assert client.received == b"\x81\x05hello\x81\x02hi\x81\x02ho\x81\x02yo" + CLOSE_GOING_AWAY
 
 
 async def test_draining_adds_nothing_to_a_websocket_that_its_exapp_has_finished() -> None:
@@ -593,7 +753,7 @@ async def test_redirects_get_their_prefix_back_when_asked_for() -> None:
     world.answer(
         b"HTTP/1.1 307 T\r\nLocation: /mcp/\r\nContent-Location: /exapps/hello/x\r\nX: /y\r\nContent-Length: 0\r\n\r\n"
     )
-    lines = b"location: /exapps/hello/mcp/\r\ncontent-location: /exapps/hello/x\r\nx: /y\r\ncontent-length: 0\r\n"
+    lines = b"Location: /exapps/hello/mcp/\r\nContent-Location: /exapps/hello/x\r\nX: /y\r\nContent-Length: 0\r\n"
     assert client.start == b"HTTP/1.1 307 T\r\n" + lines
 
 
@@ -602,7 +762,7 @@ async def test_other_locations_are_left_alone(location: bytes) -> None:
     world = World()
     client, _ = await world.send(prefix=b"/exapps/hello")
     world.answer(b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")
-    assert b"\r\nlocation: " + location + b"\r\n" in client.start
+    assert b"\r\nLocation: " + location + b"\r\n" in client.start
 
 
 async def test_closing_the_proxy_drops_idle_connections() -> None:
@@ -657,18 +817,6 @@ async def test_interim_answers_wait_for_a_client_that_does_not_read() -> None:
     assert world.wire().reading
     world.wait(TIMEOUTS.response + 1)
     assert client.status == 504
-
-
-async def test_a_heartbeat_that_is_answered_with_an_upgrade_leaves_no_connection_behind() -> None:
-    world = World()
-    world.ports.claim(23001, SilentOffer())
-    await world.send(target=BEHIND_TUNNEL)
-    world.wait(FIRST_BYTE + 1)
-    await world.settle()
-    assert world.wire().take() == PROBE
-    world.answer(SWITCH)
-    world.wait(PROBE_LIMIT + 1)
-    assert world.wire().aborted
 
 
 async def test_a_connection_that_waits_for_a_slow_client_is_not_used_for_others() -> None:

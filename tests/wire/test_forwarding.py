@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harp.wire.forwarding import control_head, passing_lines, request_head, response_start, trailers_to_pass
+from harp.wire.forwarding import control_head, passing_lines, request_head, trailers_to_pass
 from harp.wire.requests import RequestReader
-from harp.wire.responses import ResponseReader
 
 ADDED = b"ex-app-id: hello\r\n"
 
@@ -112,17 +111,6 @@ def test_the_control_api_learns_the_engine_and_no_credential() -> None:
         b"",
         b"",
     ]
-
-
-def test_a_response_loses_its_framing_and_hop_by_hop_fields() -> None:
-    head = ResponseReader().read(
-        b"HTTP/1.1 200 OK\r\nServer: x\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n"
-        b"Content-Length: 3\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nAuthorization-App-Api: kept\r\n\r\n"
-    )
-    assert response_start(head) == (
-        b"HTTP/1.1 200 OK\r\nserver: x\r\nset-cookie: a=b\r\nset-cookie: c=d\r\nauthorization-app-api: kept\r\n"
-        b"content-length: 3\r\n"
-    )
 
 
 def test_trailers_cannot_bring_what_headers_may_not() -> None:

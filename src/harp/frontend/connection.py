@@ -363,7 +363,7 @@ class ClientConnection(asyncio.Protocol):
         if head is not None and head.minor:
             self.transport.write(response)
 
-    def send_head(self, status: int, start: bytes, length: int | None, data: bytes, end: bool) -> None:
+    def send_head(self, status: int, start: bytes, length: int, data: bytes, end: bool) -> None:
         core, exchange = self._core, self._exchange
         assert exchange is not None
         exchange.status = status

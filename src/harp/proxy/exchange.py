@@ -49,12 +49,12 @@ class Downstream(Protocol):
     def send_interim(self, response: bytes) -> None:
         """Pass on a whole interim response (1xx but 101)."""
 
-    def send_head(self, status: int, start: bytes, length: int | None, data: bytes, end: bool) -> None:
+    def send_head(self, status: int, start: bytes, length: int, data: bytes, end: bool) -> None:
         """Begin the response, with the first piece of its body in the same write.
 
         `start` are the status line and complete header lines, among them Content-Length where the length is known, and
-        never Transfer-Encoding. `length` is the body's in bytes, negative when unknown, None when this response has no
-        body. `end`: `data` is the whole body.
+        never Transfer-Encoding. `length` is the body's in bytes, or CHUNKED, UNTIL_CLOSE or NO_BODY. `end`: `data` is
+        the whole body.
         """
 
     def send_body(self, data: bytes) -> None:

@@ -15,19 +15,21 @@ from harp.errors import Unreachable
 from harp.net.deadlines import NEVER
 from harp.net.targets import EngineTunnel, ExAppTunnel, Target
 from harp.proxy.exchange import Downstream
-from harp.proxy.probe import FIRST_BYTE, PROBE_LIMIT, Probe
-from harp.proxy.upstream import BODY, HEAD, RAW, Upstream
+from harp.proxy.listening import STEP, Listening, Verdict
+from harp.proxy.upstream import Upstream
 from harp.proxy.upstreams import Upstreams
 from harp.wire.chunked import chunk, last_chunk
 from harp.wire.ends import How
-from harp.wire.forwarding import interim_response, response_start, switching_response, trailers_to_pass, with_prefix
+from harp.wire.forwarding import interim_response, switching_response, trailers_to_pass, with_prefix
 from harp.wire.http import Fields
+from harp.wire.requester import BODY, HEAD, RAW, WAITING
 from harp.wire.requests import RequestHead
 from harp.wire.responses import ResponseHead
-from harp.wire.websocket import CLOSE_GOING_AWAY, FrameTracker
+from harp.wire.websocket import CLOSE_GOING_AWAY, FrameFinder
 
 FRESH = 2.0  # seconds: what may not be sent twice goes out on no connection that was idle longer
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"PROPFIND", b"REPORT", b"SEARCH"))
+QUIET = 0.5  # seconds without a byte, after which a WebSocket is taken to be between two frames
 RETRY_AFTER = 2  # seconds, told to clients of an ExApp that is away
 
 log = structlog.get_logger()
@@ -50,16 +52,18 @@ class Forwarding:
         "_connection",
         "_downstream",
         "_ended",
+        "_finder",
         "_head",
         "_hop",
+        "_listening",
+        "_quiet_since",
         "_request",
+        "_resent",
         "_retried",
         "_sent_body",
         "_server_done",
         "_started",
         "_task",
-        "_tracker",
-        "_unproven",
         "_upstreams",
     )
 
@@ -78,9 +82,10 @@ class Forwarding:
         self._sent_body = False
         self._started = False  # the response head is on its way
         self._ended = False
-        self._retried = False
-        self._unproven = False
-        self._tracker: FrameTracker | None = None  # set on relayed WebSockets
+        self._retried = self._resent = False
+        self._listening: Listening | None = None  # of the tunnel, while a new stream in it is silent
+        self._finder: FrameFinder | None = None  # of a relayed WebSocket that is to be closed
+        self._quiet_since = 0.0  # the same: when its last byte came
         self._client_done = self._server_done = False  # of an upgraded stream
 
     def start(self) -> None:
@@ -93,8 +98,7 @@ class Forwarding:
             self._send(connection)
 
     def _connect(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._connect_and_send())
-        self._upstreams.spawn(self._task)
+        self._task = self._upstreams.start(self._connect_and_send())
 
     async def _connect_and_send(self) -> None:
         try:
@@ -110,7 +114,7 @@ class Forwarding:
         else:
             self._task = None
             if self._ended:
-                connection.abandon()
+                connection.end()
             else:
                 self._send(connection)
 
@@ -122,12 +126,16 @@ class Forwarding:
 
     def _send(self, connection: Upstream) -> None:
         self._connection = connection
-        limit = self._upstreams.timeouts.response
-        if not connection.reused and not self._upstreams.has_answered(self._hop.target):
-            self._unproven = True
-            limit = min(limit, FIRST_BYTE)
+        if connection.offer is not None and not connection.reused:
+            self._listening = self._upstreams.listening(connection.offer)
         request = self._request
-        connection.send(self, self._head, request.method == b"HEAD", not request.length, limit)
+        connection.send(
+            self,
+            self._head,
+            bodyless=request.method == b"HEAD",
+            complete=not request.length,
+            limit=self._response_limit(),
+        )
         if request.length and not connection.blocked:
             self._downstream.resume_body()
 
@@ -142,9 +150,9 @@ class Forwarding:
             self._touch(connection)
             return
         self._sent_body = True
-        limit = self._upstreams.timeouts.response
-        if connection.state is HEAD:
-            connection.send_body(chunk(data) if self._chunked else data, limit)
+        state = connection.state
+        if state is WAITING or state is HEAD:
+            connection.send_body(chunk(data) if self._chunked else data, self._response_limit())
         else:  # the answer has begun already; it is governed by its own limit
             connection.transport.write(chunk(data) if self._chunked else data)
 
@@ -162,15 +170,15 @@ class Forwarding:
 
     def blocked(self) -> None:
         connection = self._connection
-        if connection is not None and connection.state in (HEAD, BODY, RAW):
+        if connection is not None and connection.state in (WAITING, HEAD, BODY, RAW):
             connection.pause()
-            if connection.state is not HEAD:
+            if connection.state in (BODY, RAW):
                 connection.deadline = NEVER  # the client's limit counts now
 
     def drained(self) -> None:
         connection = self._connection
-        if connection is not None and connection.state in (HEAD, BODY, RAW):
-            if connection.state is not HEAD:
+        if connection is not None and connection.state in (WAITING, HEAD, BODY, RAW):
+            if connection.state in (BODY, RAW):
                 self._touch(connection)
             connection.resume()
 
@@ -179,30 +187,46 @@ class Forwarding:
         if self._task is not None:
             self._task.cancel()
         if self._connection is not None:
-            self._connection.abandon()
+            self._connection.end()
             self._connection = None
 
     def drain(self) -> bool:
         connection = self._connection
-        if self._tracker is None or connection is None or self._server_done or not self._tracker.at_boundary:
+        if connection is None or connection.state is not RAW or self._server_done or not self._is_websocket:
+            return False
+        if not self._is_between_frames(connection):
             return False
         self._ended = True
         self._connection = None
-        connection.abandon()
+        connection.end()
         self._downstream.send_body(CLOSE_GOING_AWAY)
         self._downstream.end(How.LINGER)
         return True
 
+    @property
+    def _is_websocket(self) -> bool:
+        return self._request.upgrade is not None and self._request.upgrade.lower() == b"websocket"
+
+    def _is_between_frames(self, connection: Upstream) -> bool:
+        """May a frame be put in now? Nobody has followed the frames up to here: that is only asked once, at the end."""
+        now = self._upstreams.deadlines.now
+        if self._finder is None:
+            self._finder = FrameFinder()
+            limit = self._upstreams.timeouts.tunnel
+            self._quiet_since = now if connection.deadline == NEVER else connection.deadline - limit
+        return self._finder.at_boundary or now - self._quiet_since >= QUIET
+
     # User: the connection's side
 
     def on_interim(self, head: ResponseHead) -> None:
+        self._heard()
         self._downstream.send_interim(interim_response(head))
 
-    def on_head(self, head: ResponseHead, length: int | None, data: bytes, end: bool) -> None:
+    def on_head(self, head: ResponseHead, length: int, data: bytes, end: bool) -> None:
         self._started = True
-        if self._unproven:
-            self._upstreams.answered(self._hop.target)
-        start = head.start or response_start(head)
+        if self._listening is not None:
+            self._heard()
+        start = head.start
         if self._hop.location_prefix:
             start = with_prefix(start, self._hop.location_prefix)
         connection = self._connection
@@ -214,8 +238,9 @@ class Forwarding:
         self._downstream.send_head(head.status, start, length, data, end)
 
     def on_data(self, data: bytes) -> None:
-        if self._tracker is not None:
-            self._tracker.feed(data)
+        if self._finder is not None:
+            self._finder.feed(data)
+            self._quiet_since = self._upstreams.deadlines.now
         connection = self._connection
         if connection is not None and connection.state in (BODY, RAW):
             self._touch(connection)
@@ -230,15 +255,11 @@ class Forwarding:
         connection = self._connection
         assert connection is not None
         if self._request.upgrade is None:
-            connection.abandon()
+            connection.end()
             self.on_lost("switched to a protocol that nobody asked for", status=502, silent=False)
             return
         self._started = True
-        if self._request.upgrade.lower() == b"websocket":
-            self._tracker = FrameTracker()
-            self._tracker.feed(data)
-        if self._unproven:
-            self._upstreams.answered(self._hop.target)
+        self._heard()
         self._touch(connection)
         self._downstream.upgrade(switching_response(head, head.upgrade or self._request.upgrade), data)
 
@@ -252,21 +273,57 @@ class Forwarding:
 
     def on_silence(self) -> float | None:
         """No byte of an answer within the limit: seconds to go on waiting, None to give up."""
-        if not self._unproven:
+        connection, listening = self._connection, self._listening
+        if connection is None or listening is None:
             return None
-        if self._upstreams.has_answered(self._hop.target):
-            self._unproven = False
-            return self._upstreams.timeouts.response
-        if self._retried:
-            return None
-        self._retried = True
-        probe = Probe(self._upstreams, self._hop.target)
-        self._upstreams.spawn(asyncio.get_running_loop().create_task(probe.run()))
-        return PROBE_LIMIT
+        waited = self._upstreams.deadlines.now - connection.sent_at
+        match listening.verdict(connection.number):
+            case Verdict.OPEN:
+                return STEP if waited < self._upstreams.timeouts.response else None
+            case Verdict.LOST:
+                self._give_up("but nothing listens behind it (frpc's log says why)")
+            case Verdict.DOUBTFUL if self._may_resend():
+                self._resend()
+            case Verdict.DOUBTFUL if listening.missed(connection.number):
+                self._give_up("but nothing was listening behind it when this request was sent; send it again")
+            case _:  # it works on it, for as long as it likes
+                self._listening = None
+                left = self._upstreams.timeouts.response - waited
+                return left if left > 0 else None
+        return None
+
+    def _heard(self) -> None:
+        """The first byte of an answer, through a new stream of a tunnel."""
+        if self._listening is not None and self._connection is not None:
+            self._listening.heard(self._connection.number)
+        self._listening = None
+
+    def _response_limit(self) -> float:
+        """Seconds until somebody looks why there is no answer."""
+        limit = self._upstreams.timeouts.response
+        return limit if self._listening is None else min(limit, self._listening.first_silence)
+
+    def _may_resend(self) -> bool:
+        return not (self._resent or self._sent_body or self._request.length) and self._request.method in IDEMPOTENT
+
+    def _resend(self) -> None:
+        """Nobody has got the request, or may have got it: send it once more, on a new stream."""
+        self._resent = True
+        if self._connection is not None:
+            self._connection.end()
+        self._connection = self._listening = None
+        self._connect()
+
+    def _give_up(self, reason: str) -> None:
+        self._ended = True
+        if self._connection is not None:
+            self._connection.end()
+        self._connection = None
+        self._downstream.refuse(502, f"the tunnel of {self._hop.name} is up, {reason}")
 
     def on_lost(self, reason: str, *, status: int, silent: bool) -> None:
         connection = self._connection
-        self._connection = None
+        self._connection = self._listening = None
         if self._ended:
             return
         if silent and self._may_retry(connection):
@@ -277,7 +334,7 @@ class Forwarding:
         self._ended = True
         if not self._started:
             self._downstream.refuse(status, f"{self._hop.name} {reason}")
-        elif connection is not None and self._request.upgrade is not None and self._tracker is not None:
+        elif connection is not None and self._is_websocket:
             self._downstream.end(How.LINGER)
         else:
             self._downstream.end(How.GRACEFUL, reason)
@@ -314,7 +371,7 @@ class Forwarding:
         if self._client_done and self._server_done:
             self._ended = True
             self._connection = None
-            connection.abandon()
+            connection.end()
             self._downstream.end(How.LINGER)
             return
         self._touch(connection)

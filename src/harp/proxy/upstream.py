@@ -12,6 +12,7 @@ from harp.errors import PeerError
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.ports import Offer
 from harp.net.targets import Target
+from harp.net.turns import BIG, Turns
 from harp.wire.http import Fields
 from harp.wire.requester import (
     BODY,
@@ -94,8 +95,11 @@ class Pool(Protocol):
     """Where a connection goes between two exchanges."""
 
     deadlines: Deadlines
+    turns: Turns
 
     def give_back(self, connection: Upstream) -> None: ...
+
+    def rested(self, connection: Upstream) -> None: ...
 
     def lost(self, connection: Upstream) -> None: ...
 
@@ -109,8 +113,10 @@ class Upstream(asyncio.Protocol):
         "blocked",
         "deadline",
         "idle_since",
+        "number",
         "offer",
         "paused",
+        "resting",
         "reused",
         "sent_at",
         "target",
@@ -119,15 +125,16 @@ class Upstream(asyncio.Protocol):
     )
 
     transport: asyncio.Transport
-    user: User
 
     def __init__(self, pool: Pool, target: Target) -> None:
         self._pool = pool
         self._requester = Requester()
         self.target = target
         self.offer: Offer | None = None  # of the tunnel that this is a stream of
-        self.user = NOBODY
+        self.number = 0  # of the stream, as `Listening` counts them
+        self.user: User = NOBODY
         self.deadline = NEVER
+        self.resting = False
         self.idle_since = 0.0
         self.sent_at = 0.0  # when the request under way was sent
         self.reused = False
@@ -187,10 +194,11 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         requester = self._requester
+        if len(data) >= BIG and self._pool.turns.spend(self, len(data)):
+            self.transport.pause_reading()
         if requester.state is RAW:
             self.user.on_data(data)
             return
-        silent = requester.silent
         try:
             for what in requester.receive(data):
                 self._hand_over(what)
@@ -198,7 +206,12 @@ class Upstream(asyncio.Protocol):
             if requester.state in (IDLE, RESTING):  # nobody asked: whatever it is, it cannot be an answer
                 self.end()
             else:
-                self._fail(f"answered what is not HTTP: {error}", 502, )
+                self._fail(f"answered what is not HTTP: {error}", 502)
+
+    def turn_came(self) -> None:
+        """Reader: others have been served, read on."""
+        if not self.paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _hand_over(self, what: What) -> None:
         kind = type(what)
@@ -254,14 +267,17 @@ class Upstream(asyncio.Protocol):
         if state is IDLE:
             self.end()
         elif state is RESTING:
+            self._pool.rested(self)
             self._requester.rested()
             self._pool.give_back(self)
         elif state is WAITING or state is HEAD:
             more = self.user.on_silence()
-            if more is not None:
-                self.deadline = self._pool.deadlines.now + more
-            elif self._requester.state is state:
+            if self._requester.state is CLOSED:
+                return
+            if more is None:
                 self._fail("gave no answer within the time limit", 504)
+            else:
+                self.deadline = self._pool.deadlines.now + more
         else:
             self._fail("fell silent in the middle of its answer", 504)
 

@@ -51,29 +51,14 @@ def control_head(head: RequestHead, target: bytes, address: bytes, request_id: b
     )
 
 
-def response_start(head: ResponseHead) -> bytes:
-    """The response's status line and header lines for the client, without an empty line at the end.
-
-    Hop-by-hop fields are gone. Content-Length is there when the length is known, also where there is no body (HEAD,
-    304) and it tells how long the body would be.
-    """
-    start = head.start
-    if start is None:
-        length = b"content-length: %d\r\n" % head.length if head.length >= 0 and head.status != 204 else b""
-        line = b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)
-        start = head.start = b"".join([line, *_end_to_end(head), length])
-    return start
-
-
 def interim_response(head: ResponseHead) -> bytes:
     """A whole interim response (1xx) for the client."""
-    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"".join(_end_to_end(head)))
+    return head.start + b"\r\n"
 
 
 def switching_response(head: ResponseHead, protocol: bytes) -> bytes:
     """A whole 101 for the client."""
-    fields = b"".join(_end_to_end(head))
-    return b"HTTP/1.1 101 %b\r\n%bconnection: upgrade\r\nupgrade: %b\r\n\r\n" % (head.reason, fields, protocol)
+    return b"%bconnection: upgrade\r\nupgrade: %b\r\n\r\n" % (head.start, protocol)
 
 
 def _passing(fields: RequestFields, dropped: frozenset[bytes]) -> bytes:
@@ -98,9 +83,10 @@ def with_prefix(start: bytes, prefix: bytes) -> bytes:
     """
     lines = start.split(b"\r\n")
     for index, line in enumerate(lines):
-        name, _, value = line.partition(b": ")
+        name, _, value = line.partition(b":")
+        value = value.strip(b" \t")
         if (
-            name in (b"location", b"content-location")
+            name.lower() in (b"location", b"content-location")
             and value.startswith(b"/")
             and not value.startswith(b"//")
             and value != prefix
@@ -115,7 +101,7 @@ def trailers_to_pass(trailers: Fields) -> Fields:
     return [field for field in trailers if field[0].replace(b"_", b"-") not in _NOT_TRAILERS]
 
 
-def _end_to_end(head: RequestFields | ResponseHead) -> list[bytes]:
+def _end_to_end(head: RequestFields) -> list[bytes]:
     """The plain lines without those that the sender's Connection header declares hop-by-hop."""
     for name, value in head.special:
         if name == b"connection" and value.lower() not in _USUAL:
@@ -123,7 +109,7 @@ def _end_to_end(head: RequestFields | ResponseHead) -> list[bytes]:
     return head.plain
 
 
-def _without_named(head: RequestFields | ResponseHead) -> list[bytes]:
+def _without_named(head: RequestFields) -> list[bytes]:
     options = b",".join([value for name, value in head.special if name == b"connection"]).lower().split(b",")
     named = tuple(option.strip() + b": " for option in options if option.strip() not in _END_TO_END)
     return [line for line in head.plain if not line.startswith(named)]

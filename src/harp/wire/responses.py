@@ -107,7 +107,7 @@ def _read_ordinary(status: int, data: bytes, framing: Fields) -> ResponseHead | 
 
 
 def read_any_response(data: bytes) -> ResponseHead:
-    """As `read_response`, line by line: what `read_response` means, and what it does with heads that are not ordinary."""
+    """As `read_response`, line by line. This is what `read_response` means."""
     parser = httptools.HttpResponseParser(IGNORE)
     try:
         parser.feed_data(data)

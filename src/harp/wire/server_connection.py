@@ -13,7 +13,7 @@ from enum import Enum, IntEnum, auto
 from harp.errors import BadRequest
 from harp.wire.chunked import A_TURN, ChunkedDecoder, chunk, last_chunk
 from harp.wire.ends import How
-from harp.wire.http import HEAD_END, Fields
+from harp.wire.http import CHUNKED, HEAD_END, UNTIL_CLOSE, Fields
 from harp.wire.requests import RequestFields, RequestHead, RequestReader
 
 BLANK = 16  # bytes of line ends that are ignored before a request
@@ -224,11 +224,11 @@ class ServerConnection:
 
     # The answer
 
-    def answer(self, start: bytes, length: int | None, data: bytes, end: bool) -> bytes | tuple[bytes, ...]:
+    def answer(self, start: bytes, length: int, data: bytes, end: bool) -> bytes | tuple[bytes, ...]:
         """The head of an answer with the first of its body. `end`: `data` is all of it. See Downstream.send_head."""
         head = self.head
         assert head is not None
-        unknown = length is not None and length < 0
+        unknown = length in (CHUNKED, UNTIL_CLOSE)
         if end:
             if self._left:
                 self.keep_alive = False
