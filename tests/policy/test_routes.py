@@ -156,6 +156,12 @@ def test_a_pattern_over_the_length_limit_is_not_run_and_lets_nothing_behind_it_d
     assert "1025 bytes" in denial(routes, b"/late").reason
 
 
+def test_a_pattern_that_is_not_run_does_not_matter_to_a_path_that_a_route_before_it_takes() -> None:
+    routes = levels(("^/early", Level.PUBLIC), ("a" * 1025, Level.ADMIN), (".*", Level.PUBLIC))
+    assert isinstance(routes.match(spot(b"/early")), RouteMatch)
+    assert denial(routes, b"/late").status == 403
+
+
 def test_routes_over_the_limit_are_left_out_and_reported() -> None:
     routes = table(*["^/no"] * ROUTES, ".*")
     assert denial(routes, b"/x").status == 404

@@ -11,7 +11,7 @@ is compiled in small steps, and groups of routes have one pattern together, so t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from enum import IntEnum
 from functools import cache
 from types import ModuleType
@@ -29,7 +29,8 @@ PATTERN_SIZE = 1024  # bytes
 ROUTES = 1000  # per ExApp
 MATCH_TIME = 0.02  # seconds a pattern may take where RE2 cannot run it
 SLOW_MATCHES = 10  # so many time-outs, and the pattern is not tried again: each of them holds up everybody
-GROUP = 8  # routes, or groups of routes, that have a pattern together
+KEPT = 64  # routes; those of a larger table are compiled again when a path first comes to them
+GROUP, LARGE_GROUP = 8, 32  # routes that have a pattern together; in larger ones they take less memory, but more time
 GROUP_PATTERN = 4096  # bytes; a larger one would take milliseconds to compile
 
 
@@ -81,7 +82,8 @@ class RouteTable:
 
     def __init__(self, routes: tuple[Route, ...]) -> None:
         self._all = routes
-        self._found: list[_Node] | None = None
+        self._nodes: list[_Node] | None = None
+        self._stricter: dict[Level, list[_Node]] = {}  # the routes that are stricter than a level
         self.problems: tuple[str, ...] = ()
         self.used = False
 
@@ -93,36 +95,34 @@ class RouteTable:
     @property
     def ready(self) -> bool:
         """Is it compiled?"""
-        return self._found is not None
+        return self._nodes is not None
 
     def forget(self) -> None:
         """Release the compiled routes; the next match needs them again."""
-        self._found = None
+        self._nodes, self._stricter = None, {}
 
     def compiling(self) -> Iterator[None]:
         """Compile the routes, a short step for each item."""
-        if self._found is not None:
+        if self._nodes is not None:
             return
         problems: list[str] = []
-        strictest = Level.PUBLIC
-        nodes: list[_Node] = []
+        leaves: list[_Leaf] = []
         for route in self._all[:ROUTES]:
             try:
-                nodes.append(_leaf(route, strictest))
+                leaves.append(_leaf(route))
+                if self.size > KEPT and leaves[-1].source:
+                    leaves[-1].pattern = None
             except ValueError as error:
                 problems.append(f"route {_shown(route)} is skipped: {error}")
-            strictest = max(strictest, route.access_level)
             yield
-        for _ in range(2):
-            groups: list[_Node] = []
-            for start in range(0, len(nodes), GROUP):
-                groups.append(_grouped(nodes[start : start + GROUP]))
-                yield
-            nodes = groups
+        stricter = {}
+        for level in {leaf.level for leaf in leaves}:
+            stricter[level] = yield from _in_groups([leaf for leaf in leaves if leaf.level > level], LARGE_GROUP)
+        nodes = yield from _in_groups(leaves, GROUP if self.size <= KEPT else LARGE_GROUP)
         if len(self._all) > ROUTES:
             problems.append(f"{len(self._all) - ROUTES} routes are left out, limit {ROUTES}")
         self.problems = tuple(problems)
-        self._found = nodes
+        self._stricter, self._nodes = stricter, nodes
 
     def match(self, path: ExAppPath) -> RouteMatch | Denial:
         """Find the route of a path, or say why none can be told.
@@ -141,19 +141,21 @@ class RouteTable:
 
     def _match(self, path: ExAppPath) -> RouteMatch | Denial:
         leaf = self._first(path.plain)
-        others = [self._first(reading) for reading in path.others]
-        if path.doubtful and any(other is not leaf for other in others):
-            return _DOUBTFUL
+        if path.others:
+            others = [self._first(reading) for reading in path.others]
+            if path.doubtful and any(other is not leaf for other in others):
+                return _DOUBTFUL
+            if leaf is not None and None in others:
+                return _NO_ROUTE_OTHERWISE
         if leaf is None:
             return _NO_ROUTE
-        if None in others:
-            return _NO_ROUTE_OTHERWISE
         leaf = self._slashed(leaf, path.plain)
-        for reading in (*path.others, *path.loose):
-            other = self._first(reading)
-            other = other and self._slashed(other, reading)
-            if other is not None and other.level > leaf.level:
-                leaf = other
+        if path.others or path.loose:
+            for reading in (*path.others, *path.loose):
+                other = self._first(reading)
+                other = other and self._slashed(other, reading)
+                if other is not None and other.level > leaf.level:
+                    leaf = other
         return leaf.match
 
     def _slashed(self, leaf: _Leaf, path: bytes) -> _Leaf:
@@ -161,21 +163,17 @@ class RouteTable:
 
         Many servers run the same handler for both. A route that only fits one of them tells them apart, so it stays.
         """
-        if leaf.passed_over and path[-1] != 0x2F:
+        stricter = self._stricter[leaf.level]
+        if stricter and path[-1] != 0x2F:
             slashed = path + b"/"
-            if leaf.find(slashed, slashed[1:]):
+            if _may_fit(stricter, slashed) and leaf.find(slashed, slashed[1:]) is not None:
                 other = self._first(slashed)
                 if other is not None and other.level > leaf.level:
                     return other
         return leaf
 
     def _first(self, path: bytes) -> _Leaf | None:
-        bare = path[1:]
-        for node in self._found or ():
-            found = node.find(path, bare)
-            if found is not None:
-                return found
-        return None
+        return _first_of(self._nodes or (), path)
 
 
 class _Leaf(Struct):
@@ -183,14 +181,16 @@ class _Leaf(Struct):
 
     match: RouteMatch
     level: Level
-    pattern: _Pattern
+    pattern: _Pattern | None  # None: right, but not compiled at the moment
     source: bytes  # of the pattern; b"" where only the guarded engine understands it
     bare: bool
-    passed_over: bool  # some stricter route stands before it
 
     def find(self, path: bytes, bare: bytes) -> _Leaf | None:
         """Return itself if the path fits."""
-        if self.pattern.match(path) or ((self.bare or bare[:1] == b"/") and self.pattern.match(bare)):
+        pattern = self.pattern
+        if pattern is None:
+            pattern = self.pattern = _compile(self.match.route.url)[0]
+        if pattern.match(path) or ((self.bare or bare[:1] == b"/") and pattern.match(bare)):
             return self
         return None
 
@@ -198,9 +198,8 @@ class _Leaf(Struct):
 class _Group(Struct):
     """Some routes in order. `pattern` fits where that of any of them does; None is not known."""
 
-    nodes: Sequence[_Node]
+    leaves: list[_Leaf]
     pattern: _Pattern | None
-    source: bytes
     bare: bool
 
     def find(self, path: bytes, bare: bytes) -> _Leaf | None:
@@ -212,8 +211,8 @@ class _Group(Struct):
             and not ((self.bare or bare[:1] == b"/") and pattern.match(bare))
         ):
             return None
-        for node in self.nodes:
-            found = node.find(path, bare)
+        for leaf in self.leaves:
+            found = leaf.find(path, bare)
             if found is not None:
                 return found
         return None
@@ -222,30 +221,54 @@ class _Group(Struct):
 _Node = _Leaf | _Group
 
 
-def _leaf(route: Route, strictest: Level) -> _Leaf:
+def _first_of(nodes: Sequence[_Node], path: bytes) -> _Leaf | None:
+    bare = path[1:]
+    for node in nodes:
+        found = node.find(path, bare)
+        if found is not None:
+            return found
+    return None
+
+
+def _may_fit(nodes: Sequence[_Node], path: bytes) -> bool:
+    try:
+        return _first_of(nodes, path) is not None
+    except _Undecided:
+        return True
+
+
+def _leaf(route: Route) -> _Leaf:
     """Raises ValueError for what is not a regular expression."""
     pattern, source = _compile(route.url)
     url = route.url.encode("utf-8", "surrogatepass")
     reason = f"route {_shown(route)} is for {route.access_level.name}"
     bare = b"|" in url or _ROOTED.match(url) is None
-    passed_over = strictest > route.access_level
-    return _Leaf(RouteMatch(route, reason), route.access_level, pattern, source, bare, passed_over)
+    return _Leaf(RouteMatch(route, reason), route.access_level, pattern, source, bare)
 
 
-def _grouped(nodes: list[_Node]) -> _Node:
-    """Put nodes together; each has a pattern that is right by itself, so that it stays what it is in parentheses."""
-    if len(nodes) == 1:
-        return nodes[0]
-    bare = any(node.bare for node in nodes)
-    sources = [node.source for node in nodes]
+def _in_groups(leaves: list[_Leaf], size: int) -> Generator[None, None, list[_Node]]:
+    """Put routes together, a step for each group."""
+    nodes: list[_Node] = []
+    for start in range(0, len(leaves), size):
+        nodes.append(_grouped(leaves[start : start + size]))
+        yield
+    return nodes
+
+
+def _grouped(leaves: list[_Leaf]) -> _Node:
+    """Put routes together; each pattern is right by itself, so that it stays what it is in parentheses."""
+    if len(leaves) == 1:
+        return leaves[0]
+    bare = any(leaf.bare for leaf in leaves)
+    sources = [leaf.source for leaf in leaves]
     source = b"|".join([b"(?:%b)" % source for source in sources]) if all(sources) else b""
     re2 = _linear_engine()
     if source and re2 is not None and len(source) <= GROUP_PATTERN:
         try:
-            return _Group(nodes, cast(_Pattern, re2.compile(source, re2.IGNORECASE)), source, bare)
+            return _Group(leaves, cast(_Pattern, re2.compile(source, re2.IGNORECASE)), bare)
         except re2.error:
             pass  # two groups of one name, or too large: its routes are tried one by one
-    return _Group(nodes, None, b"", bare)
+    return _Group(leaves, None, bare)
 
 
 def _shown(route: Route) -> str:
