@@ -24,11 +24,13 @@ READ_BYTES = 1 << 17  # of all readings together
 
 NO_APP = "no /exapps/<app> in the path: does the reverse proxy strip /exapps, or forward other requests to HaRP?"
 
+_START = rb"((?:/(?!exapps/)[A-Za-z0-9_-]+)*+/exapps/([A-Za-z0-9_][A-Za-z0-9_.-]{0,63}))"
 # Segments of unreserved characters and of delimiters that nobody reads otherwise; a dot neither first nor last.
-_ORDINARY = re.compile(
-    rb"((?:/(?!exapps/)[A-Za-z0-9_-]+)*+/exapps/([A-Za-z0-9_][A-Za-z0-9_.-]{0,63}))"
-    rb"((?:/[A-Za-z0-9_~!$&'()*,=:@-]++(?:\.++[A-Za-z0-9_~!$&'()*,=:@-]++)*+)*+/?)"
-).fullmatch
+_CHARACTERS = rb"[A-Za-z0-9_~!$&'()*,=:@-]++"
+_ORDINARY = re.compile(rb"%b((?:/%b(?:\.++%b)*+)*+/?)" % (_START, _CHARACTERS, _CHARACTERS)).fullmatch
+_OF_AN_APP = re.compile(rb"%b(/.*)" % _START, re.DOTALL).fullmatch
+# What is not read in the same way by everybody once it is decoded.
+_UNUSUAL = re.compile(rb"[\x00-\x1f\x7f%;\\?#]|//|/\.{1,2}(?:/|\Z)|\A/[ +]|[ +]\Z").search
 _PREFIX = re.compile(rb"(?:^|/)exapps/([^/]+)")
 _FIRST = re.compile(rb"/+([^/]+)")
 _APP = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
@@ -76,7 +78,7 @@ def locate(path: bytes) -> ExAppPath | Denial:
     """Read a raw request path without its query."""
     found = _ORDINARY(path)
     if found is None:
-        return read_carefully(path)
+        return _read_escapes(path) or read_carefully(path)
     prefix, name, target = found.groups()
     app = name.decode("ascii")
     if not target:
@@ -84,6 +86,25 @@ def locate(path: bytes) -> ExAppPath | Denial:
     loose = () if target[-1] != 0x2F or len(target) == 1 else (target[:-1],)
     internal = len(target) <= _LONGEST_INTERNAL and target.lower().rstrip(b"/") in _INTERNAL
     return ExAppPath(app, app.lower(), prefix, target, target, (), loose, False, internal)
+
+
+def _read_escapes(path: bytes) -> ExAppPath | None:
+    """Read a path that is ordinary once it is decoded, and has no escape that it does not need."""
+    found = _OF_AN_APP(path)
+    if found is None:
+        return None
+    prefix, name, target = found.groups()
+    plain = unquote_to_bytes(target)
+    if _UNUSUAL(plain) or _NEEDLESS.search(target):
+        return None
+    if not plain.isascii() and (_OVERLONG.search(plain) or _stripped(plain) != plain):
+        return None
+    app = name.decode("ascii")
+    as_sent = () if target == plain else (target,)
+    loose = dict.fromkeys((*as_sent, *(end for reading in (*as_sent, plain) for end in _trimmed(reading))))
+    internal = not _INTERNAL.isdisjoint([reading.lower() for reading in (plain, *loose)])
+    loose.pop(plain, None)
+    return ExAppPath(app, app.lower(), prefix, target, plain, (), tuple(loose), False, internal)
 
 
 def read_carefully(path: bytes) -> ExAppPath | Denial:
