@@ -7,14 +7,17 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
 
 from harp import __version__
-from harp.__main__ import check, main
+from harp.__main__ import COMMANDS, failed, main
 from harp.app import Harp
+from harp.commands import check as command
+from harp.errors import HarpError
 from harp.logs import fingerprint
 from harp.settings import load
 from harp.testing.hello import Hello
@@ -42,6 +45,24 @@ def harp(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         timeout=30,
         check=False,
     )
+
+
+def check(env: Mapping[str, str]) -> int:
+    """`harp check` with this environment."""
+    try:
+        return command.check(env)
+    except HarpError as error:
+        return failed(error)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert f"usage: harp {name}" in out
+    assert COMMANDS[name][1:] in " ".join(out.split())
 
 
 def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:

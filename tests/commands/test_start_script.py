@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from harp.commands import exapp
 from harp.net.targets import Tcp, Unix
 from harp.tunnel.client import frpc_config
+from harp.tunnel.client.frpc_toml import written
 from tests.live.peers import require
 
 SCRIPT = Path(__file__).parents[2] / "exapp/start.sh"
@@ -46,6 +48,7 @@ class Kit:
     def __init__(self, shell: Sequence[str], directory: Path) -> None:
         private = ["unshare", "--mount", "sh", "-c", PRIVATE, str(directory)] if os.geteuid() == 0 else []
         self._shell = [*private, *shell]
+        self.script = SCRIPT
         self.trace = directory / "trace"
         self.directory = directory
         programs = directory / "bin"
@@ -66,7 +69,7 @@ class Kit:
     def start(self, *command: str, **more: str) -> subprocess.Popen[str]:
         """Start the script with this app, in a session of its own as in a container."""
         return subprocess.Popen(
-            [*self._shell, str(SCRIPT), *command],
+            [*self._shell, str(self.script), *command],
             env={**self.environment, **more},
             cwd=self.directory,
             stdin=subprocess.PIPE,
@@ -146,31 +149,33 @@ def test_without_a_key_there_is_only_the_app(kit: Kit) -> None:
     assert (code, output, kit.tunnels()) == (0, "app\n", 0)
 
 
-def test_the_configuration_is_what_frpc_and_our_client_read(kit: Kit) -> None:
+def test_the_configuration_is_what_harp_exapp_would_write(kit: Kit) -> None:
     process = kit.start("sleep", "60", HP_EXAPP_SOCK="/tmp/other.sock")
     try:
         until(kit, tunnels=1)
     finally:
         end(process)
-    assert configuration(kit) == {
-        "serverAddr": "appapi-harp",
-        "serverPort": 8782,
-        "loginFailExit": False,
-        "transport": {"tls": {"enable": False}},
-        "metadatas": {"token": 'a "key" with \\'},
-        "proxies": [
-            {
-                "name": "hello",
-                "type": "tcp",
-                "remotePort": 23000,
-                "plugin": {"type": "unix_domain_socket", "unixPath": "/tmp/other.sock"},
-            }
-        ],
-    }
+    environment = {**kit.environment, "HP_EXAPP_SOCK": "/tmp/other.sock"}
+    assert configuration(kit) == tomllib.loads(written(exapp.configuration(environment, Path("/certs/frp"))))
     config = frpc_config.load(Path(f"{kit.trace}.toml"), {})
     assert config.server == Tcp("appapi-harp", 8782)
     assert config.proxies[0].target == Unix("/tmp/other.sock")
     assert config.tls is None
+
+
+def test_with_certificates_the_configuration_is_what_harp_exapp_would_write(kit: Kit) -> None:
+    certificates = kit.directory / "certs"
+    certificates.mkdir()
+    kit.script = kit.directory / "start.sh"
+    kit.script.write_text(SCRIPT.read_text().replace("certificates=/certs/frp\n", f"certificates={certificates}\n"))
+    process = kit.start("sleep", "60")
+    try:
+        until(kit, tunnels=1)
+    finally:
+        end(process)
+    expected = exapp.configuration(kit.environment, certificates)
+    assert expected.tls is not None
+    assert configuration(kit) == tomllib.loads(written(expected))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT])

@@ -60,9 +60,9 @@ def test_a_bundle_brings_an_engine_with_one_command(daemon: Daemon, tmp_path: Pa
     address = f"{engine.gateway}:{daemon.product.frp}"
     code, text = harp_engine(daemon, "add", "far", "--address", address, "--image", image, cwd=tmp_path)
     assert code == 0, text
-    assert f"{image} tunnel -c /engine/frpc.toml" in text
+    assert f"-w /engine -v /var/run/docker.sock:/var/run/docker.sock {image} tunnel -c frpc.toml" in text
     host = {"Binds": [f"{tmp_path / 'far'}:/engine:ro", f"{engine.socket}:/var/run/docker.sock"]}
-    engine.run("harp-engine-far", image, Cmd=["tunnel", "-c", "/engine/frpc.toml"], HostConfig=host)
+    engine.run("harp-engine-far", image, Cmd=["tunnel", "-c", "frpc.toml"], WorkingDir="/engine", HostConfig=host)
     try:
         appapi = daemon.with_engine(24001)
         daemon.product.process.until(lambda: appapi.ping().status == 200, "engine")

@@ -1,15 +1,69 @@
-"""What `harp run` would stumble over in the file system; nothing is changed and nothing is opened for long."""
+"""`harp check`: the settings in effect, and what `harp run` would stumble over.
+
+Files are looked at as well; nothing is changed and nothing is opened for long.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harp.engines.inventory import local_engine, registries_of
 from harp.errors import HarpError, SettingsError
+from harp.logs import fingerprint
 from harp.net.certificates import server_context
 from harp.net.listen import https_context
-from harp.settings import Settings
+from harp.settings import Settings, examine
+
+SHARED_KEY = "HP_SHARED_KEY"
+LONG_SECRET = 12  # characters; whoever has the fingerprint of a shorter one can find it by trying
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """There are none: settings come from the environment."""
+
+
+def main(options: argparse.Namespace) -> int:
+    """Check the environment; the exit code. Raises SettingsError."""
+    return check(os.environ)
+
+
+def check(env: Mapping[str, str]) -> int:
+    """Print the settings in `env` and the warnings about them; the exit code. No secret is printed.
+
+    Raises SettingsError with every problem of the settings and of the files they name.
+    """
+    reading = examine(env)
+    problems = (*reading.problems, *problems_of(reading.settings))
+    print("Settings in effect (* = given, others are defaults):")
+    width = max(len(value.name) for value in reading.values)
+    for value in reading.values:
+        text = _described_secret(value.text) if value.secret else value.text
+        print(f"{'*' if value.given else ' '} {value.name:<{width}}  {text or 'none'}")
+    if reading.settings.shared_key and not any(value.secret for value in reading.values if value.name == SHARED_KEY):
+        print(f"  {'(the key in the file)':<{width}}  {_described_secret(reading.settings.shared_key)}")
+    if reading.warnings:
+        print(f"\n{_count(reading.warnings, 'warning')}:")
+        print("\n".join(f"  {warning}" for warning in reading.warnings))
+    sys.stdout.flush()
+    if problems:
+        print(file=sys.stderr)
+        raise SettingsError(list(problems))
+    print("\nThese settings can be used.")
+    return 0
+
+
+def _described_secret(secret: str) -> str:
+    if len(secret) < LONG_SECRET:
+        return f"{len(secret)} characters"
+    return f"{len(secret)} characters, fingerprint {fingerprint(secret)}"
+
+
+def _count(things: Sequence[str], word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 
 def problems_of(settings: Settings) -> list[str]:

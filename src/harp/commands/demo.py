@@ -6,6 +6,7 @@ session over mutual TLS, our tunnel client, and the unix socket of the sample Ex
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import secrets
 import signal
@@ -18,15 +19,19 @@ from typing import Self
 
 from harp import __version__
 from harp.app import Harp
+from harp.commands.arguments import port
 from harp.errors import HarpError, Unreachable
 from harp.logs import configure
 from harp.loops import event_loop
+from harp.net.targets import Tcp, Unix
 from harp.policy.ports import EXAPP_PORTS, SERVER_NAME
 from harp.settings import Logs, Settings, load
 from harp.testing.hello import Hello
 from harp.testing.nextcloud import NextcloudStandIn
 from harp.tunnel.client import frpc_config
 from harp.tunnel.client.client import TunnelClient
+from harp.tunnel.client.frpc_config import ClientConfig, ClientProxy, ClientTls
+from harp.tunnel.client.frpc_toml import written
 
 APP_ID = "hello"
 APP_PORT = EXAPP_PORTS[0]  # a name in the port table; nothing listens on it
@@ -90,8 +95,18 @@ class Demo:
 
     async def _connect_tunnel(self, directory: Path) -> None:
         """Start the ExApp's tunnel client with the configuration file that an ExApp writes (A 8.1)."""
+        certs = directory / "certs" / "frp"
+        config = ClientConfig(
+            server=Tcp("127.0.0.1", self.harp.frp_ports[0]),
+            proxies=(ClientProxy(APP_ID, APP_PORT, Unix(str(directory / "exapp.sock"))),),
+            tls=ClientTls(
+                str(certs / "ca.crt"), str(certs / "client.crt"), str(certs / "client.key"), server_name=SERVER_NAME
+            ),
+            exit_on_failed_login=False,
+            metas={"token": self._key},
+        )
         file = directory / "frpc.toml"
-        file.write_text(frpc_toml(self.harp.frp_ports[0], self._key, directory))
+        file.write_text(written(config))
         client = asyncio.create_task(TunnelClient(frpc_config.load(file, {})).run())
         self._stack.push_async_callback(_cancelled, client)
         waiting = asyncio.create_task(self.harp.ports.wait(APP_PORT, TUNNEL_WAIT))
@@ -133,36 +148,22 @@ class Demo:
         )
 
 
-def frpc_toml(frp_port: int, key: str, directory: Path) -> str:
-    """The configuration of an ExApp's frpc with mutual TLS (A 8.1)."""
-    certs = directory / "certs" / "frp"
-    return f"""\
-serverAddr = "127.0.0.1"
-serverPort = {frp_port}
-loginFailExit = false
-
-transport.tls.enable = true
-transport.tls.certFile = "{certs / "client.crt"}"
-transport.tls.keyFile = "{certs / "client.key"}"
-transport.tls.trustedCaFile = "{certs / "ca.crt"}"
-transport.tls.serverName = "{SERVER_NAME}"
-
-metadatas.token = "{key}"
-
-[[proxies]]
-name = "{APP_ID}"
-type = "tcp"
-remotePort = {APP_PORT}
-[proxies.plugin]
-type = "unix_domain_socket"
-unixPath = "{directory / "exapp.sock"}"
-"""
-
-
 async def _cancelled(task: asyncio.Task[object]) -> None:
     """End `task` and wait for its end; how it ended no longer matters."""
     task.cancel()
     await asyncio.wait((task,))
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--port", type=port, default=8780, help="HTTP port on 127.0.0.1 (default: 8780)")
+    parser.add_argument("--frp-port", type=port, default=8782, help="tunnel port on 127.0.0.1 (default: 8782)")
+    parser.add_argument("--admin-port", type=port, default=8200, help="admin port on 127.0.0.1 (default: 8200)")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run the demonstration; the exit code."""
+    return run(Options(options.port, options.frp_port, options.admin_port))
 
 
 def run(options: Options) -> int:

@@ -7,6 +7,7 @@ the app ends, with the app's exit code.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import signal
@@ -36,6 +37,17 @@ PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signa
 USAGE, CANNOT_RUN, NOT_FOUND = 64, 126, 127
 
 log = structlog.get_logger()
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.usage = "harp exapp -- COMMAND [ARGUMENT...]"
+    parser.add_argument("app", nargs="+", metavar="COMMAND", help="the app and its arguments")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run the app; its exit code."""
+    return run(options.app, os.environ)
 
 
 def run(command: Sequence[str], env: Mapping[str, str], certificates: Path = CERTIFICATES) -> int:

@@ -1,4 +1,4 @@
-"""Is the HaRP with these settings healthy? Asked every ten seconds, so made of almost nothing.
+"""`harp health`: is the HaRP with these settings healthy? Asked every ten seconds, so made of almost nothing.
 
 The event loop must answer on the admin listener, and every listener must accept a connection (A 7.4). Nextcloud and
 the engines are not looked at: restarting us would not mend them.
@@ -6,11 +6,28 @@ the engines are not looked at: restarting us would not mend them.
 
 from __future__ import annotations
 
+import argparse
+import os
 import socket
 
-from harp.settings import Address, Settings
+from harp.errors import SettingsError
+from harp.settings import Address, Settings, load
 
 PATIENCE = 5.0  # seconds for each step
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """There are none: settings come from the environment."""
+
+
+def main(options: argparse.Namespace) -> int:
+    """Print the answer in one line; the exit code."""
+    try:
+        problem = problem_of(load(os.environ))
+    except SettingsError as error:
+        problem = "; ".join(error.problems)
+    print(f"unhealthy: {problem}" if problem else "healthy")
+    return 1 if problem else 0
 
 
 def problem_of(settings: Settings) -> str | None:

@@ -1,0 +1,20 @@
+"""`harp run`: the gateway itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from harp.settings import load
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """There are none: settings come from the environment."""
+
+
+def main(options: argparse.Namespace) -> int:
+    """Serve until told to stop; the exit code. Raises SettingsError."""
+    settings = load(os.environ)
+    from harp.app import run  # noqa: PLC0415 - loads everything; wrong settings are reported without it
+
+    return run(settings)
