@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+from hypothesis import settings
+
 from tests.live.frp import BUILT, EXAPP_VERSION, NEWEST
 from tests.live.peers import find
 
@@ -12,6 +16,10 @@ PEERS = {
     "openssl": "openssl",
     **{f"frpc {version}": str(BUILT / version / "frpc") for version in (EXAPP_VERSION, NEWEST)},
 }
+
+settings.register_profile("ci", max_examples=10_000, deadline=None)  # HYPOTHESIS_PROFILE=ci: minutes instead of seconds
+settings.register_profile("quick", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 def pytest_report_header() -> str:

@@ -442,3 +442,14 @@ async def test_an_unreachable_nextcloud_leaves_public_routes_of_known_apps_open(
     assert isinstance(verdict, Forward)
     assert "cannot be reached" in verdict.reason
     await instance.close()
+
+
+async def test_a_doubted_record_is_another_version_of_the_facts_once(
+    nextcloud: FakeNextcloud, instance: Instance, clock: Clock
+) -> None:
+    """Kept decisions are not to hide that the record has to be asked for again."""
+    await served(instance, call())
+    before = instance.version
+    for _ in range(3):
+        instance.connection_failed("hello")
+    assert instance.version == before + 1

@@ -91,6 +91,7 @@ class Gate:
         deadlines: Deadlines,
         access_log: AccessLog,
         turns: Turns | None = None,
+        plans: Plans | None = None,
     ) -> None:
         self.deadlines = deadlines
         self.turns = turns or Turns()
@@ -106,7 +107,7 @@ class Gate:
         self._access_log = access_log
         self._rules = instance.rules
         self._callers = Callers(settings.proxies, instance.rules, instance.digest)
-        self._plans = Plans(deadlines)
+        self._plans = plans or Plans(deadlines)
         self._capacity = settings.limits.connections
         self._per_address: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()

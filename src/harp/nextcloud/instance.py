@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from secrets import token_bytes
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
-from harp.nextcloud.client import NextcloudClient
+from harp.nextcloud.client import NextcloudClient, Seen
 from harp.policy.decide import CONTROL, rules_from
 from harp.policy.exapp import ExApp, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.question import Login
@@ -29,6 +29,22 @@ RETRY_INTERVAL = 5.0  # seconds between probes of one that did not
 _STOPPING = Trouble("HaRP is stopping")
 
 
+class NextcloudCalls(Protocol):
+    """Who asks Nextcloud: `nextcloud.client.NextcloudClient`."""
+
+    async def record(self, app_id: str, source: str) -> RecordFact:
+        """What Nextcloud says of an ExApp."""
+
+    async def visitor(self, app_id: str, login: Login, address: str, source: str) -> Seen:
+        """Who logs in with `login` from a client's `address`."""
+
+    def also(self, app_id: str, source: str) -> None:
+        """Another client waits for the record of an ExApp."""
+
+    async def close(self) -> None:
+        """Give up all connections."""
+
+
 class Instance:
     """One Nextcloud. The facts of the decision: what is known, and what has to be asked.
 
@@ -36,19 +52,20 @@ class Instance:
     answer waits for the same task, and whoever stops waiting leaves it alone.
     """
 
-    def __init__(self, settings: Settings, now: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, now: Callable[[], float], client: NextcloudCalls | None = None) -> None:
+        """`client` asks in place of one made from the settings."""
         self.url = settings.nextcloud.url
         self.rules = rules_from(settings)
         self.records = RecordCache(settings.nextcloud.record_lifetime, now)
         self.sessions = SessionCache(settings.nextcloud.session_lifetime, now, key=token_bytes(32))
         self.bans = BanList(settings.bans, now)
-        self.version = 0  # counts changes of records and new bans: decisions made before may not hold any more
+        self.version = 0  # counts what changes or has to be asked again: decisions made before may not hold any more
         self.reachable: bool | None = None  # None = not asked yet
         self.last_error = ""  # why it is not reachable
         self.last_success: float | None = None  # when Nextcloud answered last, on the clock of `now`
         self._noted = float("-inf")  # when the facts of readiness were last seen to
         self._now = now
-        self._client = NextcloudClient(settings.nextcloud, settings.shared_key, now, self.banned)
+        self._client = client or NextcloudClient(settings.nextcloud, settings.shared_key, now, self.banned)
         self._route_tables = RouteTables()
         self._compiling: dict[str, asyncio.Task[RecordFact]] = {}
         self._records_asked: dict[str, asyncio.Task[RecordFact]] = {}
@@ -133,7 +150,11 @@ class Instance:
 
     def connection_failed(self, app_id: str) -> None:
         """An ExApp's address did not answer: have its record refreshed at the next request."""
-        self.records.doubt(app_id)
+        self._doubt(app_id)
+
+    def _doubt(self, app_id: str) -> None:
+        if self.records.doubt(app_id):
+            self.version += 1  # or kept decisions would hide it until the next tick
 
     def put(self, record: ExApp) -> None:
         """Take a record from the control API."""
@@ -188,7 +209,7 @@ class Instance:
         seen = await self._client.visitor(app_id, login, address, source)
         self._note(seen.fact)
         if seen.app_refused:
-            self.records.doubt(app_id)
+            self._doubt(app_id)
         if seen.lasting and isinstance(seen.fact, Visitor):
             self.sessions.put(digest, seen.fact)
         return seen.fact

@@ -77,11 +77,16 @@ class RecordCache:
         if len(self._entries) > self._capacity:
             del self._entries[next(iter(self._entries))]
 
-    def doubt(self, app_id: str) -> None:
-        """Something speaks against a record (its address does not answer): have it refreshed soon."""
+    def doubt(self, app_id: str) -> bool:
+        """Something speaks against a record (its address does not answer): have it refreshed soon.
+
+        False if that is due already, or there is none.
+        """
         entry = self._entries.get(app_id)
-        if entry is not None:
-            entry.due = self._now()
+        if entry is None or entry.due <= self._now():
+            return False
+        entry.due = self._now()
+        return True
 
     def take_due(self, app_id: str) -> bool:
         """Is it time to refresh this record? Says so once per attempt, and at most every RETRY seconds."""
