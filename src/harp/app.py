@@ -26,7 +26,7 @@ from harp.loops import event_loop
 from harp.net import certificates
 from harp.net.deadlines import Deadlines
 from harp.net.dial import Dialer
-from harp.net.listen import https_context, listen, load_certificate, ports_of
+from harp.net.listen import Listener, https_context, listen, listen_tls, load_certificate, ports_of
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
 from harp.net.turns import Turns
@@ -35,7 +35,7 @@ from harp.policy.client_address import ban_key
 from harp.policy.exapp import ExApp
 from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.proxy.upstreams import Upstreams
-from harp.settings import Settings, load
+from harp.settings import Limits, Settings, load
 from harp.state.engine_names import EngineNames
 from harp.status.admin import AdminGate
 from harp.status.conditions import Condition
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-FDS_OF_OUR_OWN = 64  # file descriptors for listeners, logs, Nextcloud and engines
+FDS_OF_OUR_OWN = 192  # file descriptors for listeners, logs, Nextcloud, engines, control calls and the admin listener
 RENEWAL_CHECK = 12 * 3600.0  # seconds
 DRAIN_STEP = 0.05  # seconds
 LAST_CALLS = 0.5  # seconds for control calls that still run after the drain, such as a wait for a container
@@ -67,8 +67,8 @@ class Harp:
         self.http_ports: list[int] = []
         self.https_ports: list[int] = []
         self.admin_ports: list[int] = []
-        self._servers: list[asyncio.Server] = []
-        self._admin_servers: list[asyncio.Server] = []
+        self._servers: list[Listener] = []
+        self._admin_servers: list[Listener] = []
         self._hurry = False
         self._certificates_made = False
         self._runners: list[web.AppRunner] = []
@@ -100,7 +100,7 @@ class Harp:
             strict=settings.tunnel.claims == "strict",
         )
         self._dialer.offer_inner(CONTROL.name, self._serve_control)
-        connections = _connections_allowed(settings.limits.connections)
+        connections = _connections_allowed(settings.limits)
         self.upstreams = Upstreams(
             self._dialer,
             self.ports,
@@ -208,7 +208,9 @@ class Harp:
         certificate = self.settings.certs / "cert.pem"
         if await asyncio.to_thread(certificate.exists):
             self._https = https_context(certificate)
-            servers = await listen(self.settings.listen.https, lambda: ClientConnection(gate, secure=True), self._https)
+            servers = listen_tls(
+                self.settings.listen.https, lambda: ClientConnection(gate, secure=True), self._https, gate
+            )
             self._servers += servers
             self.https_ports = ports_of(servers)
 
@@ -366,20 +368,22 @@ async def _serve_until_told(harp: Harp) -> int:
     return 0
 
 
-def _connections_allowed(wanted: int) -> int:
+def _connections_allowed(limits: Limits) -> int:
     """Raise the limit of open files as far as we may, and say how many client connections it carries.
 
-    A connection takes two: the client's and the ExApp's.
+    A connection takes two: the client's and the ExApp's. What is set aside for listeners, the admin listener, control
+    calls and tunnels is never theirs, so no crowd of clients keeps an operator or a tunnel out.
     """
+    wanted = limits.connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = 2 * wanted + FDS_OF_OUR_OWN
+    need = 2 * wanted + FDS_OF_OUR_OWN + limits.tunnels
     unlimited = resource.RLIM_INFINITY
     if soft != unlimited and soft < need:
         soft = need if hard == unlimited else min(need, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == unlimited or soft >= need:
         return wanted
-    allowed = max((soft - FDS_OF_OUR_OWN) // 2, 8)
+    allowed = max((soft - FDS_OF_OUR_OWN - min(limits.tunnels, soft // 8)) // 2, 8)
     log.warning(
         "few file descriptors",
         limit=soft,

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from harp.commands.health import problem_of
 from harp.frontend.connection import ClientConnection
@@ -55,7 +56,7 @@ async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 async def listeners(directory: Path) -> AsyncIterator[dict[str, str]]:
     """An HTTP and a tunnel listener on TCP, an admin listener on a unix socket; the variables that name them."""
     path = directory / "admin.sock"
-    servers = [await asyncio.start_server(accept, "127.0.0.1", 0) for _ in range(2)]
+    servers: list[Any] = [await asyncio.start_server(accept, "127.0.0.1", 0) for _ in range(2)]
     http, frp = (server.sockets[0].getsockname()[1] for server in servers)
     gate = AdminGate(settings(directory), Pages(Fine()), Deadlines())
     servers += await listen((Address("", 0, str(path)),), lambda: ClientConnection(gate, secure=False))

@@ -14,6 +14,7 @@ from harp.errors import BadRequest, PeerError
 from harp.frontend.answers import refusal
 from harp.frontend.exchange import Exchange
 from harp.net.deadlines import NEVER, Deadlines
+from harp.net.entrance import address_of
 from harp.net.reset import reset
 from harp.net.turns import BIG, Turns
 from harp.proxy.exchange import Handler
@@ -131,9 +132,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        peer = transport.get_extra_info("peername")
-        host = peer[0] if isinstance(peer, tuple) else ""
-        self.peer = host.removeprefix("::ffff:")  # IPv4 on a dual-stack socket is IPv4
+        self.peer = address_of(transport)
         refused = self._gate.opened(self)
         self._deadlines.watch(self)
         if refused is not None:

@@ -109,6 +109,7 @@ class Gate:
         self._callers = Callers(settings.proxies, instance.rules, instance.digest)
         self._plans = plans or Plans(deadlines)
         self._capacity = settings.limits.connections
+        self._admitted = 0  # connections, those in their TLS handshake included
         self._per_address: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -126,11 +127,10 @@ class Gate:
 
     # Connections
 
-    def opened(self, connection: ClientConnection) -> str | None:
-        self.connections.add(connection)
-        if len(self.connections) > self._capacity:
+    def admit(self, peer: str) -> str | None:
+        self._admitted += 1
+        if self._admitted > self._capacity:
             return f"all {self._capacity} connections are in use"
-        peer = connection.peer
         if self._callers.is_neighbour(peer):
             return None
         used = self._per_address[peer] = self._per_address.get(peer, 0) + 1
@@ -138,14 +138,22 @@ class Gate:
             return f"{self.limits.connections_per_address} connections from this address are open already"
         return None
 
-    def closed(self, connection: ClientConnection) -> None:
-        self.connections.discard(connection)
-        used = self._per_address.get(connection.peer)
+    def release(self, peer: str) -> None:
+        self._admitted -= 1
+        used = self._per_address.get(peer)
         if used is not None:
             if used > 1:
-                self._per_address[connection.peer] = used - 1
+                self._per_address[peer] = used - 1
             else:
-                del self._per_address[connection.peer]
+                del self._per_address[peer]
+
+    def opened(self, connection: ClientConnection) -> str | None:
+        self.connections.add(connection)
+        return None if connection.secure else self.admit(connection.peer)  # over TLS the entrance has counted it
+
+    def closed(self, connection: ClientConnection) -> None:
+        self.connections.discard(connection)
+        self.release(connection.peer)
 
     # Requests
 

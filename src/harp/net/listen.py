@@ -5,38 +5,53 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from harp.errors import HarpError
+from harp.net.entrance import Admission, Factory, TlsEntrance
 from harp.settings import Address
 
 BACKLOG = 1024
-HANDSHAKE = 10.0  # seconds
 
 
 class ListenError(HarpError):
     """An address cannot be listened on; the text says which and why."""
 
 
-async def listen(
-    addresses: tuple[Address, ...], factory: Callable[[], asyncio.BaseProtocol], tls: ssl.SSLContext | None = None
-) -> list[asyncio.Server]:
+class Listener(Protocol):
+    """What accepts connections: an asyncio.Server or a TlsEntrance."""
+
+    @property
+    def sockets(self) -> Sequence[Any]:
+        """What it listens on."""
+
+    def close(self) -> None:
+        """Accept no more."""
+
+
+async def listen(addresses: tuple[Address, ...], factory: Factory) -> list[Listener]:
     """Serve `factory` on every address. Raises ListenError."""
-    return [await serve(bound_socket(address), factory, tls) for address in addresses]
+    return [await serve(bound_socket(address), factory) for address in addresses]
 
 
-async def serve(
-    sock: socket.socket, factory: Callable[[], asyncio.BaseProtocol], tls: ssl.SSLContext | None = None
-) -> asyncio.Server:
+def listen_tls(
+    addresses: tuple[Address, ...], factory: Factory, context: ssl.SSLContext, admission: Admission
+) -> list[Listener]:
+    """The same over TLS. `admission` counts connections from their accept on; the protocol releases them."""
+    entrance = TlsEntrance(factory, context, admission)
+    for address in addresses:
+        entrance.start(bound_socket(address), BACKLOG)
+    return [entrance]
+
+
+async def serve(sock: socket.socket, factory: Factory) -> asyncio.Server:
     """Serve `factory` on a bound socket, TCP or unix."""
     loop = asyncio.get_running_loop()
-    handshake = HANDSHAKE if tls is not None else None
     if sock.family == socket.AF_UNIX:
-        return await loop.create_unix_server(
-            factory, sock=sock, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake
-        )
-    return await loop.create_server(factory, sock=sock, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake)
+        return await loop.create_unix_server(factory, sock=sock, backlog=BACKLOG)
+    return await loop.create_server(factory, sock=sock, backlog=BACKLOG)
 
 
 def bound_socket(address: Address) -> socket.socket:
@@ -75,7 +90,7 @@ def _bound_tcp(address: Address) -> socket.socket:
     return sock
 
 
-def ports_of(servers: list[asyncio.Server]) -> list[int]:
+def ports_of(servers: Sequence[Listener]) -> list[int]:
     """The TCP ports that servers are bound to, in order."""
     return [sock.getsockname()[1] for server in servers for sock in server.sockets if sock.family != socket.AF_UNIX]
 
