@@ -166,7 +166,9 @@ async def test_what_a_stranger_says_about_forwarding_is_dropped() -> None:
     world = World()
     await world.ask(
         lines="X-Forwarded-For: 1.1.1.1\nX-Forwarded-Proto: https\nX-Forwarded-Host: evil\n"
-        "X-Forwarded-Prefix: /evil\nX-Request-Id: evil\nX-Real-Ip: evil\nForwarded: for=evil\n"
+        "X-Forwarded-Prefix: /evil\nX-Request-Id: evil\nX-Real-Ip: evil\nForwarded: for=evil\nProxy: evil\n"
+        "X-Forwarded-Port: evil\nX-Forwarded-Ssl: evil\nX-Forwarded-Server: evil\nX-Origin-Ip: evil\n"
+        "AA-Request-Id: evil\nX_Origin_Ip: evil\n"
     )
     text = "\n".join(world.forwarded())
     assert "evil" not in text
@@ -179,8 +181,12 @@ async def test_what_a_trusted_proxy_says_is_kept_and_added_to() -> None:
     await world.ask(
         lines="X-Forwarded-For: 1.1.1.1, 2.2.2.2\nX-Forwarded-Proto: https\nX-Forwarded-Host: cloud.test\n"
         "X-Forwarded-Prefix: /nc\nX-Request-Id: abc-1\nX-Real-Ip: 2.2.2.2\nForwarded: for=2.2.2.2\n"
+        "X-Forwarded-Port: 443\nX-Forwarded-Ssl: on\nX-Forwarded-Server: front\nX-Origin-Ip: 2.2.2.2\nProxy: evil\n"
     )
     lines = world.forwarded()
+    assert {"x-forwarded-port: 443", "x-forwarded-ssl: on", "x-forwarded-server: front"} < set(lines)
+    assert "x-origin-ip: 2.2.2.2" in lines
+    assert "proxy: evil" not in lines
     assert "x-forwarded-for: 1.1.1.1, 2.2.2.2, 10.0.0.1" in lines
     assert "x-forwarded-proto: https" in lines
     assert "x-forwarded-host: cloud.test" in lines
@@ -194,6 +200,15 @@ async def test_nextclouds_request_id_is_taken_over() -> None:
     world = World(peer="127.0.0.1")
     await world.ask(lines="AA-Request-Id: nc-77\n")
     assert "x-request-id: nc-77" in world.forwarded()
+
+
+async def test_the_shared_key_may_name_the_request_and_the_visitor() -> None:
+    world = World()
+    words = "AA-Request-Id: nc-77\nX-Origin-Ip: 203.0.113.9\nX-Forwarded-Port: 1\n"
+    await world.ask(lines=f"Harp-Shared-Key: {KEY}\n{words}")
+    lines = world.forwarded()
+    assert {"aa-request-id: nc-77", "x-origin-ip: 203.0.113.9"} < set(lines)
+    assert "x-forwarded-port: 1" not in lines
 
 
 async def test_forged_forwarding_values_do_not_reach_the_exapp() -> None:

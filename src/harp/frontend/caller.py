@@ -6,13 +6,13 @@ import re
 
 from harp.policy.client_address import ClientAddresses
 from harp.policy.decide import Rules
-from harp.policy.question import Credentials, Digest, Login, by_name, credentials_of, login_of
+from harp.policy.question import Credentials, Digest, Key, Login, by_name, credentials_of, login_of
 from harp.settings import Proxies
 from harp.wire.forwarding import passing_lines
-from harp.wire.http import FORWARDED
+from harp.wire.http import FORWARDED, SAID
 from harp.wire.requests import RequestFields
 
-_FORWARDED = FORWARDED | {b"aa-request-id"}
+_OF_APPAPI = frozenset((b"aa-request-id", b"x-origin-ip"))
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
 _PREFIX = re.compile(rb"(?:/[A-Za-z0-9._~-]+)+").fullmatch
 
@@ -41,8 +41,11 @@ class Callers:
         )
         told = found if len(found) == len(lines) else dict(reversed(lines))  # the first line of a name counts
         caller.take(told, peer.encode() or b"127.0.0.1", b"https" if secure else b"http")
-        if not _FORWARDED.isdisjoint(told) and self._addresses.is_neighbour(peer):
-            caller.take_word(told, fields)
+        if not FORWARDED.isdisjoint(told):
+            if self._addresses.is_neighbour(peer):
+                caller.take_word(told, fields)
+            elif caller.credentials.key is Key.RIGHT:
+                caller.keep(fields, _OF_APPAPI)
         return caller
 
     def is_neighbour(self, peer: str) -> bool:
@@ -129,5 +132,8 @@ class Caller:
         for name in (b"aa-request-id", b"x-request-id"):  # AppAPI has a name of its own for it
             if name in told and _REQUEST_ID(told[name]):
                 self.request_id = told[name]
-        said = [b"%b: %b\r\n" % field for field in lines if field[0] == b"forwarded" or field[0] == b"x-real-ip"]
-        self._said = b"".join(said)
+        self.keep(fields, SAID)
+
+    def keep(self, fields: RequestFields, names: frozenset[bytes]) -> None:
+        """Let the ExApp see these lines as they are."""
+        self._said = b"".join([b"%b: %b\r\n" % field for field in fields.special if field[0] in names])

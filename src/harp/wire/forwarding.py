@@ -10,8 +10,17 @@ _TO_EXAPP = HOP_BY_HOP | RESERVED | FORWARDED
 # The control API is ourselves: it needs to know the engine; the decision has used up all the rest.
 _TO_CONTROL = HOP_BY_HOP | FORWARDED | (RESERVED - {b"docker-engine-port"}) | {b"authorization", b"cookie"}
 
-# RFC 9110 section 6.5.1: what decides framing, routing or identity is not read from trailers.
-_NOT_TRAILERS = _TO_EXAPP | {b"content-length", b"host", b"authorization", b"cookie", b"set-cookie", b"trailer"}
+# RFC 9110 section 6.5.1: what decides framing, routing, identity or the handling of content is not read from trailers.
+_NOT_TRAILERS = _TO_EXAPP | frozenset(
+    (
+        *(b"host", b"trailer", b"expect", b"max-forwards", b"cache-control", b"pragma", b"range", b"accept-ranges"),
+        *(b"authorization", b"cookie", b"set-cookie", b"www-authenticate", b"authentication-info"),
+        *(b"proxy-authentication-info", b"location", b"date", b"age", b"expires", b"retry-after", b"vary", b"warning"),
+        *(b"strict-transport-security", b"clear-site-data", b"refresh", b"origin", b"referer", b"allow"),
+    )
+)
+_NOT_TRAILERS_BEGIN = (b"content-", b"if-", b"accept", b"access-control-", b"sec-", b"x-forwarded-", b"cross-origin-")
+_TRAILERS = frozenset((b"content-digest", b"content-md5"))  # made while the content is sent, so they may
 
 
 def passing_lines(fields: RequestFields) -> bytes:
@@ -63,10 +72,8 @@ def switching_response(head: ResponseHead, protocol: bytes) -> bytes:
 
 def _passing(fields: RequestFields, dropped: frozenset[bytes]) -> bytes:
     """What of a request's header lines goes on, with the framing of the next hop."""
-    lines = [
-        b"%b: %b\r\n" % (name, value) for name, value in fields.special if name not in dropped and b"_" not in name
-    ]
-    if not any(name == b"host" for name, _ in fields.special):  # HTTP/1.0 may leave it out, HTTP/1.1 may not
+    lines = [b"%b: %b\r\n" % field for field in fields.special if field[0] not in dropped and b"_" not in field[0]]
+    if fields.host is None:  # HTTP/1.0 may leave it out, HTTP/1.1 may not
         lines.append(b"host: localhost\r\n")
     lines += _end_to_end(fields)
     if fields.length < 0:
@@ -98,22 +105,20 @@ def with_prefix(start: bytes, prefix: bytes) -> bytes:
 
 def trailers_to_pass(trailers: Fields) -> Fields:
     """The trailer fields that may go on."""
-    return [field for field in trailers if field[0].replace(b"_", b"-") not in _NOT_TRAILERS]
+    return [field for field in trailers if _may_trail(field[0].replace(b"_", b"-"))]
 
 
-def _end_to_end(head: RequestFields) -> list[bytes]:
+def _may_trail(name: bytes) -> bool:
+    return name in _TRAILERS or not (name in _NOT_TRAILERS or name.startswith(_NOT_TRAILERS_BEGIN))
+
+
+def _end_to_end(fields: RequestFields) -> list[bytes]:
     """The plain lines without those that the sender's Connection header declares hop-by-hop."""
-    for name, value in head.special:
-        if name == b"connection" and value.lower() not in _USUAL:
-            return _without_named(head)
-    return head.plain
+    if fields.named <= _USUAL:
+        return fields.plain
+    named = fields.named - _END_TO_END
+    return [line for line in fields.plain if line.partition(b":")[0] not in named]
 
 
-def _without_named(head: RequestFields) -> list[bytes]:
-    options = b",".join([value for name, value in head.special if name == b"connection"]).lower().split(b",")
-    named = tuple(option.strip() + b": " for option in options if option.strip() not in _END_TO_END)
-    return [line for line in head.plain if not line.startswith(named)]
-
-
-_USUAL = frozenset((b"keep-alive", b"close", b"upgrade", b"keep-alive, upgrade"))
+_USUAL = frozenset((b"keep-alive", b"close", b"upgrade"))
 _END_TO_END = frozenset((b"content-type", b"cache-control", b"set-cookie", b"location", b"range", b"content-encoding"))

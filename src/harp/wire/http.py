@@ -47,22 +47,31 @@ RESERVED = frozenset(
         b"aa-version",
     )
 )
-# What is said about the client's side: rewritten for the next hop.
-FORWARDED = frozenset(
+# What is said about the client's side and kept as it is, if somebody says it who may.
+SAID = frozenset(
     (
         b"forwarded",
-        b"x-forwarded-for",
-        b"x-forwarded-proto",
-        b"x-forwarded-host",
-        b"x-forwarded-prefix",
         b"x-real-ip",
-        b"x-request-id",
+        b"x-forwarded-port",
+        b"x-forwarded-ssl",
+        b"x-forwarded-server",
+        b"x-origin-ip",
+        b"aa-request-id",
     )
 )
+# The same, and what is rewritten for the next hop. CGI programs take `Proxy` for a proxy to use: nobody may say that.
+FORWARDED = SAID | {
+    b"x-forwarded-for",
+    b"x-forwarded-proto",
+    b"x-forwarded-host",
+    b"x-forwarded-prefix",
+    b"x-request-id",
+    b"proxy",
+}
 _OURS = RESERVED | FORWARDED
 CREDENTIALS = RESERVED | {b"cookie", b"set-cookie", b"authorization", b"proxy-authorization", b"x-registry-auth"}
 # Lines that are not remembered: secrets, and what tells one client of a reverse proxy from all others.
-_PERSONAL = CREDENTIALS | {b"forwarded", b"x-forwarded-for", b"x-real-ip", b"x-request-id"}
+_PERSONAL = CREDENTIALS | SAID | {b"x-forwarded-for", b"x-request-id"}
 
 
 class Ignore:

@@ -28,13 +28,12 @@ from harp.wire.http import (
 )
 
 REQUEST_SPECIAL = (
-    HOP_BY_HOP
-    | RESERVED
-    | FORWARDED
-    | {b"host", b"content-length", b"expect", b"cookie", b"authorization", b"aa-request-id"}
+    HOP_BY_HOP | RESERVED | FORWARDED | {b"host", b"content-length", b"expect", b"cookie", b"authorization"}
 )
+MOST_OPTIONS = 64  # of a Connection header
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade"))
+_NO_OPTIONS: frozenset[bytes] = frozenset()
 _MINORS = {b" HTTP/1.1": 1, b" HTTP/1.0": 0}
 
 # Printable ASCII without "#": a fragment never belongs on the wire, other bytes must be percent-encoded.
@@ -49,17 +48,20 @@ class RequestFields:
     `special` are the lines that anybody here looks at, in order; `plain` are complete lines, rendered for the next hop,
     that nobody does. `length` is the body's: bytes, or CHUNKED. `upgrade` is the protocol the client offers to switch
     to, None when there is no offer that may be relayed. Nothing of it changes. `raw` are the bytes they were
-    read from, b"" when they are not to be recognised.
+    read from, b"" when they are not to be recognised. `named` are the options of Connection: names of lines that stay
+    here, mostly.
     """
 
-    __slots__ = ("keep_alive", "length", "plain", "raw", "special", "upgrade")
+    __slots__ = ("host", "keep_alive", "length", "named", "plain", "raw", "special", "upgrade")
 
     special: Fields
     plain: list[bytes]
+    host: bytes | None
     length: int
     keep_alive: bool
     upgrade: bytes | None
     raw: bytes
+    named: frozenset[bytes]
 
 
 class RequestHead(Struct):
@@ -204,6 +206,7 @@ def _read_headers(fields: RequestFields, minor: int) -> None:
             raise BadRequest("no Host header")
     elif not _is_host(host):
         raise BadRequest("the Host header is not a host name or address with an optional port")
+    fields.host = host
     if coding is not None:
         fields.length = _chunked(minor, coding, length)
     else:
@@ -211,11 +214,18 @@ def _read_headers(fields: RequestFields, minor: int) -> None:
     fields.upgrade = None
     if connection is None:
         fields.keep_alive = minor == 1
+        fields.named = _NO_OPTIONS
         return
-    options = [option.strip() for option in connection.split(b",")]
+    options = fields.named = _options(connection)
     fields.keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
     if upgrade is not None and minor and b"upgrade" in options and _relayable(upgrade):
         fields.upgrade = upgrade
+
+
+def _options(connection: bytes) -> frozenset[bytes]:
+    if connection.count(b",") >= MOST_OPTIONS:
+        raise BadRequest(f"more than {MOST_OPTIONS} options in Connection")
+    return frozenset([option.strip() for option in connection.split(b",")])
 
 
 def _chunked(minor: int, coding: bytes, length: int | None) -> int:
@@ -255,8 +265,7 @@ def _origin_form(fields: RequestFields, target: bytes) -> bytes:
         parts = urlsplit(target)
     except ValueError:
         raise BadRequest("the request target is not a URL") from None
-    hosts = [value for name, value in fields.special if name == b"host"]
-    if hosts and hosts[0].lower() != parts.netloc.lower():
+    if fields.host is not None and fields.host.lower() != parts.netloc.lower():
         raise BadRequest("the host of the request target is not that of the Host header")
     rest = target.partition(b"//")[2]
     slash, mark = rest.find(b"/"), rest.find(b"?")
