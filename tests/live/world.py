@@ -25,8 +25,8 @@ TUNNEL_PORT = 23000
 class World:
     """The process, and where to find what is in it."""
 
-    def __init__(self, directory: Path) -> None:
-        self.nextcloud_port, self.direct_port = free_port(), free_port()
+    def __init__(self, directory: Path, nextcloud_port: int = 0) -> None:
+        self.nextcloud_port, self.direct_port = nextcloud_port or free_port(), free_port()
         self.socket = directory / "hello.sock"
         arguments = [str(self.nextcloud_port), str(self.direct_port), str(self.socket)]
         self.process = Process([sys.executable, "-m", "tests.live.world", *arguments], directory / "world.log")

@@ -9,13 +9,14 @@ import pytest
 from structlog.typing import EventDict
 
 from harp.settings import Settings
-from harp.tunnel.server.acceptor import FULL_PAUSE, PENDING, STALLED
 from harp.wire import frp, yamux
 from harp.wire.frp import LoginResp, Ping
 from tests.tunnel.conftest import Clock
 from tests.tunnel.memory import Recorder
 from tests.tunnel.peer import good_login
-from tests.tunnel.server.world import Start, World, beside, closed, told
+from tests.tunnel.server.world import Start, World, closed, told
+
+FEW = 5
 
 
 @pytest.mark.parametrize("first", [b"GET /~!frp HTTP/1.1\r\n", b"SSH-2.0", b"p\0\0"])
@@ -98,42 +99,38 @@ async def crowd(world: World, count: int, address: str = "127.0.0.1") -> list[Re
     return ends
 
 
-async def test_the_oldest_unfinished_connection_gives_way_to_a_new_one(world: World, logged: list[EventDict]) -> None:
-    ends = await crowd(world, PENDING)
-    world.clock.move(STALLED)
-    await world.client().login()
+@pytest.fixture
+async def small(settings: Settings, start: Start) -> World:
+    """A server for FEW connections."""
+    return await start(replace(settings, limits=replace(settings.limits, tunnels=FEW)))
+
+
+async def test_the_oldest_unfinished_connection_gives_way_to_a_new_one(small: World, logged: list[EventDict]) -> None:
+    ends = await crowd(small, FEW)
+    await small.client().login()
     assert await closed(ends[0])
     assert "lost" not in ends[1].events
-    assert told(logged)[0]["reason"] == "it has not logged in, and there are too many of its kind"
+    (line,) = told(logged, "warning")
+    assert (line["event"], line["source"]) == ("tunnel connection dropped", "127.0.0.1")
+    assert line["reason"] == "it has not logged in, and too many others of its address have not"
+    assert line["connection"] == "<PendingConnection 127.0.0.1 waits for its first byte>"
 
 
-async def test_it_is_one_of_the_address_that_has_the_most(world: World) -> None:
-    (other,) = await crowd(world, 1, "127.0.0.2")
-    ends = await crowd(world, PENDING - 1)
-    world.clock.move(STALLED)
-    await world.client().login()
+async def test_it_is_one_of_the_address_that_has_the_most(small: World) -> None:
+    (other,) = await crowd(small, 1, "127.0.0.2")
+    ends = await crowd(small, FEW - 1)
+    await small.client().login()
     assert await closed(ends[0])
     assert "lost" not in other.events
 
 
-async def test_none_gives_way_that_may_be_on_its_way(world: World) -> None:
-    ends = await crowd(world, PENDING)
-    waiting = beside(world.client().login())
-    await asyncio.sleep(FULL_PAUSE)
-    assert not waiting.done()
-    assert all("lost" not in end.events for end in ends)
-    ends[7].transport.close()
-    await waiting
-
-
-async def test_who_has_said_something_is_waited_for_a_little_longer(world: World) -> None:
-    begun = await world.raw(yamux.ping(0))
-    await world.until(lambda: begun.received)  # it speaks, and was answered
-    ends = await crowd(world, PENDING - 1)
-    world.clock.move(STALLED)
-    await world.client().login()
-    assert await closed(ends[0])
-    assert "lost" not in begun.events
+async def test_a_tunnel_never_gives_way(small: World, logged: list[EventDict]) -> None:
+    for _ in range(FEW):
+        await small.client().login()
+    assert await closed(await small.raw())
+    assert len(small.server.facts()) == FEW
+    (line,) = told(logged, "warning")
+    assert (line["reason"], line["fix"]) == (f"{FEW} tunnels are connected", "raise HP_MAX_TUNNELS")
 
 
 @pytest.mark.parametrize(
@@ -158,11 +155,3 @@ async def test_a_stranger_on_the_port_is_not_a_warning(world: World, logged: lis
     assert await closed(await world.raw(b"GET / HTTP/1.1\r\n"))
     (line,) = told(logged)
     assert (line["log_level"], line["reason"]) == ("info", "neither FRP nor TLS, it begins with b'GET / HTTP'")
-
-
-async def test_connections_have_a_limit_altogether(settings: Settings, clock: Clock, start: Start) -> None:
-    world = await start(replace(settings, limits=replace(settings.limits, tunnels=2)))
-    for _ in range(2):
-        await world.client().login()
-    end = await world.raw()
-    assert await closed(end)

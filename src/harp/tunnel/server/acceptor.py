@@ -23,14 +23,10 @@ from harp.net.tasks import Tasks
 from harp.settings import Address
 from harp.tunnel.server.pending import LOGIN_LIMIT, LoginHandler, PendingConnection
 from harp.tunnel.server.tls_failures import failure_of
-from harp.wire.frp_login import ENOUGH, TLS_CUSTOM_BYTE, NotFrp, Stage, Step, check_start
+from harp.wire.frp_login import ENOUGH, TLS_CUSTOM_BYTE, NotFrp, Step, check_start
 
 CIPHERS = "harp.wire.frp_ciphers"
 BACKLOG = 1024
-PENDING = 512  # connections that have not logged in
-STALLED = 1.0  # seconds without a first byte, after which a connection gives way to others when there are too many
-UNFINISHED = 3.0  # the same for one that has sent something, but not its login
-FULL_PAUSE = 0.1  # seconds until new connections are looked at again, when none that is there is that old
 ACCEPT_PAUSE = 1.0  # seconds, when the process is out of file descriptors
 CLOSE_LIMIT = 2.0  # seconds for a client to end TLS
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -122,31 +118,26 @@ class Acceptor:
     # Accepting
 
     def _accept(self, listener: socket.socket) -> None:
-        if not self._make_room():
-            self._pause(listener, FULL_PAUSE)
-            return
         try:
             sock, peer = listener.accept()
         except OSError as error:  # mostly a client that has gone away again
             if error.errno in OUT_OF_RESOURCES:
                 self._warnings.warning("tunnel connections cannot be accepted", words_of(error))
-                self._pause(listener, ACCEPT_PAUSE)
+                self._pause(listener)
             return
         sock.setblocking(False)
         address = address_of(peer)
-        if self._tunnels() >= self._limit:
-            fix = "raise HP_MAX_TUNNELS"
-            self._warnings.warning(
-                "tunnel connection dropped", f"{self._limit} tunnels are connected", address, fix=fix
-            )
-            sock.close()
+        if self._make_room():
+            self._admit(sock, address)
             return
-        self._admit(sock, address)
+        reason = f"{self._limit} tunnels are connected"
+        self._warnings.warning("tunnel connection dropped", reason, address, fix="raise HP_MAX_TUNNELS")
+        sock.close()
 
-    def _pause(self, listener: socket.socket, seconds: float) -> None:
+    def _pause(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
-        loop.call_later(seconds, self._resume, listener)
+        loop.call_later(ACCEPT_PAUSE, self._resume, listener)
 
     def _resume(self, listener: socket.socket) -> None:
         if listener in self._sockets:
@@ -155,22 +146,18 @@ class Acceptor:
     def _make_room(self) -> bool:
         """Is there room for one more? The oldest unfinished one of the address with the most gives way for it.
 
-        None gives way that may be on its way: those who wait in the backlog meanwhile lose less than it would.
+        As many may be unfinished as there may be tunnels, so clients that all come at once do not displace each other.
         """
-        if len(self._pending) < PENDING and len(self._pending) + self._tunnels() < self._limit:
+        if len(self._pending) + self._tunnels() < self._limit:
             return True
         if not self._pending:
-            return True  # there are tunnels only: accepted to be told so
-        now = self._deadlines.now
-        for address, _ in self._from.most_common(2):
-            for pending in self._pending:
-                patience = STALLED if pending.stage is Stage.FIRST_BYTE else UNFINISHED
-                if pending.address == address and now - pending.since >= patience:
-                    reason = "it has not logged in, and there are too many of its kind"
-                    self._warnings.warning("tunnel connection dropped", reason, address, connection=repr(pending))
-                    pending.drop()
-                    return True
-        return False
+            return False
+        ((address, _),) = self._from.most_common(1)
+        oldest = next(pending for pending in self._pending if pending.address == address)
+        reason = "it has not logged in, and too many others of its address have not"
+        self._warnings.warning("tunnel connection dropped", reason, address, connection=repr(oldest))
+        oldest.drop()
+        return True
 
     def _admit(self, sock: socket.socket, address: str) -> None:
         _tune(sock)

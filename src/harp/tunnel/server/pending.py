@@ -66,10 +66,9 @@ class PendingConnection(asyncio.Protocol):
         self.handler = handler
         self.address = address
         self.stage = Stage.FIRST_BYTE
-        self.since = handler.deadlines.now
         self.mux: MuxSession | None = None
         self.tunnel: Tunnel | None = None
-        self.deadline = self.since + LOGIN_LIMIT
+        self.deadline = handler.deadlines.now + LOGIN_LIMIT
         self.greeting: asyncio.Task[None]
         self._transport: asyncio.Transport | None = None
 
