@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -20,6 +21,10 @@ PEERS = {
 settings.register_profile("ci", max_examples=10_000, deadline=None)  # HYPOTHESIS_PROFILE=ci: minutes instead of seconds
 settings.register_profile("quick", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+# Whoever starts the tests may ignore these (nohup does); their children would, too, and a shell cannot undo it.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_report_header() -> str:
