@@ -12,8 +12,9 @@ import pytest
 from harp.engines.archive import unpack
 from harp.engines.docker import DockerEngine
 from harp.engines.errors import EngineError, EngineMissing
-from harp.policy.ca_stores import File, certificates, pem, subject_hash
+from harp.policy.ca_stores import File, certificates, pem
 from harp.policy.container import Names
+from harp.policy.subject_hash import subject_hash
 from tests.engines.conftest import OWNER
 from tests.fakes.engine import FakeContainer, FakeEngine
 from tests.policy.test_ca_stores import authority

@@ -435,6 +435,7 @@ def busybox_tree() -> dict[str, bytes | Path | str]:
         "etc/passwd": f"root:x:0:0:root:/root:/bin/sh\napp:x:{APP_UID}:{APP_UID}:app:/:/bin/sh\n",
         "etc/group": f"root:x:0:\napp:x:{APP_UID}:\n",
         "etc/ssl/certs/ca-certificates.crt": "# the system's CAs\n",
+        "usr/local/share/ca-certificates/": "",
         "tmp/": "",
     }
 

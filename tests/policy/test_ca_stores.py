@@ -18,15 +18,13 @@ from harp.policy.ca_stores import (
     ANY,
     File,
     Layout,
-    Malformed,
     Store,
     additions,
     certificates,
     layout_of,
     pem,
-    subject,
-    subject_hash,
 )
+from harp.policy.subject_hash import Malformed, subject, subject_hash
 
 NOW = datetime.now(UTC)
 KEY = ec.generate_private_key(ec.SECP256R1())
