@@ -368,3 +368,28 @@ async def test_what_an_engine_says_is_what_the_admin_reads(
     deployer.error = error
     answer = await post(client, verb, {**CREATE, "image_ref": "a:1"})
     assert answer == (status, str(error))
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "../containers/x",
+        "x/../../volumes/v",
+        "..",
+        "/x",
+        "x/",
+        "x//y",
+        "x:",
+        "x@",
+        "docker-archive:/x",
+        "oci:/x",
+        "x y",
+    ],
+)
+async def test_what_is_not_the_name_of_an_image_is_400_and_reaches_no_engine(
+    client: Client, deployer: FakeDeployer, reference: str
+) -> None:
+    for verb, body in (("image_remove", {"image_ref": reference}), ("create", {"name": "app", "image_id": reference})):
+        status, text = await post(client, verb, body)
+        assert (status, "must be the name of an image" in text) == (400, True)
+    assert deployer.asked == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -329,6 +330,55 @@ async def test_a_container_that_has_crashed_must_run_for_a_moment(engine: Docker
     assert outcome.started is False
 
 
+def ago(seconds: float, zone: timezone = UTC) -> str:
+    """A time in the engine's words: nanoseconds, in whatever zone."""
+    then = datetime.now(zone) - timedelta(seconds=seconds)
+    return then.strftime("%Y-%m-%dT%H:%M:%S.%f") + "123" + ("Z" if zone is UTC else "+02:00")
+
+
+@pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=2))])
+async def test_a_container_that_runs_already_has_started_at_the_first_look(
+    engine: DockerEngine, fake: FakeEngine, zone: timezone
+) -> None:
+    fake.add(CONTAINER, "one", **RUNNING, StartedAt=ago(60, zone))
+    assert (await engine.wait_for_start(APP, Pace(settle=30.0))).started
+    assert len(fake.called("GET", f"/containers/{CONTAINER}/json")) == 1
+
+
+@pytest.mark.parametrize(
+    "started_at", ["", "0001-01-01T00:00:00Z", "now", "9999-12-31T23:59:59Z", "2026-13-01T00:00:00Z"]
+)
+async def test_how_long_it_has_run_is_ours_to_count_where_the_engine_does_not_know(
+    engine: DockerEngine, fake: FakeEngine, started_at: str
+) -> None:
+    fake.add(CONTAINER, "one", **RUNNING, StartedAt=started_at)
+    outcome = await engine.wait_for_start(APP, Pace(patience=0.1, settle=30.0))
+    assert (outcome.started, outcome.status) == (False, "running")
+
+
+async def test_a_crash_loop_fails_with_exit_code_and_last_line_in_plain_text(
+    engine: DockerEngine, fake: FakeEngine
+) -> None:
+    container = fake.add(CONTAINER, "one", Status="restarting", Running=True, ExitCode=3, StartedAt=ago(1))
+    container.restarts = 4
+    container.log = b"\x1b[1;34mhello\x1b[0m\r\n\x1b[0mout of \x1b]0;title\x07luck\n"
+    outcome = await engine.wait_for_start(APP, Pace(loop=0.0))
+    assert outcome.reason == "restarted 4 times, exit code 3: out of luck"
+    assert outcome.logs == ["hello", "out of luck"]
+
+
+async def test_a_container_that_runs_after_crashes_may_still_make_it(engine: DockerEngine, fake: FakeEngine) -> None:
+    container = fake.add(CONTAINER, "one", **RUNNING, StartedAt=ago(60))
+    container.restarts = 40
+    assert (await engine.wait_for_start(APP, Pace(loop=0.0))).started
+
+
+async def test_what_the_health_check_says_is_not_mixed_with_the_log(engine: DockerEngine, fake: FakeEngine) -> None:
+    health = {"Status": "unhealthy", "Log": [{"Output": "model is \x1b[31mnot loaded\x1b[0m\n"}]}
+    outcome = await waited(engine, fake, {**RUNNING, "Health": health}, log=b"start proxy success\n")
+    assert outcome.reason == "unhealthy: model is not loaded"
+
+
 async def test_a_container_that_dies_at_once_has_not_started(engine: DockerEngine, fake: FakeEngine) -> None:
     container = fake.add(CONTAINER, "one")
     container.states = [RUNNING, {"Status": "exited", "ExitCode": 1}]
@@ -472,3 +522,12 @@ async def test_what_was_made_before_owners_is_adopted(engine: DockerEngine, fake
     assert await engine.start(APP)
     await engine.remove(APP, data=True)
     assert (fake.containers, fake.volumes) == ({}, {})
+
+
+@pytest.mark.parametrize("owner", ["two"])
+async def test_whether_another_nextclouds_container_exists_is_not_said(
+    engine: DockerEngine, fake: FakeEngine, owner: str
+) -> None:
+    fake.add(CONTAINER, owner)
+    with pytest.raises(ForeignOwner, match="HP_INSTANCE_ID=two"):
+        await engine.exists(APP)

@@ -623,6 +623,14 @@ def test_the_api_server_of_the_own_cluster_is_found() -> None:
     assert own.kubernetes.api_server == "https://k8s.example.com:6443"
 
 
+def test_kubernetes_is_accepted_with_the_warning_that_it_does_not_work_yet() -> None:
+    result = reading(HP_K8S_ENABLED="true", HP_K8S_API_SERVER="https://10.0.0.1:6443")
+    assert result.warnings == (
+        "HP_K8S_ENABLED: HaRP does not manage Kubernetes yet; Docker and manual-install daemons work",
+    )
+    assert reading(HP_K8S_ENABLED="false").warnings == ()
+
+
 def test_kubernetes_without_any_api_server_is_a_problem() -> None:
     assert problem(HP_K8S_ENABLED="true").startswith("HP_K8S_API_SERVER: ")
 

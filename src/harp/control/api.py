@@ -86,7 +86,7 @@ class Api:
         kubernetes: dict[str, object] = {"enabled": self._settings.kubernetes.enabled}
         if self._settings.kubernetes.enabled:
             kubernetes |= {
-                "api_server": self._settings.kubernetes.api_server,
+                "api_server": f"none: {NO_KUBERNETES}",  # of all this, AppAPI shows its admin this field alone
                 "reachable": False,
                 "error": NO_KUBERNETES,
             }
@@ -126,4 +126,4 @@ class Api:
         raise NotAvailable(NO_KUBERNETES)
 
 
-NO_KUBERNETES = "This HaRP does not manage Kubernetes; install the ExApp with a deploy daemon of type manual-install."
+NO_KUBERNETES = "this HaRP does not manage Kubernetes; use a deploy daemon of type docker-install or manual-install"

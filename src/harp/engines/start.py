@@ -27,7 +27,7 @@ class Pace(Struct, frozen=True):
     """How a start is waited for, in seconds."""
 
     patience: float = 90.0  # until a container must run and be healthy (A 4.6.5)
-    settle: float = 0.15  # that one without a health check must run before we believe it: many die at once
+    settle: float = 0.1  # that one without a health check must run before we believe it: some die at once
     steady: float = 2.0  # the same after a crash
     loop: float = LOOP
 

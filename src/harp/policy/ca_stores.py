@@ -90,12 +90,12 @@ class Store(Struct, frozen=True):
 
 
 def additions(wanted: Sequence[bytes], store: Store) -> list[File]:
-    """The files to write so that all of `wanted` are trusted; what is trusted already is left alone."""
+    """Return the files to write so that all of `wanted` are trusted; what is trusted already is left alone."""
     layout = store.layout
     bundles = store.bundles or (File(layout.bundles[0]),)
-    files = [changed for bundle in bundles if (changed := _extended(bundle, wanted)) is not None]
-    known = set(certificates(bundles[0].content))
-    new = [der for der in wanted if der not in known]
+    lacking = [_lacking(bundle, wanted) for bundle in bundles]
+    files = [_extended(bundle, new) for bundle, new in zip(bundles, lacking, strict=True) if new]
+    new = lacking[0]
     names = _names(new)
     if layout.anchors:
         files += [File(f"{layout.anchors}/{name}.crt", pem(der)) for name, der in zip(names, new, strict=True)]
@@ -104,13 +104,14 @@ def additions(wanted: Sequence[bytes], store: Store) -> list[File]:
     return files
 
 
-def _extended(bundle: File, wanted: Sequence[bytes]) -> File | None:
+def _lacking(bundle: File, wanted: Sequence[bytes]) -> list[bytes]:
     known = set(certificates(bundle.content))
-    new = [pem(der) for der in wanted if der not in known]
-    if not new:
-        return None
+    return [der for der in wanted if der not in known]
+
+
+def _extended(bundle: File, new: Sequence[bytes]) -> File:
     begin = bundle.content if not bundle.content or bundle.content.endswith(b"\n") else bundle.content + b"\n"
-    return File(bundle.path, begin + b"".join(new), "", bundle.mode, bundle.uid, bundle.gid)
+    return File(bundle.path, begin + b"".join(map(pem, new)), "", bundle.mode, bundle.uid, bundle.gid)
 
 
 def _names(ders: Iterable[bytes]) -> list[str]:

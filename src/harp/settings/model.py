@@ -131,7 +131,7 @@ class Tunnel:
 
 @dataclass(frozen=True, slots=True)
 class Kubernetes:
-    """HP_K8S_*; parsed, not used yet."""
+    """HP_K8S_*; checked, and then only reported: HaRP does not manage Kubernetes yet."""
 
     enabled: bool
     namespace: str
@@ -359,6 +359,8 @@ def _kubernetes(r: Reader) -> Kubernetes:
     api_server = r.optional("HP_K8S_API_SERVER", v.web_url, "of the cluster we run in") or _own_cluster(r)
     if enabled and not api_server and not r.given("HP_K8S_API_SERVER"):
         r.problem("HP_K8S_API_SERVER", "is not set and we run in no cluster; write such as https://10.0.0.1:6443")
+    if enabled:
+        r.warn("HP_K8S_ENABLED", "HaRP does not manage Kubernetes yet; Docker and manual-install daemons work")
     return Kubernetes(
         enabled=enabled,
         namespace=r.read("HP_K8S_NAMESPACE", "nextcloud-exapps", v.word),
