@@ -167,6 +167,32 @@ def test_an_exapp_that_dies_at_its_start_says_why(daemon: Daemon) -> None:
     assert "HP_SHARED_KEY is set, but not HP_FRP_ADDRESS" in json.dumps(answer)
 
 
+def test_a_crash_loop_fails_in_seconds_with_its_exit_code_and_last_words(daemon: Daemon) -> None:
+    image = provide_small_exapp(daemon.engine)
+    script = "printf '\\033[1;31mcannot open the model\\033[0m\\n'; exit 3"
+    with daemon.app(App("looping", image, port=23141)) as app:
+        host = {"RestartPolicy": {"Name": "unless-stopped"}}
+        daemon.engine.create(app.container, image, Entrypoint=["sh", "-c"], Cmd=[script], HostConfig=host)
+        daemon.appapi.start(app).ok(204)
+        began = time.monotonic()
+        answer = daemon.appapi.wait_for_start(app)
+        assert time.monotonic() - began < 20  # 4 s on a machine with nothing else to do
+    assert answer["started"] is False
+    assert answer["reason"].startswith("restarted ")
+    assert "exit code 3: cannot open the model" in answer["reason"]
+
+
+def test_a_container_that_runs_already_is_not_waited_for(daemon: Daemon) -> None:
+    with daemon.app(App("ready", provide_small_exapp(daemon.engine), port=23142)) as app:
+        daemon.appapi.deploy(app)
+        took: list[float] = []
+        while len(took) < 10 and min(took, default=1) >= 0.09:
+            began = time.monotonic()
+            assert daemon.appapi.wait_for_start(app)["started"] is True
+            took.append(time.monotonic() - began)
+        assert min(took) < 0.09, took
+
+
 def test_the_tunnel_comes_back_when_harp_and_the_tunnel_client_were_away(daemon: Daemon) -> None:
     image = provide_small_exapp(daemon.engine)
     with daemon.app(App("stubborn", image, port=23104)) as app:
