@@ -41,6 +41,8 @@ class FakeDeployer:
     def __init__(self) -> None:
         self.asked: list[tuple[object, ...]] = []
         self.ports: list[int] = []
+        self.links: dict[str, str] = {}
+        self.looked: list[tuple[str, str, str]] = []
         self.result: Any = None
         self.error: EngineError | None = None
 
@@ -61,6 +63,10 @@ class FakeDeployer:
 
     async def exists(self, names: Names) -> str | None:
         return self._answer("exists", names)  # type: ignore[no-any-return]
+
+    async def first_link(self, image: str, root: str, path: str) -> str | None:
+        self.looked.append((image, root, path))
+        return self.links.get(path)
 
     async def create(self, plan: CreatePlan) -> CreatedContainer:
         return self._answer("create", plan)  # type: ignore[no-any-return]
@@ -393,3 +399,58 @@ async def test_what_is_not_the_name_of_an_image_is_400_and_reaches_no_engine(
         status, text = await post(client, verb, body)
         assert (status, "must be the name of an image" in text) == (400, True)
     assert deployer.asked == []
+
+
+def mounting(source: str) -> dict[str, object]:
+    return {"name": "app", "image_id": "image:1", "mount_points": [{"source": source, "target": "/d"}]}
+
+
+@pytest.mark.parametrize(
+    ("links", "reason"),
+    [
+        ({"/d/link": "/"}, "HP_EXAPP_BIND_MOUNTS_ALLOWED has no entry for the bind mount /:/d:rw"),
+        ({"/d/link": "/d/other", "/d/other": "/etc"}, "no entry for the bind mount /etc:/d:rw"),
+        ({"/d/link": "/d/link"}, "a chain of more than 8 links"),
+    ],
+)
+async def test_a_link_below_an_allowed_directory_is_followed_and_refused(
+    deployer: FakeDeployer, links: dict[str, str], reason: str
+) -> None:
+    deployer.links = links
+    async with TestClient(TestServer(application(deployer, HP_EXAPP_BIND_MOUNTS_ALLOWED="/d"))) as client:
+        status, text = await post(client, "create", mounting("/d/link"))
+    assert status == 400
+    assert text.startswith("/d/link ")
+    assert reason in text
+    assert deployer.asked == []
+
+
+@pytest.mark.parametrize(
+    ("allowed", "source", "looked"),
+    [
+        ("/d", "/d/a/b", [("image:1", "/d", "/d/a/b")]),
+        ("/d", "/d", []),
+        ("/", "/d/a", [("image:1", "/d", "/d/a")]),
+        ("", "/srv/a", [("image:1", "/srv", "/srv/a")]),
+        ("", "/srv", []),
+    ],
+)
+async def test_links_are_looked_for_below_what_the_admin_has_chosen(
+    deployer: FakeDeployer, allowed: str, source: str, looked: list[tuple[str, str, str]]
+) -> None:
+    deployer.result = CreatedContainer("id", "name")
+    async with TestClient(
+        TestServer(application(deployer, **({"HP_EXAPP_BIND_MOUNTS_ALLOWED": allowed} if allowed else {})))
+    ) as client:
+        status, _ = await post(client, "create", mounting(source))
+    assert (status, deployer.looked) == (201, looked)
+
+
+async def test_a_link_to_an_allowed_place_is_mounted_as_it_was_asked_for(deployer: FakeDeployer) -> None:
+    deployer.links = {"/d/link": "/d/there"}
+    deployer.result = CreatedContainer("id", "name")
+    async with TestClient(TestServer(application(deployer, HP_EXAPP_BIND_MOUNTS_ALLOWED="/d"))) as client:
+        assert (await post(client, "create", mounting("/d/link")))[0] == 201
+    plan = deployer.asked[0][1]
+    assert isinstance(plan, CreatePlan)
+    assert plan.mounts == (Mount("/d/link", "/d", "rw"),)

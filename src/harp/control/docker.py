@@ -26,6 +26,7 @@ from harp.policy.container import (
     Refused,
     ResourceLimits,
     image_reference,
+    look_from,
     mounts_refusal,
 )
 from harp.settings import Settings
@@ -35,6 +36,7 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 T = TypeVar("T")
 
 PORT_HEADER = "docker-engine-port"
+MOST_LINKS = 8  # that the source of a bind mount may lead over
 
 
 class Fleet(Protocol):
@@ -178,7 +180,25 @@ class Docker:
             log.warning("bind mount", app=plan.names.name, note=warning, fix="HP_EXAPP_BIND_MOUNTS_ENFORCE_ALL=true")
         if self._settings.engines.keys == "derived":
             plan = plan.with_own_key(self._settings.shared_key)
-        return _json(await (await self._engines.engine(port)).create(plan), status=201)
+        engine = await self._engines.engine(port)
+        for mount in plan.mounts:
+            await self._follow(engine, plan.image, mount)
+        return _json(await engine.create(plan), status=201)
+
+    async def _follow(self, engine: ContainerEngine, image: str, mount: Mount) -> None:
+        """Look where a bind mount's source leads. Raises InvalidPayload when that place is refused."""
+        engines = self._settings.engines
+        source = mount.source
+        for _ in range(MOST_LINKS):
+            root = look_from(source, engines)
+            led = None if root == source else await engine.first_link(image, root, source)
+            if led is None:
+                return
+            source = led
+            refusal, _warnings = mounts_refusal([Mount(source, mount.target, mount.mode)], engines)
+            if refusal:
+                raise InvalidPayload(f"{mount.source} leads to {source} on the engine's host: {refusal}")
+        raise InvalidPayload(f"{mount.source} is a chain of more than {MOST_LINKS} links on the engine's host")
 
     async def start(self, request: web.Request) -> web.Response:
         """Start the container. A deploy of AppAPI takes 204 only, so 200 says that it ran already (A 4.6.3)."""

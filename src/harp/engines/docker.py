@@ -20,6 +20,7 @@ from harp.engines.connector import DialFunction
 from harp.engines.errors import EngineConflict, EngineError, EngineMissing, EngineRefused, ForeignOwner
 from harp.engines.facts import EngineFacts
 from harp.engines.files import ContainerFiles
+from harp.engines.links import first_link
 from harp.engines.provision import TUNNEL_DIRECTORY, provide, tunnel_files
 from harp.engines.pulls import PullErrors
 from harp.engines.replies import Container, Created, Image, Listed, Volume, clock_of, log_lines, parse
@@ -124,6 +125,10 @@ class DockerEngine:
         async with self.api.within(INSPECT, f"inspect {names.container}"):
             container = await self.inspect(names)
         return None if container is None else container.config.image or container.image
+
+    async def first_link(self, image: str, root: str, path: str) -> str | None:
+        async with self.api.within(INSPECT, f"look for links in {path}"):
+            return await first_link(self.api, self._registries.mirrored(image), root, path)
 
     async def create(self, plan: CreatePlan) -> CreatedContainer:
         asked, plan = plan.image, replace(plan, image=self._registries.mirrored(plan.image))

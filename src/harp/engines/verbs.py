@@ -84,6 +84,10 @@ class ContainerEngine(Deployer, Protocol):
 
     pulls: PullErrors  # what went wrong with them
 
+    async def first_link(self, image: str, root: str, path: str) -> str | None:
+        """Return where `path` on the engine's host leads by the first symbolic link below `root`, if it has one."""
+        ...
+
     async def answer(self, request: EngineRequest) -> EngineAnswer:
         """Make a small request and return the engine's whole answer, refusals included."""
         ...

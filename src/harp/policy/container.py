@@ -145,7 +145,8 @@ def _path(path: str, field: str) -> str:
 def mounts_refusal(mounts: Sequence[Mount], engines: Engines) -> tuple[str, list[str]]:
     """The reason why these bind mounts are not made, "" when they are, and what to warn of all the same.
 
-    The longest entry that matches a source decides, on a tie the denying one; paths are compared as text (A 10).
+    The longest entry that matches a source decides, on a tie the denying one; paths are compared as text (A 10), so
+    where a link leads is asked separately.
     """
     warnings: list[str] = []
     for mount in mounts:
@@ -157,6 +158,15 @@ def mounts_refusal(mounts: Sequence[Mount], engines: Engines) -> tuple[str, list
         if warning:
             warnings.append(warning)
     return "", warnings
+
+
+def look_from(source: str, engines: Engines) -> str:
+    """Return the directory at or above a mount's source that is the admin's own choice: links below it may be others'.
+
+    That is the longest allowed entry; without a list of those, the first directory of the path.
+    """
+    entries = [entry for entry in engines.mounts_allowed or () if entry != "/" and _within(source, entry)]
+    return max(entries, key=len) if entries else "/" + source.split("/")[1]
 
 
 def _mount_refusal(mount: Mount, engines: Engines) -> tuple[str, str]:
