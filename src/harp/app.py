@@ -39,7 +39,7 @@ from harp.settings import Limits, Settings, load
 from harp.state.engine_names import EngineNames
 from harp.status.admin import AdminGate
 from harp.status.conditions import Condition
-from harp.status.engines import EngineLine, EngineTunnel, inventory
+from harp.status.engines import EngineLine, TunnelOfEngine, inventory
 from harp.status.pages import Pages
 from harp.tunnel.server.claim_check import ClaimCheck
 from harp.tunnel.server.listener import TunnelServer
@@ -113,7 +113,7 @@ class Harp:
         access_log = AccessLog(enabled=settings.logs.level in ("debug", "info"), json=settings.logs.format == "json")
         self.gate = Gate(settings, self.instance, self.upstreams, self.deadlines, access_log, self.turns)
         self.gate.limit_connections(connections)
-        self._admin = AdminGate(settings, Pages(Facts(self)), self.deadlines)
+        self._admin = AdminGate(settings, Pages(HarpFacts(self)), self.deadlines)
         self.tunnel = self._tunnel_server(tunnel_tls)
         try:
             await self.tunnel.start()
@@ -293,7 +293,7 @@ class Harp:
             self.gate.drain()
 
 
-class Facts:
+class HarpFacts:
     """What the admin listener asks about."""
 
     def __init__(self, harp: Harp) -> None:
@@ -322,7 +322,7 @@ class Facts:
     def engines(self) -> list[EngineLine]:
         engines = self._harp.engines
         tunnels = [
-            (port, EngineTunnel(name, tunnel.address, tunnel.hostname, tunnel.since, tunnel.round_trip))
+            (port, TunnelOfEngine(name, tunnel.address, tunnel.hostname, tunnel.since, tunnel.round_trip))
             for tunnel in self._harp.tunnel.facts()
             for name, port in tunnel.proxies
             if port in engines.ports

@@ -531,3 +531,17 @@ async def test_whether_another_nextclouds_container_exists_is_not_said(
     fake.add(CONTAINER, owner)
     with pytest.raises(ForeignOwner, match="HP_INSTANCE_ID=two"):
         await engine.exists(APP)
+
+
+async def test_a_log_that_is_too_large_is_left_out(engine: DockerEngine, fake: FakeEngine) -> None:
+    outcome = await waited(engine, fake, {"Status": "exited", "ExitCode": 1}, log=b"x\n" * (200 << 10))
+    assert (outcome.reason, outcome.logs) == ("non-recoverable state: exited, exit code 1", [])
+
+
+async def test_a_container_with_labels_without_end_is_an_error_of_the_engine(
+    engine: DockerEngine, fake: FakeEngine
+) -> None:
+    container = fake.add(CONTAINER, "one")
+    container.body["Labels"] = {str(number): "x" for number in range(100_000)}
+    with pytest.raises(EngineError, match="an answer of more than 1048576 bytes"):
+        await engine.inspect(APP)

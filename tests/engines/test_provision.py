@@ -173,3 +173,35 @@ async def test_renewed_files_go_to_all_our_containers_that_have_them_and_to_nobo
 def test_an_archive_that_is_none_is_an_error_of_the_engine() -> None:
     with pytest.raises(EngineError, match="archive of /x cannot be read"):
         unpack(b"x" * 2000, "/x")
+
+
+async def test_an_engines_sparse_archive_is_refused_and_never_expanded(
+    engine: DockerEngine, fake: FakeEngine, container: FakeContainer
+) -> None:
+    member = tarfile.TarInfo("ca-certificates.crt")
+    member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 40)}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(member)
+    fake.bodies["GET", f"/containers/{CONTAINER}/archive"] = buffer.getvalue()
+    with pytest.raises(EngineError, match="sparse"):
+        await install(engine)
+
+
+async def test_an_archive_of_too_many_members_is_refused() -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number in range(10_001):
+            tar.addfile(tarfile.TarInfo(str(number)))
+    with pytest.raises(EngineError, match="more than 10000 members"):
+        unpack(buffer.getvalue(), "/etc/ssl/certs")
+
+
+async def test_an_alpine_or_debian_image_costs_one_file_read(
+    engine: DockerEngine, fake: FakeEngine, container: FakeContainer
+) -> None:
+    bundle = File(f"{CERTS}/ca-certificates.crt", pem(ONE))
+    put(container, *DEBIAN, bundle, File(f"{ANCHORS}/.", b""))
+    await install(engine)
+    assert [call.query["path"] for call in fake.called("GET", f"/containers/{CONTAINER}/archive")] == [CERTS]
+    assert f"{ANCHORS}/" in "".join(container.files)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from harp.engines.facts import EngineFacts, EngineStatus
 from harp.policy.docker_api import ApiRange
-from harp.status.engines import EngineTunnel, inventory
+from harp.status.engines import TunnelOfEngine, inventory
 
 LOCAL = 24000
 FACTS = EngineFacts("29.0.1", ApiRange((1, 44), (1, 52)), podman=False)
-TUNNEL = EngineTunnel("gpu1", "192.0.2.7", "gpu", since=1000.0, round_trip=None)
+TUNNEL = TunnelOfEngine("gpu1", "192.0.2.7", "gpu", since=1000.0, round_trip=None)
 
 
 def test_the_local_engine_is_there_before_anybody_asked_it() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from harp.status.conditions import Condition
-from harp.status.engines import EngineLine, EngineTunnel
+from harp.status.engines import EngineLine, TunnelOfEngine
 from harp.status.pages import Pages
 
 
@@ -100,7 +100,7 @@ def test_while_draining_it_is_healthy_but_not_ready_even_with_listeners_closed()
 
 def test_engines_are_listed() -> None:
     facts = FakeFacts()
-    tunnel = EngineTunnel("gpu1", "192.0.2.7", "gpu", since=1000.0, round_trip=0.02)
+    tunnel = TunnelOfEngine("gpu1", "192.0.2.7", "gpu", since=1000.0, round_trip=0.02)
     facts.known = [EngineLine(24001, "29.0.1", "1.44 to 1.52", False, 2000.0, "", tunnel)]
     status, (line,) = page(facts, "/engines")
     assert status == 200

@@ -30,7 +30,7 @@ It counts a wrong token as a strike.
 """
 
 
-class Records(Protocol):
+class RecordStore(Protocol):
     """Where pushed records go: the instance."""
 
     def put(self, record: ExApp) -> None:
@@ -43,7 +43,7 @@ class Records(Protocol):
 
 
 def application(
-    instance: Records, settings: Settings, authenticate: Authenticate, engines: docker.Fleet
+    instance: RecordStore, settings: Settings, authenticate: Authenticate, engines: docker.Fleet
 ) -> web.Application:
     """The control API of one instance."""
     api = Api(instance, settings, authenticate)
@@ -71,7 +71,7 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
 class Api:
     """The endpoints."""
 
-    def __init__(self, instance: Records, settings: Settings, authenticate: Authenticate) -> None:
+    def __init__(self, instance: RecordStore, settings: Settings, authenticate: Authenticate) -> None:
         self._instance = instance
         self._settings = settings
         self._authenticate = authenticate

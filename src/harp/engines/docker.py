@@ -49,7 +49,10 @@ LIBPOD = "/v4.0.0/libpod"  # podman's own API
 
 
 class DockerEngine:
-    """The engine behind `target`. It takes calls once `ask` has been answered."""
+    """The engine behind `target`. It takes calls once `ask` has been answered.
+
+    More than 25 methods, because AppAPI has eight verbs and a dozen calls; each is one method and at most a few parts.
+    """
 
     def __init__(
         self,

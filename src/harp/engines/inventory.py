@@ -39,7 +39,7 @@ CONNECT = 10.0  # seconds for one connection
 
 
 @dataclass(slots=True)
-class _Entry:
+class _KnownEngine:
     """One engine and what is known of it."""
 
     engine: DockerEngine
@@ -93,7 +93,7 @@ class EngineInventory:
         self._dialer = dialer
         self._table = ports
         self._now = now
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, _KnownEngine] = {}
         self._renewals = 0  # of the tunnel's certificates, since we run
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -161,7 +161,7 @@ class EngineInventory:
             except EngineError as error:
                 log.info("tunnel certificates not renewed in ExApps", engine=port, reason=str(error))
 
-    async def _renew(self, port: int, entry: _Entry) -> None:
+    async def _renew(self, port: int, entry: _KnownEngine) -> None:
         wanted = self._renewals
         try:
             renewed = await entry.engine.renew_tunnel_files()
@@ -188,7 +188,7 @@ class EngineInventory:
                     self.registries,
                     connect=CONNECT,
                 )
-                entry = self._entries[port] = _Entry(engine)
+                entry = self._entries[port] = _KnownEngine(engine)
         if entry.engine.facts is not None:  # learned while the client was loaded
             return entry.engine.facts
         asking = self._ask(port, entry)
@@ -203,14 +203,14 @@ class EngineInventory:
         """Was there a tunnel for the engine, and is there none now?"""
         return port != LOCAL_ENGINE_PORT and self._table.seen(port) and self._table.get(port) is None
 
-    def _ask(self, port: int, entry: _Entry) -> asyncio.Task[EngineFacts]:
+    def _ask(self, port: int, entry: _KnownEngine) -> asyncio.Task[EngineFacts]:
         """The question under way, else a new one."""
         if entry.asking is None:
             entry.asking = asyncio.get_running_loop().create_task(self._learn(port, entry))
             entry.asking.add_done_callback(lambda done: done.cancelled() or done.exception())
         return entry.asking
 
-    async def _learn(self, port: int, entry: _Entry) -> EngineFacts:
+    async def _learn(self, port: int, entry: _KnownEngine) -> EngineFacts:
         entry.asked = self._now()
         try:
             facts = await entry.engine.ask(ASK)

@@ -61,7 +61,7 @@ def throwaway(now: datetime) -> bytes:
     return _pem(key) + _sign_ca(key, _common_name(SERVER_NAME), now, timedelta(days=3650)).public_bytes(Encoding.PEM)
 
 
-class _Leaf(Struct, frozen=True):
+class _LeafKind(Struct, frozen=True):
     """One of the two certificates that the CA signs."""
 
     stem: str  # file name without suffix
@@ -77,8 +77,8 @@ class _Leaf(Struct, frozen=True):
 # `docker cp` and bind mounts keep mode and owner, and ExApps run as any user: a client key only root can read is a
 # client key many of them cannot use. It is shared by all clients anyway, and says nothing without the tunnel's token.
 _LEAVES = (
-    _Leaf("server", SERVER_NAME, needed=True, key_mode=0o600),
-    _Leaf("client", CLIENT_NAME, needed=False, key_mode=0o644),
+    _LeafKind("server", SERVER_NAME, needed=True, key_mode=0o600),
+    _LeafKind("client", CLIENT_NAME, needed=False, key_mode=0o644),
 )
 
 
@@ -161,7 +161,7 @@ class _Directory:
             return False
         return not leaves or not all(_signed_by(leaf, certificate) for leaf in leaves)
 
-    def _settle_leaf(self, leaf: _Leaf) -> None:
+    def _settle_leaf(self, leaf: _LeafKind) -> None:
         """Make, renew or merely check one leaf."""
         files = (f"{leaf.stem}.crt", f"{leaf.stem}.key")
         certificate, key = self._certificate(files[0]), self._key(files[1])
@@ -180,7 +180,7 @@ class _Directory:
         self._issue(leaf, key or self._write_key(files[1], leaf.key_mode), self._signer, "made")
 
     def _check_leaf(
-        self, leaf: _Leaf, certificate: Certificate, key: CertificateIssuerPrivateKeyTypes, ca: Certificate
+        self, leaf: _LeafKind, certificate: Certificate, key: CertificateIssuerPrivateKeyTypes, ca: Certificate
     ) -> None:
         path = self._path / f"{leaf.stem}.crt"
         fits = certificate.public_key() == key.public_key()
@@ -201,7 +201,7 @@ class _Directory:
             self._renew(leaf, certificate, key, ours=ours)
 
     def _renew(
-        self, leaf: _Leaf, certificate: Certificate, key: CertificateIssuerPrivateKeyTypes, *, ours: bool
+        self, leaf: _LeafKind, certificate: Certificate, key: CertificateIssuerPrivateKeyTypes, *, ours: bool
     ) -> None:
         """Sign the same key again, if we can and if that gains anything."""
         path = self._path / f"{leaf.stem}.crt"
@@ -217,7 +217,7 @@ class _Directory:
                     return
         self.warnings.append(f"{path} ends on {_day(certificate)} and cannot be renewed: {why}")
 
-    def _issue(self, leaf: _Leaf, key: CertificateIssuerPrivateKeyTypes, signer: _Ca, done: str) -> None:
+    def _issue(self, leaf: _LeafKind, key: CertificateIssuerPrivateKeyTypes, signer: _Ca, done: str) -> None:
         certificate = _sign_leaf(leaf, key, signer, self._now, self._end(signer))
         self._write_certificate(f"{leaf.stem}.crt", certificate, done)
 
@@ -301,7 +301,7 @@ def _sign_ca(key: CertificateIssuerPrivateKeyTypes, name: Name, now: datetime, v
 
 
 def _sign_leaf(
-    leaf: _Leaf, key: CertificateIssuerPrivateKeyTypes, ca: _Ca, now: datetime, end: datetime
+    leaf: _LeafKind, key: CertificateIssuerPrivateKeyTypes, ca: _Ca, now: datetime, end: datetime
 ) -> Certificate:
     extensions: list[tuple[ExtensionType, bool]] = [
         (x509.BasicConstraints(ca=False, path_length=None), True),

@@ -77,7 +77,7 @@ def full_name(reference: str) -> str:
     return HUB + reference[len(first) :] if first in _HUB_NAMES else reference
 
 
-class _Entry(Struct, frozen=True):
+class _Login(Struct, frozen=True):
     auth: str = ""
     username: str = ""
     password: str = ""
@@ -85,7 +85,7 @@ class _Entry(Struct, frozen=True):
 
 
 class _File(Struct, frozen=True):
-    auths: dict[str, _Entry] = {}
+    auths: dict[str, _Login] = {}
     mirrors: dict[str, str] = {}
 
 
@@ -106,7 +106,7 @@ def _registry(key: str) -> str:
     return HUB if host in _HUB_NAMES else host
 
 
-def _credential(key: str, entry: _Entry) -> Credential:
+def _credential(key: str, entry: _Login) -> Credential:
     if not entry.auth:
         return Credential(entry.username, entry.password, entry.identitytoken)
     try:

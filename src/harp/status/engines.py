@@ -9,7 +9,7 @@ from msgspec import Struct
 from harp.engines.facts import EngineStatus
 
 
-class EngineTunnel(Struct, frozen=True):
+class TunnelOfEngine(Struct, frozen=True):
     """The tunnel in which an engine is reached."""
 
     name: str  # that its client has chosen
@@ -28,11 +28,11 @@ class EngineLine(Struct, frozen=True):
     podman: bool
     last_seen: float | None  # Unix seconds of its last answer about itself
     trouble: str  # why it could not be asked last time
-    tunnel: EngineTunnel | None
+    tunnel: TunnelOfEngine | None
 
 
 def inventory(
-    local: int, statuses: Iterable[EngineStatus], tunnels: Iterable[tuple[int, EngineTunnel]]
+    local: int, statuses: Iterable[EngineStatus], tunnels: Iterable[tuple[int, TunnelOfEngine]]
 ) -> list[EngineLine]:
     """Every engine that ever answered or has a tunnel now, by port; the local one in any case."""
     known = {status.port: status for status in statuses}
@@ -41,7 +41,7 @@ def inventory(
     return [_line(port, known.get(port), connected.get(port)) for port in sorted({local, *seen, *connected})]
 
 
-def _line(port: int, status: EngineStatus | None, tunnel: EngineTunnel | None) -> EngineLine:
+def _line(port: int, status: EngineStatus | None, tunnel: TunnelOfEngine | None) -> EngineLine:
     facts = None if status is None else status.facts
     return EngineLine(
         port=port,
