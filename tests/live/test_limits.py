@@ -24,7 +24,7 @@ GET = b"GET /exapps/rec/x HTTP/1.1\r\nHost: a\r\n\r\n"
 def product(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     names = ("HEAD", "CLIENT", "KEEPALIVE", "RESPONSE", "SERVER", "TUNNEL", "HALF_CLOSED", "CONNECT", "DRAIN")
     limits = {f"HP_TIMEOUT_{name}": "1s" for name in names}
-    limits |= {"HP_TIMEOUT_RESPONSE": "3s", "HP_MAX_CONNECTIONS": str(CONNECTIONS), "HP_TUNNEL_HOLD": "1s"}
+    limits |= {"HP_TIMEOUT_RESPONSE": "3s", "HP_MAX_CONNECTIONS": str(CONNECTIONS), "HP_TUNNEL_HOLD": "4s"}
     with running(tmp_path_factory.mktemp("limits"), world.nextcloud, **limits) as product:
         yield product
 
