@@ -28,7 +28,6 @@ from harp.wire.requester import (
     Interim,
     Requester,
     State,
-    Switched,
     What,
 )
 from harp.wire.responses import ResponseHead
@@ -214,23 +213,20 @@ class Upstream(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _hand_over(self, what: What) -> None:
-        kind = type(what)
         user = self.user
-        if kind is Answer:
-            answer = cast("Answer", what)
-            if answer.end:
+        if isinstance(what, Answer):
+            if what.end:
                 self._release()
-            user.on_head(answer.head, answer.length, answer.data, answer.end)
-        elif kind is Data:
-            user.on_data(cast("Data", what).data)
-        elif kind is End:
+            user.on_head(what.head, what.length, what.data, what.end)
+        elif isinstance(what, Data):
+            user.on_data(what.data)
+        elif isinstance(what, End):
             self._release()
-            user.on_end(cast("End", what).trailers)
-        elif kind is Interim:
-            user.on_interim(cast("Interim", what).head)
+            user.on_end(what.trailers)
+        elif isinstance(what, Interim):
+            user.on_interim(what.head)
         else:
-            switched = cast("Switched", what)
-            user.on_upgrade(switched.head, switched.data)
+            user.on_upgrade(what.head, what.data)
 
     def eof_received(self) -> bool:
         requester = self._requester

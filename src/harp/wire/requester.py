@@ -19,6 +19,7 @@ from harp.wire.responses import ResponseHead, read_response
 
 MAX_HEAD = 64 * 1024  # bytes of a response head
 _BEGINNING = b"HTTP/1."
+_FINAL = (b"HTTP/1.1 2", b"HTTP/1.1 3", b"HTTP/1.1 4", b"HTTP/1.1 5")
 _BARE_LF = re.compile(rb"(?<!\r)\n").search
 
 
@@ -182,6 +183,9 @@ class Requester:
     # Heads
 
     def _receive_head(self, data: bytes) -> Sequence[What]:
+        end = data.find(HEAD_END) + 4
+        if end > 3 and not self._held and data.startswith(_FINAL):  # nearly always
+            return self._begin(read_response(data[:end]), data[end:])
         seen = 0
         if self._held:
             seen = len(self._held)

@@ -1,9 +1,9 @@
 """Response heads of HTTP/1.1: complete bytes in, checked values out (RFC 9112).
 
-Answers differ in dates, tags and ids, so nothing of them is remembered. An ordinary head is read by two expressions:
-one that every byte has to fit, and one that finds the lines that decide about framing. Its other lines go on as they
-are, because each of them has been matched as a whole. Whatever is not ordinary is read line by line, with llhttp as the
-judge.
+Answers differ in dates, tags and ids, so nothing of them is remembered. A usual head is read by one expression that
+every byte has to fit; one with Connection or Transfer-Encoding needs a second, which finds the lines that decide about
+framing. The other lines go on as they are, because each of them has been matched as a whole. Whatever is not ordinary
+is read line by line, with llhttp as the judge.
 """
 
 from __future__ import annotations
@@ -25,12 +25,19 @@ _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+\r\n"
 _ORDINARY = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9][0-9]) (" + _VALUE + rb")(?:[!#$%&'*+.^`|~0-9A-Za-z-]++:" + _VALUE + rb")*+\r\n"
 ).fullmatch
+_FIELD = (
+    rb"(?![CcKkPpTtUu](?i:on(?:tent-length|nection)|eep-alive|roxy-|e:|ransfer-encoding|pgrade:))"
+    rb"[!#$%&'*+.^`|~0-9A-Za-z-]++:" + _VALUE
+)  # one that says nothing about framing
+_USUAL = re.compile(
+    rb"HTTP/1\.1 ([2-5][0-9][0-9]) " + _VALUE + rb"(?:" + _FIELD + rb")*+"
+    rb"(?:[Cc]ontent-[Ll]ength:[ \t]*(0|[1-9][0-9]{0,17})\r\n(?:" + _FIELD + rb")*+)?\r\n"
+).fullmatch
 _FRAMING = re.compile(
     rb"\n([Cc](?i:onnection|ontent-length)|[Kk](?i:eep-alive)|[Pp](?i:roxy-[ac][a-z]*)|[Tt](?i:e|ransfer-encoding)"
     rb"|[Uu](?i:pgrade)):[ \t]*([^\r]*)"
 ).findall
 _BETWEEN_NEIGHBOURS = re.compile(rb"(?i)\n(?:connection|keep-alive|transfer-encoding):[^\n]*").sub
-_LENGTH = frozenset((b"content-length", b"Content-Length"))
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,17}").fullmatch
 _NAMED = frozenset((b"content-type", b"cache-control", b"set-cookie", b"location", b"range", b"content-encoding"))
 
@@ -63,15 +70,16 @@ class ResponseHead(Struct):
 
 def read_response(data: bytes) -> ResponseHead:
     """Read exactly one head, with its empty line. Raises PeerError."""
+    usual = _USUAL(data)
+    if usual is not None:
+        status, length = usual.groups()
+        if length is None:
+            return ResponseHead(int(status), data[:-2], UNTIL_CLOSE, True, None)
+        if status != b"204":
+            return ResponseHead(int(status), data[:-2], int(length), True, None)
     ordinary = _ORDINARY(data)
     if ordinary is not None:
-        status = int(ordinary[1])
-        framing = _FRAMING(data)
-        if len(framing) == 1 and status != 204:
-            name, value = framing[0]
-            if name in _LENGTH and _NUMBER(value) is not None:
-                return ResponseHead(status, data[:-2], int(value), True, None)
-        head = _read_ordinary(status, data, framing)
+        head = _read_ordinary(int(ordinary[1]), data, _FRAMING(data))
         if head is not None:
             return head
     return read_any_response(data)
