@@ -13,6 +13,7 @@ import harp
 from harp.policy.claims import MOVES as CLAIM
 from harp.settings import OBSOLETE, examine
 from harp.wire.frp_login import CONNECTION, FIRST_MESSAGE
+from harp.wire.requester import MOVES as REQUESTER
 from tests.drawings import state_diagram
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +48,6 @@ def test_every_page_is_linked_from_the_first() -> None:
         assert f"(docs/{page.name})" in text
 
 
-@pytest.mark.parametrize("table", [CONNECTION, FIRST_MESSAGE, CLAIM])
+@pytest.mark.parametrize("table", [CONNECTION, FIRST_MESSAGE, CLAIM, REQUESTER])
 def test_life_cycles_are_drawn_as_their_tables_are(table: Mapping[Any, Mapping[Any, Any]]) -> None:
     assert f"```mermaid\n{state_diagram(table)}\n```" in (DOCS / "architecture.md").read_text()

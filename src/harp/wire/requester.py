@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from enum import IntEnum, auto
+from enum import IntEnum, StrEnum, auto
 
 from msgspec import Struct
 
@@ -33,15 +33,15 @@ class State(IntEnum):
     CLOSED = auto()
 
 
-class Event(IntEnum):
-    REQUEST = auto()  # a request is sent
-    PART = auto()  # bytes of a head, or an interim response
-    BEGIN = auto()  # a head whose body is not complete
-    DONE = auto()  # the answer is complete, and the connection is free
-    REST = auto()  # the same, but something more might come
-    RESTED = auto()  # nothing has come
-    SWITCH = auto()  # 101
-    CLOSE = auto()  # the connection is of no use any more
+class Event(StrEnum):
+    REQUEST = "request sent"
+    PART = "part of a head, or interim response"
+    BEGIN = "head, the body follows"
+    DONE = "answer complete"
+    REST = "answer without a body complete"
+    RESTED = "nothing came"
+    SWITCH = "101"
+    CLOSE = "closed, broken, given up or not to be used again"
 
 
 IDLE, RESTING, WAITING, HEAD, BODY, RAW, CLOSED = State
