@@ -62,6 +62,7 @@ class Forwarding:
         "_retried",
         "_sent_body",
         "_server_done",
+        "_silence",
         "_started",
         "_task",
         "_upstreams",
@@ -85,6 +86,7 @@ class Forwarding:
         self._retried = self._resent = False
         self._listening: Listening | None = None  # of the tunnel, while a new stream in it is silent
         self._finder: FrameFinder | None = None  # of a relayed WebSocket that is to be closed
+        self._silence = upstreams.timeouts.server  # seconds without a byte of the answer until it is given up
         self._quiet_since = 0.0  # the same: when its last byte came
         self._client_done = self._server_done = False  # of an upgraded stream
 
@@ -145,12 +147,12 @@ class Forwarding:
         connection = self._connection
         if connection is None or self._ended:
             return  # the answer came before the body: what is left of it goes nowhere
-        if connection.state is RAW:
+        state = connection.state
+        if state is RAW:
             connection.transport.write(data)
             self._touch(connection)
             return
         self._sent_body = True
-        state = connection.state
         if state is WAITING or state is HEAD:
             connection.send_body(chunk(data) if self._chunked else data, self._response_limit())
         else:  # the answer has begun already; it is governed by its own limit
@@ -212,8 +214,7 @@ class Forwarding:
         now = self._upstreams.deadlines.now
         if self._finder is None:
             self._finder = FrameFinder()
-            limit = self._upstreams.timeouts.tunnel
-            self._quiet_since = now if connection.deadline == NEVER else connection.deadline - limit
+            self._quiet_since = now if connection.deadline == NEVER else connection.deadline - self._silence
         return self._finder.at_boundary or now - self._quiet_since >= QUIET
 
     # User: the connection's side
@@ -242,8 +243,9 @@ class Forwarding:
             self._finder.feed(data)
             self._quiet_since = self._upstreams.deadlines.now
         connection = self._connection
-        if connection is not None and connection.state in (BODY, RAW):
-            self._touch(connection)
+        if connection is not None:
+            blocked = self._downstream.blocked
+            connection.deadline = NEVER if blocked else self._upstreams.deadlines.now + self._silence
         self._downstream.send_body(data)
 
     def on_end(self, trailers: Fields) -> None:
@@ -259,6 +261,7 @@ class Forwarding:
             self.on_lost("switched to a protocol that nobody asked for", status=502, silent=False)
             return
         self._started = True
+        self._silence = self._upstreams.timeouts.tunnel
         self._heard()
         self._touch(connection)
         self._downstream.upgrade(switching_response(head, head.upgrade or self._request.upgrade), data)
@@ -357,14 +360,8 @@ class Forwarding:
 
     def _touch(self, connection: Upstream) -> None:
         """Something moved: start the limit for silence again."""
-        if self._downstream.blocked:
-            connection.deadline = NEVER
-            return
-        timeouts = self._upstreams.timeouts
-        limit = timeouts.tunnel if connection.state is RAW else timeouts.server
-        if self._client_done or self._server_done:
-            limit = min(limit, timeouts.half_closed)
-        connection.deadline = self._upstreams.deadlines.now + limit
+        blocked = self._downstream.blocked
+        connection.deadline = NEVER if blocked else self._upstreams.deadlines.now + self._silence
 
     def _half_closed(self, connection: Upstream) -> None:
         """One side of an upgraded stream has finished: pass it on, and end when both have."""
@@ -374,6 +371,7 @@ class Forwarding:
             connection.end()
             self._downstream.end(How.LINGER)
             return
+        self._silence = min(self._silence, self._upstreams.timeouts.half_closed)
         self._touch(connection)
         if self._client_done and not isinstance(self._hop.target, (ExAppTunnel, EngineTunnel)):
             connection.transport.write_eof()
