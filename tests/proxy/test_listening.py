@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 
+from structlog.testing import capture_logs
+
 from harp.errors import TunnelAway
 from harp.net.deadlines import Deadlines
 from harp.net.ports import ProtocolFactory
@@ -97,7 +99,9 @@ async def test_a_stream_is_lost_when_two_probes_after_it_stay_without_an_answer(
     await world.ask(stream)
     await world.ask(stream, after=STEP)
     assert await world.ask(stream, after=PROBE_LIMIT - STEP) is Verdict.OPEN
-    assert await world.ask(stream, after=STEP) is Verdict.LOST
+    with capture_logs() as logs:
+        assert await world.ask(stream, after=STEP) is Verdict.LOST
+    assert [(entry["event"], entry["name"]) for entry in logs] == [("nothing listens behind a tunnel", "hello")]
     assert world.tunnel.probes[0][0].aborted
     assert world.tunnel.probes[1][0].aborted
 

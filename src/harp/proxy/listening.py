@@ -17,6 +17,8 @@ from enum import Enum, auto
 from itertools import count
 from typing import cast
 
+import structlog
+
 from harp.errors import Unreachable
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.ports import Offer
@@ -26,6 +28,8 @@ SILENCE = 2.0  # seconds, when something listened the last time
 STEP = 0.25  # seconds between two probes, and two looks at what they have brought
 PROBE_LIMIT = 3.0  # seconds for the answer to a probe
 MISSES = 2  # probes in a row that fail until nothing listens any more
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class Verdict(Enum):
@@ -109,10 +113,13 @@ class Listening:
 
     def failed(self, number: int) -> None:
         """The probe did not come back."""
-        if self._pending.pop(number, None) is not None:
-            self._misses += 1
-            if self._misses >= MISSES:
-                self._down(number)
+        if self._pending.pop(number, None) is None:
+            return
+        self._misses += 1
+        if self._misses >= MISSES:
+            if self._misses == MISSES:
+                log.warning("nothing listens behind a tunnel", name=self._offer.name, see="frpc's log says why")
+            self._down(number)
 
     def _down(self, number: int) -> None:
         if number > self._down_at:

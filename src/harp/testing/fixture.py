@@ -43,6 +43,7 @@ __all__ = ["Answer", "HarpForTests", "Level", "RegisteredApp", "Route"]
 T = TypeVar("T")
 AA_VERSION = "32.0.0"
 PATIENCE = 20.0  # seconds for anything that should take a moment
+HEARTBEAT = 2.0  # seconds until an ExApp that gives no heartbeat is asked again
 CALL = 60.0  # seconds AppAPI waits for an ExApp to be enabled (A 6.5)
 
 
@@ -181,7 +182,10 @@ class HarpForTests:
 
     def heartbeat(self, app: RegisteredApp) -> bool:
         """Does the app say that it is alive?"""
-        answer = self._request("GET", app, "/heartbeat", app.signed)
+        try:
+            answer = self._request("GET", app, "/heartbeat", app.signed, HEARTBEAT)
+        except TimeoutError:
+            return False
         return answer.status == 200 and answer.json().get("status") == "ok"
 
     def until_heartbeat(self, app: RegisteredApp, seconds: float = PATIENCE) -> bool:
@@ -209,9 +213,11 @@ class HarpForTests:
         answer = self._request("PUT", app, f"/enabled?enabled={value}", app.signed)
         return str(answer.json()["error"]) if answer.status == 200 else f"status {answer.status}"
 
-    def _request(self, method: str, app: RegisteredApp, path: str, headers: dict[str, str]) -> Answer:
+    def _request(
+        self, method: str, app: RegisteredApp, path: str, headers: dict[str, str], seconds: float = CALL
+    ) -> Answer:
         place = urlsplit(app.url)
-        connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=CALL)
+        connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=seconds)
         try:
             connection.request(method, place.path + path, headers=headers)
             answer = connection.getresponse()
