@@ -101,6 +101,11 @@ def bytes_of(standard: TextIO | None) -> BinaryIO | None:
     return None if standard is None else standard.buffer
 
 
+def debugging() -> bool:
+    """Are debug lines written? Ask once, before something that many requests pass begins to make them."""
+    return logging.getLogger().isEnabledFor(logging.DEBUG)
+
+
 def drain() -> None:
     """Wait for a moment until the lines logged so far are written, before the process ends."""
     _outputs.drain()

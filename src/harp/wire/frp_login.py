@@ -18,13 +18,20 @@ TLS_CUSTOM_BYTE = b"\x17"  # frpc's own byte in front of a TLS handshake; droppe
 MUX_BYTE = b"\0"
 BARE_BYTES = (b"o", b"w", b"F")
 WEBSOCKET = b"GET /~!frp"
+REQUESTS = (Login, NewWorkConn)
 ENOUGH = len(WEBSOCKET)  # bytes that tell what a connection speaks
 
-S = TypeVar("S", bound=Enum)
-E = TypeVar("E", bound=Enum)
+S = TypeVar("S", bound="Move")
+E = TypeVar("E", bound="Move")
 
 
-class Stage(Enum):
+class Move(Enum):
+    """The root of states and events, which are looked up for every work stream: hashed by identity, it is quick."""
+
+    __hash__ = object.__hash__
+
+
+class Stage(Move):
     """Where a TCP connection is on its way to a tunnel."""
 
     FIRST_BYTE = "waits for its first byte"
@@ -36,7 +43,7 @@ class Stage(Enum):
     ENDED = "ended"
 
 
-class Step(Enum):
+class Step(Move):
     """What moves a TCP connection on."""
 
     TLS = "begins with TLS"
@@ -59,7 +66,7 @@ CONNECTION: Mapping[Stage, Mapping[Step, Stage]] = {
 }
 
 
-class State(Enum):
+class State(Move):
     """Where a stream is until its first message is answered."""
 
     WAITING = "waits for its first message"
@@ -69,7 +76,7 @@ class State(Enum):
     ENDED = "ended"
 
 
-class Event(Enum):
+class Event(Move):
     """What moves a stream on."""
 
     HELLO = "ClientHello"
@@ -85,6 +92,11 @@ FIRST_MESSAGE: Mapping[State, Mapping[Event, State]] = {
     State.ACCEPTED: {Event.END: State.ACCEPTED},  # the tunnel has it now
     State.ENDED: {Event.END: State.ENDED},
 }
+
+
+# By names of the module: Python 3.11 looks a member up in its class much more slowly.
+WAITING, READING = State.WAITING, (State.WAITING, State.GREETED)
+HELLO, REQUEST, ACCEPT, END = Event
 
 
 def moved(table: Mapping[S, Mapping[E, S]], state: S, event: E) -> S:
@@ -135,7 +147,7 @@ class FirstMessages:
     __slots__ = ("_reader", "hellos", "state")
 
     def __init__(self) -> None:
-        self.state = State.WAITING
+        self.state = WAITING
         self.hellos: tuple[bytes, bytes] | None = None  # payloads, from and to a client of version 2
         self._reader = MessageReader()
 
@@ -150,16 +162,16 @@ class FirstMessages:
 
     def next(self) -> Hello | Login | NewWorkConn | None:
         """The next message, while one can come."""
-        if self.state not in (State.WAITING, State.GREETED):
+        if self.state not in READING:
             return None
         message = self._reader.next()
         if message is None:
             return None
         if isinstance(message, Hello) and message.client:
-            self._move(Event.HELLO)
+            self._move(HELLO)
             return message
-        if isinstance(message, Login | NewWorkConn):
-            self._move(Event.REQUEST)
+        if isinstance(message, REQUESTS):
+            self._move(REQUEST)
             return message
         raise PeerError(f"frp: the first message is {message!r}")
 
@@ -179,11 +191,11 @@ class FirstMessages:
 
     def accept(self) -> None:
         """The request is granted; another protocol takes the stream."""
-        self._move(Event.ACCEPT)
+        self._move(ACCEPT)
 
     def end(self) -> None:
         """Nothing more is read. Fine in every state."""
-        self._move(Event.END)
+        self._move(END)
 
     def _move(self, event: Event) -> None:
         self.state = moved(FIRST_MESSAGE, self.state, event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -24,8 +25,12 @@ def settings() -> Settings:
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[list[EventDict]]:
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.DEBUG)
     with capture_logs(processors=[as_text]) as events:
         yield events
+    root.setLevel(before)
     assert KEY not in repr(events)
 
 

@@ -121,13 +121,13 @@ async def test_debug_shows_every_message_of_a_tunnel_and_no_secret(world: World,
         "frp message sent: Pong()",
     ]
     assert client.run_id not in repr(logged)
-    tunnel = told(logged, "debug")[-1]["tunnel"]
+    tunnel = [event["tunnel"] for event in told(logged, "debug") if "tunnel" in event][-1]
     assert tunnel == "<Tunnel 127.0.0.1 open, v1, claims [my_app:23001], <WorkPool 2 ready, 0 asked for, 0 wait>>"
 
 
 async def test_debug_shows_the_way_of_a_connection_to_its_tunnel(world: World, logged: list[EventDict]) -> None:
     await world.client().login()
-    ways = [event["connection"] for event in told(logged, "debug") if event["event"] == "tunnel connection"]
+    ways = [event["connection"] for event in told(logged, "debug") if event["event"] == "tunnel connection moved"]
     assert ways == [
         "<PendingConnection 127.0.0.1 waits for the first byte of FRP>",
         "<PendingConnection 127.0.0.1 waits for its login over yamux>",

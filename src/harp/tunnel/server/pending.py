@@ -13,6 +13,7 @@ from typing import Protocol, cast
 import structlog
 
 from harp.errors import PeerError
+from harp.logs import debugging
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.turns import Turns
 from harp.tunnel.mux import MuxSession
@@ -65,6 +66,7 @@ class PendingConnection(asyncio.Protocol):
     def __init__(self, handler: LoginHandler, address: str) -> None:
         self.handler = handler
         self.address = address
+        self.debugging = debugging()
         self.stage = Stage.FIRST_BYTE
         self.mux: MuxSession | None = None
         self.tunnel: Tunnel | None = None
@@ -79,7 +81,8 @@ class PendingConnection(asyncio.Protocol):
     def move(self, step: Step) -> None:
         """Go on as the table says. Raises PeerError when it does not."""
         self.stage = moved(CONNECTION, self.stage, step)
-        log.debug("tunnel connection", connection=self)
+        if self.debugging:
+            log.debug("tunnel connection moved", connection=self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's TLS transports do not derive from it
@@ -169,7 +172,8 @@ class FirstMessage(asyncio.Protocol):
 
     def send(self, message: Message) -> None:
         """In clear, in the framing that the client uses."""
-        log.debug("frp message sent", message=message, connection=self)
+        if self.pending.debugging:
+            log.debug("frp message sent", message=message, connection=self)
         self.transport.write(self.messages.encode(message))
 
     def accept(self) -> None:
@@ -193,7 +197,8 @@ class FirstMessage(asyncio.Protocol):
         self.messages.feed(data)
         try:
             while (message := self.messages.next()) is not None:
-                log.debug("frp message received", message=message, connection=self)
+                if self.pending.debugging:
+                    log.debug("frp message received", message=message, connection=self)
                 self._handle(message)
         except PeerError as error:
             self.pending.unreadable(error)

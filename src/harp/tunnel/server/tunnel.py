@@ -9,7 +9,7 @@ import structlog
 from msgspec import Struct
 
 from harp.errors import PeerError
-from harp.logs import RareWarnings
+from harp.logs import RareWarnings, debugging
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.ports import ProtocolFactory
 from harp.tunnel.mux import MuxSession
@@ -101,6 +101,7 @@ class Tunnel(asyncio.Protocol):
         self.deadline = NEVER
         self.closed = False
         self._owner = owner
+        self._debugging = debugging()
         self._client = client
         self._channel = channel
         self._reader = MessageReader(channel.version)
@@ -193,7 +194,8 @@ class Tunnel(asyncio.Protocol):
     # Messages
 
     def _handle(self, message: Received) -> None:
-        log.debug("frp message received", message=message, tunnel=self)
+        if self._debugging:
+            log.debug("frp message received", message=message, tunnel=self)
         self._touch()
         if isinstance(message, Ping):
             self._send(Pong())
@@ -209,7 +211,8 @@ class Tunnel(asyncio.Protocol):
     def _send(self, message: Message) -> None:
         if self.closed:
             return
-        log.debug("frp message sent", message=message, tunnel=self)
+        if self._debugging:
+            log.debug("frp message sent", message=message, tunnel=self)
         transport = self._channel.transport
         if transport.get_write_buffer_size() > UNREAD_LIMIT:
             self.close("the client does not read its control connection", abort=True)
