@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harp.commands.engine_bundle import Wish, add, make, register
+from harp.commands.engine_bundle import EngineWish, add, make, register
 from harp.errors import HarpError
 from harp.net.targets import Tcp, Unix
 from harp.settings import Settings, load
@@ -57,7 +57,7 @@ def harp(directory: Path, *arguments: str, cwd: Path) -> subprocess.CompletedPro
 
 def test_a_bundle_is_all_that_a_remote_host_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = tmp_path / "bundles/gpu1"
-    assert add(settings(tmp_path), Wish("gpu1"), made, "directory") == 0
+    assert add(settings(tmp_path), EngineWish("gpu1"), made, "directory") == 0
     assert {path.name for path in made.iterdir()} == FILES
     config = frpc_config.load(made / "frpc.toml", {})
     (proxy,) = config.proxies
@@ -75,7 +75,7 @@ def test_a_bundle_is_all_that_a_remote_host_needs(tmp_path: Path, capsys: pytest
 def test_the_plain_frpc_command_comes_first_and_the_port_that_must_be_open_before_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add(settings(tmp_path), Wish("gpu1"), tmp_path / "gpu1", "directory")
+    add(settings(tmp_path), EngineWish("gpu1"), tmp_path / "gpu1", "directory")
     printed = capsys.readouterr().out
     places = [
         printed.index(text)
@@ -90,41 +90,41 @@ def test_the_plain_frpc_command_comes_first_and_the_port_that_must_be_open_befor
 
 
 def test_a_tunnel_port_that_no_other_host_can_reach_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    add(settings(tmp_path, HP_FRP_ADDRESS="127.0.0.1:8782"), Wish("gpu1"), tmp_path / "gpu1", "directory")
+    add(settings(tmp_path, HP_FRP_ADDRESS="127.0.0.1:8782"), EngineWish("gpu1"), tmp_path / "gpu1", "directory")
     assert "HP_FRP_ADDRESS is 127.0.0.1:8782, which no other host can reach" in capsys.readouterr().out
 
 
 def test_nobody_else_reads_the_key(tmp_path: Path) -> None:
-    add(settings(tmp_path), Wish("gpu1"), tmp_path / "gpu1", "directory")
+    add(settings(tmp_path), EngineWish("gpu1"), tmp_path / "gpu1", "directory")
     for name in ("frpc.toml", "client.key"):
         assert stat.S_IMODE((tmp_path / "gpu1" / name).stat().st_mode) == 0o600
 
 
 def test_two_engines_never_have_one_port_though_none_is_connected(tmp_path: Path) -> None:
-    ports = [make(settings(tmp_path), Wish(name)).port for name in ("gpu1", "gpu2", "gpu3")]
+    ports = [make(settings(tmp_path), EngineWish(name)).port for name in ("gpu1", "gpu2", "gpu3")]
     assert ports == [24001, 24002, 24003]
     assert engines(tmp_path) == {24001: "gpu1", 24002: "gpu2", 24003: "gpu3"}
 
 
 def test_an_engine_that_is_added_again_keeps_its_port(tmp_path: Path) -> None:
-    make(settings(tmp_path), Wish("gpu1", 24005))
-    assert make(settings(tmp_path), Wish("gpu1")).port == 24005
-    assert make(settings(tmp_path), Wish("gpu1", 24006)).port == 24006
+    make(settings(tmp_path), EngineWish("gpu1", 24005))
+    assert make(settings(tmp_path), EngineWish("gpu1")).port == 24005
+    assert make(settings(tmp_path), EngineWish("gpu1", 24006)).port == 24006
     assert engines(tmp_path) == {24006: "gpu1"}
 
 
 def test_the_port_of_another_engine_is_refused(tmp_path: Path) -> None:
-    make(settings(tmp_path), Wish("gpu1"))
+    make(settings(tmp_path), EngineWish("gpu1"))
     with pytest.raises(HarpError, match="port 24001 belongs to the engine gpu1"):
-        make(settings(tmp_path), Wish("gpu2", 24001))
+        make(settings(tmp_path), EngineWish("gpu2", 24001))
     assert engines(tmp_path) == {24001: "gpu1"}
 
 
 def test_when_every_port_is_given_away_that_is_said(tmp_path: Path) -> None:
     few = settings(tmp_path, HP_DOCKER_ENGINE_PORTS="24000,24001")
-    make(few, Wish("gpu1"))
+    make(few, EngineWish("gpu1"))
     with pytest.raises(HarpError, match="no engine port is free; widen HP_DOCKER_ENGINE_PORTS"):
-        make(few, Wish("gpu2"))
+        make(few, EngineWish("gpu2"))
 
 
 def test_an_engine_whose_client_is_configured_elsewhere_is_registered(tmp_path: Path) -> None:
@@ -139,22 +139,22 @@ def test_an_engine_whose_client_is_configured_elsewhere_is_registered(tmp_path: 
 
 
 def test_a_bundle_is_never_written_over_another(tmp_path: Path) -> None:
-    add(settings(tmp_path), Wish("gpu1"), tmp_path / "gpu1", "directory")
+    add(settings(tmp_path), EngineWish("gpu1"), tmp_path / "gpu1", "directory")
     with pytest.raises(HarpError, match="File exists"):
-        add(settings(tmp_path), Wish("gpu1", 24005), tmp_path / "gpu1", "directory")
+        add(settings(tmp_path), EngineWish("gpu1", 24005), tmp_path / "gpu1", "directory")
     assert frpc_config.load(tmp_path / "gpu1/frpc.toml", {}).proxies[0].remote_port == 24001
 
 
 def test_a_directory_that_cannot_be_written_names_the_other_ways(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HarpError, match=r"Not a directory; add gpu1 --tar prints it .* add gpu1 --paste"):
-        add(settings(tmp_path), Wish("gpu1"), tmp_path / "file/gpu1", "directory")
+        add(settings(tmp_path), EngineWish("gpu1"), tmp_path / "file/gpu1", "directory")
 
 
 def test_a_place_for_the_names_that_cannot_be_written_gives_no_port(tmp_path: Path) -> None:
     (tmp_path / "certs").touch()
     with pytest.raises(HarpError, match="engine ports are remembered there"):
-        make(settings(tmp_path), Wish("gpu1"))
+        make(settings(tmp_path), EngineWish("gpu1"))
 
 
 def test_a_bundle_comes_as_a_tar_archive_on_standard_output(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def require_shell(name: str) -> list[str]:
 def test_without_tls_there_are_no_certificates(tmp_path: Path) -> None:
     plain = settings(tmp_path, HP_FRP_DISABLE_TLS="true")
     made = tmp_path / "gpu1"
-    assert add(plain, Wish("gpu1", 24002, "harp.example.com:7000"), made, "directory") == 0
+    assert add(plain, EngineWish("gpu1", 24002, "harp.example.com:7000"), made, "directory") == 0
     assert {path.name for path in made.iterdir()} == {"frpc.toml", "compose.yaml"}
     config = frpc_config.load(made / "frpc.toml", {})
     assert (config.server, config.tls) == (Tcp("harp.example.com", 7000), None)
@@ -199,14 +199,14 @@ def test_without_tls_there_are_no_certificates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wish", "words"),
     [
-        (Wish("gpu1", 24000), "24000 is not a port for a remote engine"),
-        (Wish("gpu1", 24100), "24100 is not a port for a remote engine"),
-        (Wish("../gpu1"), "not a name for an engine"),
-        (Wish("gpu1", None, ":8782"), "not an address"),
-        (Wish("gpu1", None, "host:70000"), "not an address"),
+        (EngineWish("gpu1", 24000), "24000 is not a port for a remote engine"),
+        (EngineWish("gpu1", 24100), "24100 is not a port for a remote engine"),
+        (EngineWish("../gpu1"), "not a name for an engine"),
+        (EngineWish("gpu1", None, ":8782"), "not an address"),
+        (EngineWish("gpu1", None, "host:70000"), "not an address"),
     ],
 )
-def test_what_cannot_be_is_told_and_nothing_is_remembered(tmp_path: Path, wish: Wish, words: str) -> None:
+def test_what_cannot_be_is_told_and_nothing_is_remembered(tmp_path: Path, wish: EngineWish, words: str) -> None:
     with pytest.raises(HarpError, match=words):
         add(settings(tmp_path), wish, tmp_path / "gpu1", "directory")
     assert not (tmp_path / "gpu1").exists()

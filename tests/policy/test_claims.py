@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harp.errors import PeerError
-from harp.policy.claims import MOVES, Event, State, engine_objection, key_objection, moved, record_objection
+from harp.policy.claims import MOVES, ClaimEvent, ClaimState, engine_objection, key_objection, moved, record_objection
 from harp.policy.exapp import ExApp, Trouble, UnknownApp
 
 HELLO = ExApp("hello", "t", "1", "127.0.0.1", 23001)
@@ -46,21 +46,21 @@ def test_a_port_without_an_engine_may_be_that_of_a_stock_set_up() -> None:
 
 
 def test_every_state_of_a_claim_can_be_reached_and_left_but_the_end() -> None:
-    reached, todo = set(), [State.QUEUED]
+    reached, todo = set(), [ClaimState.QUEUED]
     while todo:
         state = todo.pop()
         if state not in reached:
             reached.add(state)
             todo += MOVES[state].values()
-    assert reached == set(State) == set(MOVES)
-    assert [state for state in State if not MOVES[state]] == [State.ENDED]
+    assert reached == set(ClaimState) == set(MOVES)
+    assert [state for state in ClaimState if not MOVES[state]] == [ClaimState.ENDED]
 
 
 def test_a_claim_can_be_given_up_in_every_state_before_the_end() -> None:
-    for state in set(State) - {State.ENDED}:
-        assert moved(state, Event.RELEASE) is State.ENDED
+    for state in set(ClaimState) - {ClaimState.ENDED}:
+        assert moved(state, ClaimEvent.RELEASE) is ClaimState.ENDED
 
 
 def test_what_is_not_in_the_table_raises() -> None:
     with pytest.raises(PeerError, match="a claim that is ended cannot be moved: granted"):
-        moved(State.ENDED, Event.GRANT)
+        moved(ClaimState.ENDED, ClaimEvent.GRANT)

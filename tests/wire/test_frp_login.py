@@ -12,11 +12,11 @@ from harp.wire.frp import Hello, Login, NewWorkConn, Ping, StartWorkConn
 from harp.wire.frp_login import (
     CONNECTION,
     FIRST_MESSAGE,
-    Event,
     FirstMessages,
+    LoginEvent,
+    LoginState,
     NotFrp,
     Stage,
-    State,
     Step,
     check_start,
     moved,
@@ -58,7 +58,7 @@ def test_a_login_cut_at_any_byte_is_one_login_and_what_follows_is_left_alone() -
         messages.feed(LOGIN[cut:] + b"more")
         login = first or messages.next()
         assert isinstance(login, Login)
-        assert (messages.state, messages.version, messages.rest()) == (State.ASKING, 1, b"more")
+        assert (messages.state, messages.version, messages.rest()) == (LoginState.ASKING, 1, b"more")
 
 
 def test_after_the_request_nothing_more_is_read_before_the_answer() -> None:
@@ -76,7 +76,7 @@ def test_version_2_agrees_on_a_cipher_first() -> None:
     hello = messages.next()
     assert isinstance(hello, Hello)
     answer, refusal = messages.greet(hello, bytes(32))
-    assert (messages.state, refusal) == (State.GREETED, "")
+    assert (messages.state, refusal) == (LoginState.GREETED, "")
     assert messages.hellos == (hello.payload, answer[8:])
     assert isinstance(messages.next(), Login)
     assert messages.encode(StartWorkConn("a"))[:2] == b"\0\x10"  # a message frame of version 2
@@ -112,21 +112,21 @@ def test_whatever_comes_is_a_message_or_an_error_and_can_be_ended(parts: list[by
     except PeerError:
         pass
     messages.end()
-    assert messages.state is State.ENDED
+    assert messages.state is LoginState.ENDED
 
 
 def test_every_stage_and_state_can_be_reached_and_ended() -> None:
     stages = {Stage.FIRST_BYTE, *(after for moves in CONNECTION.values() for after in moves.values())}
     assert stages == set(Stage) == set(CONNECTION)
     assert all(moved(CONNECTION, stage, Step.END) is Stage.ENDED for stage in Stage)
-    states = {State.WAITING, *(after for moves in FIRST_MESSAGE.values() for after in moves.values())}
-    assert states == set(State) == set(FIRST_MESSAGE)
-    for state in State:
-        moved(FIRST_MESSAGE, state, Event.END)
+    states = {LoginState.WAITING, *(after for moves in FIRST_MESSAGE.values() for after in moves.values())}
+    assert states == set(LoginState) == set(FIRST_MESSAGE)
+    for state in LoginState:
+        moved(FIRST_MESSAGE, state, LoginEvent.END)
 
 
 def test_what_is_not_in_a_table_raises() -> None:
     with pytest.raises(PeerError, match="login accepted on a connection that is a tunnel"):
         moved(CONNECTION, Stage.TUNNEL, Step.LOGGED_IN)
     with pytest.raises(PeerError, match="request accepted on a connection that waits for its first message"):
-        moved(FIRST_MESSAGE, State.WAITING, Event.ACCEPT)
+        moved(FIRST_MESSAGE, LoginState.WAITING, LoginEvent.ACCEPT)

@@ -46,5 +46,5 @@ def main(options: argparse.Namespace) -> int:
             engine_bundle.register(settings, options.name, options.port)
             print(f"Port {options.port} belongs to the engine {options.name}.")
             return 0
-    wish = engine_bundle.Wish(options.name, options.port, options.address, options.image)
+    wish = engine_bundle.EngineWish(options.name, options.port, options.address, options.image)
     return engine_bundle.add(settings, wish, options.output, options.form or "directory")

@@ -38,7 +38,7 @@ DOCKER_SOCKET = "/var/run/docker.sock"
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class EngineWish:
     """What `add` was told."""
 
     name: str
@@ -85,7 +85,7 @@ class Bundle:
         return f"(umask 077; base64 -d | tar -xf -) <<'END'\n{encodebytes(archive.getvalue()).decode()}END\n"
 
 
-def make(settings: Settings, wish: Wish) -> Bundle:
+def make(settings: Settings, wish: EngineWish) -> Bundle:
     """Give the engine its port, remember it, and make its bundle. Raises HarpError; then nothing is remembered."""
     if not NAME.fullmatch(wish.name):
         raise HarpError(f"{wish.name!r} is not a name for an engine; use letters, digits, . _ -")
@@ -213,7 +213,7 @@ def _frpc_toml(settings: Settings, name: str, port: int, server: Tcp) -> bytes:
     return written(config, comment).encode("utf-8", "surrogateescape")
 
 
-def _compose(wish: Wish) -> bytes:
+def _compose(wish: EngineWish) -> bytes:
     return f"""\
 # On the remote host, in this directory: docker compose up -d
 services:
@@ -232,7 +232,7 @@ services:
 """.encode()
 
 
-def add(settings: Settings, wish: Wish, directory: Path | None, form: str) -> int:
+def add(settings: Settings, wish: EngineWish, directory: Path | None, form: str) -> int:
     """Run `harp engine add`: `form` is "directory", "tar" or "paste"; the exit code."""
     if form == "tar" and sys.stdout.isatty():
         raise HarpError("a tar archive is not for a terminal; redirect it: ... --tar >FILE, or use --paste")

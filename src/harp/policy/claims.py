@@ -9,7 +9,7 @@ from harp.errors import PeerError
 from harp.policy.exapp import RecordFact, Trouble, UnknownApp
 
 
-class State(Enum):
+class ClaimState(Enum):
     """Where a claim is."""
 
     QUEUED = "waits for its turn"
@@ -20,7 +20,7 @@ class State(Enum):
     ENDED = "ended"
 
 
-class Event(Enum):
+class ClaimEvent(Enum):
     """What moves a claim on."""
 
     CHECK = "its turn has come"
@@ -31,27 +31,31 @@ class Event(Enum):
     RELEASE = "withdrawn, or its tunnel ended"
 
 
-MOVES: Mapping[State, Mapping[Event, State]] = {
-    State.QUEUED: {Event.CHECK: State.CHECKING, Event.REFUSE: State.ENDED, Event.RELEASE: State.ENDED},
-    State.CHECKING: {
-        Event.TAKEN: State.CONTESTED,
-        Event.GRANT: State.GRANTED,
-        Event.REFUSE: State.ENDED,
-        Event.RELEASE: State.ENDED,
+MOVES: Mapping[ClaimState, Mapping[ClaimEvent, ClaimState]] = {
+    ClaimState.QUEUED: {
+        ClaimEvent.CHECK: ClaimState.CHECKING,
+        ClaimEvent.REFUSE: ClaimState.ENDED,
+        ClaimEvent.RELEASE: ClaimState.ENDED,
     },
-    State.CONTESTED: {
-        Event.TAKEN: State.CONTESTED,  # by a second tunnel: one held its name, one its port
-        Event.GRANT: State.GRANTED,
-        Event.REFUSE: State.ENDED,
-        Event.RELEASE: State.ENDED,
+    ClaimState.CHECKING: {
+        ClaimEvent.TAKEN: ClaimState.CONTESTED,
+        ClaimEvent.GRANT: ClaimState.GRANTED,
+        ClaimEvent.REFUSE: ClaimState.ENDED,
+        ClaimEvent.RELEASE: ClaimState.ENDED,
     },
-    State.GRANTED: {Event.CONFIRM: State.OFFERED, Event.RELEASE: State.ENDED},
-    State.OFFERED: {Event.CONFIRM: State.OFFERED, Event.RELEASE: State.ENDED},
-    State.ENDED: {},
+    ClaimState.CONTESTED: {
+        ClaimEvent.TAKEN: ClaimState.CONTESTED,  # by a second tunnel: one held its name, one its port
+        ClaimEvent.GRANT: ClaimState.GRANTED,
+        ClaimEvent.REFUSE: ClaimState.ENDED,
+        ClaimEvent.RELEASE: ClaimState.ENDED,
+    },
+    ClaimState.GRANTED: {ClaimEvent.CONFIRM: ClaimState.OFFERED, ClaimEvent.RELEASE: ClaimState.ENDED},
+    ClaimState.OFFERED: {ClaimEvent.CONFIRM: ClaimState.OFFERED, ClaimEvent.RELEASE: ClaimState.ENDED},
+    ClaimState.ENDED: {},
 }
 
 
-def moved(state: State, event: Event) -> State:
+def moved(state: ClaimState, event: ClaimEvent) -> ClaimState:
     """Return the state after `event`. Raises PeerError when `event` has no place in `state`."""
     try:
         return MOVES[state][event]

@@ -21,17 +21,17 @@ WEBSOCKET = b"GET /~!frp"
 REQUESTS = (Login, NewWorkConn)
 ENOUGH = len(WEBSOCKET)  # bytes that tell what a connection speaks
 
-S = TypeVar("S", bound="Move")
-E = TypeVar("E", bound="Move")
+S = TypeVar("S", bound="LoginMove")
+E = TypeVar("E", bound="LoginMove")
 
 
-class Move(Enum):
+class LoginMove(Enum):
     """The root of states and events, which are looked up for every work stream: hashed by identity, it is quick."""
 
     __hash__ = object.__hash__
 
 
-class Stage(Move):
+class Stage(LoginMove):
     """Where a TCP connection is on its way to a tunnel."""
 
     FIRST_BYTE = "waits for its first byte"
@@ -43,7 +43,7 @@ class Stage(Move):
     ENDED = "ended"
 
 
-class Step(Move):
+class Step(LoginMove):
     """What moves a TCP connection on."""
 
     TLS = "begins with TLS"
@@ -66,7 +66,7 @@ CONNECTION: Mapping[Stage, Mapping[Step, Stage]] = {
 }
 
 
-class State(Move):
+class LoginState(LoginMove):
     """Where a stream is until its first message is answered."""
 
     WAITING = "waits for its first message"
@@ -76,7 +76,7 @@ class State(Move):
     ENDED = "ended"
 
 
-class Event(Move):
+class LoginEvent(LoginMove):
     """What moves a stream on."""
 
     HELLO = "ClientHello"
@@ -85,18 +85,28 @@ class Event(Move):
     END = "closed, refused or late"
 
 
-FIRST_MESSAGE: Mapping[State, Mapping[Event, State]] = {
-    State.WAITING: {Event.HELLO: State.GREETED, Event.REQUEST: State.ASKING, Event.END: State.ENDED},
-    State.GREETED: {Event.REQUEST: State.ASKING, Event.END: State.ENDED},
-    State.ASKING: {Event.ACCEPT: State.ACCEPTED, Event.END: State.ENDED},
-    State.ACCEPTED: {Event.END: State.ACCEPTED},  # the tunnel has it now
-    State.ENDED: {Event.END: State.ENDED},
+FIRST_MESSAGE: Mapping[LoginState, Mapping[LoginEvent, LoginState]] = {
+    LoginState.WAITING: {
+        LoginEvent.HELLO: LoginState.GREETED,
+        LoginEvent.REQUEST: LoginState.ASKING,
+        LoginEvent.END: LoginState.ENDED,
+    },
+    LoginState.GREETED: {
+        LoginEvent.REQUEST: LoginState.ASKING,
+        LoginEvent.END: LoginState.ENDED,
+    },
+    LoginState.ASKING: {
+        LoginEvent.ACCEPT: LoginState.ACCEPTED,
+        LoginEvent.END: LoginState.ENDED,
+    },
+    LoginState.ACCEPTED: {LoginEvent.END: LoginState.ACCEPTED},  # the tunnel has it now
+    LoginState.ENDED: {LoginEvent.END: LoginState.ENDED},
 }
 
 
 # By names of the module: Python 3.11 looks a member up in its class much more slowly.
-WAITING, READING = State.WAITING, (State.WAITING, State.GREETED)
-HELLO, REQUEST, ACCEPT, END = Event
+WAITING, READING = LoginState.WAITING, (LoginState.WAITING, LoginState.GREETED)
+HELLO, REQUEST, ACCEPT, END = LoginEvent
 
 
 def moved(table: Mapping[S, Mapping[E, S]], state: S, event: E) -> S:
@@ -197,5 +207,5 @@ class FirstMessages:
         """Nothing more is read. Fine in every state."""
         self._move(END)
 
-    def _move(self, event: Event) -> None:
+    def _move(self, event: LoginEvent) -> None:
         self.state = moved(FIRST_MESSAGE, self.state, event)

@@ -28,7 +28,7 @@ PATIENCE = 18.0  # seconds that a claim waits for Nextcloud: frpc repeats itself
 PAUSE = 1.0  # seconds between two questions to a Nextcloud that cannot be asked
 
 
-class Records(Protocol):
+class RecordSource(Protocol):
     """Where ExApps' records come from: `nextcloud.instance.Instance`."""
 
     def record(self, app_id: str) -> RecordFact | None:
@@ -49,7 +49,7 @@ class ClaimCheck:
     def __init__(
         self,
         settings: Settings,
-        records: Records,
+        records: RecordSource,
         engines: EngineNames,
         warnings: RareWarnings,
         *,

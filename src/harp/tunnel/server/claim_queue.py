@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from harp.net.tasks import Tasks
-from harp.policy.claims import Event, State
+from harp.policy.claims import ClaimEvent, ClaimState
 from harp.tunnel.server.claims import Claim, ClaimRefused, Claims, ClaimTaken, Holder
 from harp.wire.frp import NewProxy
 
@@ -74,10 +74,10 @@ class ClaimQueue:
         """Give a claim back, whatever state it is in; what was held is returned."""
         claim = self._waiting.pop(name, None)
         if claim is not None:
-            if claim.state is not State.QUEUED and self._work is not None:
+            if claim.state is not ClaimState.QUEUED and self._work is not None:
                 self._work.cancel()
                 self._work = None
-            claim.move(Event.RELEASE)
+            claim.move(ClaimEvent.RELEASE)
             self._go_on()
             return None
         claim = self.held.pop(name, None)
@@ -91,7 +91,7 @@ class ClaimQueue:
             self._work.cancel()
         waiting, self._waiting = self._waiting, {}
         for claim in waiting.values():
-            claim.move(Event.RELEASE)
+            claim.move(ClaimEvent.RELEASE)
         for claim in self.held.values():
             self._claims.release(claim)
         self.held.clear()
@@ -116,7 +116,7 @@ class ClaimQueue:
                 return
             del self._waiting[claim.name]
             if refusal:
-                claim.move(Event.REFUSE)
+                claim.move(ClaimEvent.REFUSE)
                 self._answers.refused(claim.request, refusal)
             else:
                 self.held[claim.name] = claim
@@ -126,7 +126,7 @@ class ClaimQueue:
     async def _decide(self, claim: Claim) -> None:
         """Grant `claim`, or raise ClaimRefused. A dead holder gives way; another may hold the rest."""
         self._claims.examine(claim.request, len(self.held))
-        claim.move(Event.CHECK)
+        claim.move(ClaimEvent.CHECK)
         if self._check is not None:
             objection = await self._check(self._token, claim.name, claim.port, self._address)
             if objection:
@@ -135,7 +135,7 @@ class ClaimQueue:
             try:
                 self._claims.grant(claim)
             except ClaimTaken as taken:
-                claim.move(Event.TAKEN)
+                claim.move(ClaimEvent.TAKEN)
                 holder = taken.holder.tunnel
                 if await holder.alive():
                     raise

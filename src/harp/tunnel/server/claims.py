@@ -9,7 +9,7 @@ from harp.errors import HarpError
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.listen import ListenError
 from harp.net.ports import PortTable, ProtocolFactory
-from harp.policy.claims import Event, State, moved
+from harp.policy.claims import ClaimEvent, ClaimState, moved
 from harp.policy.ports import ENGINE_PORTS, EXAPP_PORTS
 from harp.tunnel.server.loopback import Loopback
 from harp.wire.frp import NewProxy, StartWorkConn, encode
@@ -66,7 +66,7 @@ class Claim:
         self.port = request.remote_port
         self.request = request
         self.tunnel = tunnel
-        self.state = State.QUEUED
+        self.state = ClaimState.QUEUED
         self.deadline = NEVER
         self.loopback: Loopback | None = None
         self._claims = claims
@@ -75,7 +75,7 @@ class Claim:
     def __repr__(self) -> str:
         return f"<Claim {shown(self.name)}:{self.port} {self.state.value}>"
 
-    def move(self, event: Event) -> None:
+    def move(self, event: ClaimEvent) -> None:
         """Go on as the table says. Raises PeerError when it does not."""
         self.state = moved(self.state, event)
 
@@ -133,25 +133,25 @@ class Claims:
                 claim.loopback = Loopback(port, claim.connect_for)
             except ListenError as error:
                 raise ClaimRefused("port unavailable") from error
-        claim.move(Event.GRANT)
+        claim.move(ClaimEvent.GRANT)
         self._by_name[name] = self._by_port[port] = claim
 
     def await_confirmation(self, claim: Claim) -> None:
         """The client was told; offer `claim` when it is confirmed, or a little later without that."""
-        if claim.state is State.GRANTED:
+        if claim.state is ClaimState.GRANTED:
             claim.deadline = self._deadlines.now + CONFIRMATION
             self._deadlines.watch(claim)
 
     def confirm(self, claim: Claim) -> None:
         """The client knows that it has the claim: requests may use it."""
         self._deadlines.drop(claim)
-        if claim.state is State.GRANTED:
-            claim.move(Event.CONFIRM)
+        if claim.state is ClaimState.GRANTED:
+            claim.move(ClaimEvent.CONFIRM)
             self._ports.claim(claim.port, claim)
 
     def release(self, claim: Claim) -> None:
         """Give name and port back."""
-        claim.move(Event.RELEASE)
+        claim.move(ClaimEvent.RELEASE)
         self._deadlines.drop(claim)
         self._ports.release(claim.port, claim)
         if claim.loopback is not None:

@@ -22,7 +22,7 @@ from harp.tunnel.server.acceptor import Acceptor
 from harp.tunnel.server.claim_queue import Check
 from harp.tunnel.server.claims import Claims, shown
 from harp.tunnel.server.pending import LOGIN_LIMIT, FirstMessage, PendingConnection
-from harp.tunnel.server.tunnel import REASON, Channel, Client, Tunnel, TunnelFacts
+from harp.tunnel.server.tunnel import REASON, Channel, LoggedInClient, Tunnel, TunnelFacts
 from harp.wire.frp import WRONG_TOKEN, Login, LoginResp, NewWorkConn, StartWorkConn
 from harp.wire.frp_crypto import control_key, control_keys, privilege_key, transcript
 from harp.wire.frp_login import NotFrp, Stage
@@ -173,7 +173,7 @@ class TunnelServer:
         tunnel.add_work(first.transport, first.messages.version)
 
     def ended(self, tunnel: Tunnel) -> None:
-        """As Owner of tunnels."""
+        """As TunnelOwner."""
         if self._tunnels.get(tunnel.run_id) is tunnel:
             del self._tunnels[tunnel.run_id]
 
@@ -190,7 +190,7 @@ class TunnelServer:
     def _welcome(self, first: FirstMessage, login: Login, run_id: str) -> None:
         pending = first.pending
         first.send(LoginResp(COMPATIBLE, run_id))
-        client = Client(login, run_id, pending.address, self._wall())
+        client = LoggedInClient(login, run_id, pending.address, self._wall())
         tunnel = Tunnel(self, client, _channel(first), pending.mux)
         self._tunnels[run_id] = tunnel
         first.transport.set_protocol(tunnel)

@@ -19,7 +19,17 @@ from harp.net.turns import Turns
 from harp.tunnel.mux import MuxSession
 from harp.tunnel.server.tunnel import Tunnel
 from harp.wire.frp import RANDOM_SIZE, Hello, Login, Message, NewWorkConn
-from harp.wire.frp_login import BARE_BYTES, CONNECTION, MUX_BYTE, FirstMessages, NotFrp, Stage, Step, moved, stranger
+from harp.wire.frp_login import (
+    BARE_BYTES,
+    CONNECTION,
+    MUX_BYTE,
+    FirstMessages,
+    NotFrp,
+    Stage,
+    Step,
+    moved,
+    stranger,
+)
 from harp.wire.windows import Budget
 
 LOGIN_LIMIT = 10.0  # seconds from the connection, TLS included, to an accepted login

@@ -65,7 +65,7 @@ class Channel(Struct, frozen=True):
     decryptor: Decryptor
 
 
-class Client(Struct, frozen=True):
+class LoggedInClient(Struct, frozen=True):
     """Who has logged in, and when."""
 
     login: Login
@@ -74,7 +74,7 @@ class Client(Struct, frozen=True):
     since: float  # Unix seconds
 
 
-class Owner(Protocol):
+class TunnelOwner(Protocol):
     """Who keeps the list of tunnels, and what all of them share."""
 
     deadlines: Deadlines
@@ -93,7 +93,7 @@ class Tunnel(asyncio.Protocol):
     ports and streams are free before `close` returns, so a successor can have them at once.
     """
 
-    def __init__(self, owner: Owner, client: Client, channel: Channel, mux: MuxSession | None) -> None:
+    def __init__(self, owner: TunnelOwner, client: LoggedInClient, channel: Channel, mux: MuxSession | None) -> None:
         login = client.login
         self.run_id = client.run_id
         self.mux = mux
