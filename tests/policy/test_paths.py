@@ -152,7 +152,7 @@ PIECES = [
         b"-",
         b"app_api",
     ),
-    *(b"%20", b"%C3%A9", b"%e3%80%80", b"%ef%bd%81", b"%40", b"%25", b"%3f", b"%c0%af", b"%a0", b"\\"),
+    *(b"%20", b"%C3%A9", b"%EF%BC%8E", b"%e3%80%80", b"%ef%bd%81", b"%40", b"%25", b"%3f", b"%c0%af", b"%a0", b"\\"),
 ]
 FRONTS = st.sampled_from([b"/", b"/exapps/hello/", b"/sub/exapps/hello/"])
 
@@ -192,7 +192,14 @@ def test_every_single_byte_in_a_path_has_an_answer() -> None:
 
 
 def test_a_parent_directory_is_an_attack_wherever_it_stands() -> None:
-    for path in (b"/..", b"/a/../exapps/hello/", b"/exapps/../x", b"/%2E./x"):
+    for path in (
+        b"/..",
+        b"/a/../exapps/hello/",
+        b"/exapps/../x",
+        b"/%2E./x",
+        b"/exapps/hello/%EF%BC%8E%EF%BC%8E/x",
+        b"/exapps/hello/%e2%80%a5/x",
+    ):
         found = locate(path)
         assert isinstance(found, Denial)
         assert found.offence is Offence.ATTACK

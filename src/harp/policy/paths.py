@@ -97,7 +97,9 @@ def _read_escapes(path: bytes) -> ExAppPath | None:
     plain = unquote_to_bytes(target)
     if _UNUSUAL(plain) or _NEEDLESS.search(target):
         return None
-    if not plain.isascii() and (_OVERLONG.search(plain) or _stripped(plain) != plain):
+    if not plain.isascii() and (
+        _OVERLONG.search(plain) or _stripped(plain) != plain or _PARENT.search(_composed(plain))
+    ):
         return None
     app = name.decode("ascii")
     as_sent = () if target == plain else (target,)
@@ -110,7 +112,7 @@ def _read_escapes(path: bytes) -> ExAppPath | None:
 def read_carefully(path: bytes) -> ExAppPath | Denial:
     """Read any path, the ordinary ones as `locate` does."""
     deep = _decoded_fully(path)
-    if _PARENT.search(deep):
+    if _PARENT.search(deep) or (not deep.isascii() and _PARENT.search(_composed(deep))):
         return Denial(400, "the path contains a parent-directory segment (..)", Offence.ATTACK)
     if _CONTROL.search(unquote_to_bytes(path)):
         return Denial(400, "the path contains a control character")
@@ -164,6 +166,11 @@ def _decoded_fully(path: bytes) -> bytes:
             break
         path = decoded
     return path
+
+
+def _composed(path: bytes) -> bytes:
+    """Letters of full width and the like as plain ones."""
+    return normalize("NFKC", path.decode("utf-8", "replace")).encode()
 
 
 def _closure(target: bytes, steps: Iterable[Callable[[bytes], bytes]]) -> dict[bytes, None] | None:
@@ -262,6 +269,6 @@ def _trimmed(reading: bytes) -> Iterable[bytes]:
     yield reading.rstrip(b"/") or b"/"
     yield b"/" + reading.strip(b"/. +")
     if not reading.isascii():
-        folded = normalize("NFKC", reading.decode("utf-8", "replace")).casefold()
+        folded = _composed(reading).decode().casefold()
         yield folded.rstrip(_BLANK).encode() or b"/"
         yield b"/" + folded.strip("/. +").encode()
