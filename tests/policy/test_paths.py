@@ -182,7 +182,15 @@ def test_a_long_path_is_read_like_a_short_one() -> None:
 
 
 def test_a_path_of_escapes_only_is_read_in_bounded_time() -> None:
-    assert isinstance(locate(b"/exapps/hello/" + b"%25" * 10000 + b"2e"), ExAppPath)
+    assert isinstance(locate(b"/exapps/hello/" + b"%25" * 2500 + b"2e"), ExAppPath)
+
+
+def test_a_long_path_is_served_only_if_it_is_ordinary_but_for_escapes() -> None:
+    assert isinstance(locate(b"/exapps/hello/" + b"a/b.c" * 6000), ExAppPath)
+    assert isinstance(locate(b"/exapps/hello/" + b"%C3%A9" * 5000), ExAppPath)
+    refused = locate(b"/exapps/hello/" + b"a;" * 5000)
+    assert isinstance(refused, Denial)
+    assert (refused.status, refused.reason) == (400, "an unusual path of 10014 bytes, limit 8192")
 
 
 def test_every_single_byte_in_a_path_has_an_answer() -> None:

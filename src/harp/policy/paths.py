@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from unicodedata import normalize
 from urllib.parse import unquote_to_bytes
 
@@ -20,7 +21,8 @@ from harp.policy.bans import Denial, Offence
 CACHED_PATH = 256  # bytes; decisions about longer paths are not kept
 DECODINGS = 4  # rounds of percent-decoding in which `..` and hosts are looked for
 READINGS = 32  # of one target; a path with more is a riddle, not an address
-READ_BYTES = 1 << 17  # of all readings together
+READ_BYTES = 1 << 16  # of all readings together
+UNUSUAL = 8192  # bytes; longer paths are read if they are ordinary, but for escapes
 
 NO_APP = "no /exapps/<app> in the path: does the reverse proxy strip /exapps, or forward other requests to HaRP?"
 
@@ -49,6 +51,8 @@ _LAST_PARAMETERS = re.compile(rb";[^/]*\Z")  # of the last segment; so does Pyth
 _AUTHORITY = re.compile(rb"[/\\]{2,}[^/\\]*")  # libraries for URLs take this for a host
 _END = re.compile(rb"[?#\x00].*", re.DOTALL)  # where a path ends for those who decode before they split
 _ALL_PARAMETERS = re.compile(rb";.*", re.DOTALL)  # what is left of a path when it is cut at its first ";"
+
+Step = Callable[[bytes], bytes]
 
 _INTERNAL = frozenset((b"/heartbeat", b"/init", b"/enabled"))  # AppAPI's own endpoints
 _LONGEST_INTERNAL = max(map(len, _INTERNAL)) + 1
@@ -111,10 +115,13 @@ def _read_escapes(path: bytes) -> ExAppPath | None:
 
 def read_carefully(path: bytes) -> ExAppPath | Denial:
     """Read any path, the ordinary ones as `locate` does."""
-    deep = _decoded_fully(path)
+    if len(path) > UNUSUAL:
+        return Denial(400, f"an unusual path of {len(path)} bytes, limit {UNUSUAL}")
+    decode = lru_cache(maxsize=None)(unquote_to_bytes)  # for this path only
+    deep = _decoded_fully(path, decode)
     if _PARENT.search(deep) or (not deep.isascii() and _PARENT.search(_composed(deep))):
         return Denial(400, "the path contains a parent-directory segment (..)", Offence.ATTACK)
-    if _CONTROL.search(unquote_to_bytes(path)):
+    if _CONTROL.search(decode(path)):
         return Denial(400, "the path contains a control character")
     if _OVERLONG.search(deep) or _PERCENT_U.search(deep):
         return Denial(400, "the path contains a character in an encoding that is not UTF-8")
@@ -130,19 +137,19 @@ def read_carefully(path: bytes) -> ExAppPath | Denial:
         if _SEPARATOR.search(name):
             return Denial(400, "the ExApp's id in the path contains an encoded slash or a backslash", Offence.REFUSAL)
         return Denial(404, "the path names no possible ExApp id", Offence.REFUSAL)
-    if _AUTHORITY.match(_decoded_fully(target)):
+    if _AUTHORITY.match(_decoded_fully(target, decode)):
         return Denial(400, "what follows the ExApp's id begins with two slashes, which may be read as a host")
     prefix = b"/exapps/" + name if stripped else path[: found.end()]
-    return _read(name.decode("ascii"), prefix, target, stripped)
+    return _read(name.decode("ascii"), prefix, target, stripped, decode)
 
 
-def _read(app: str, prefix: bytes, target: bytes, stripped: bool) -> ExAppPath | Denial:
-    plain = _resolved(unquote_to_bytes(target))
-    readings = _closure(target, _STEPS)
+def _read(app: str, prefix: bytes, target: bytes, stripped: bool, decode: Step) -> ExAppPath | Denial:
+    plain = _resolved(decode(target))
+    readings = _closure(target, (decode, *_STEPS))
     if readings is None:
         return Denial(400, "the path can be read in too many ways")
     as_sent = () if _NEEDLESS.search(target) else _closure(target, _STEPS_AS_SENT) or ()
-    others = [reading for reading in readings if reading not in as_sent or unquote_to_bytes(reading) == reading]
+    others = [reading for reading in readings if reading not in as_sent or decode(reading) == reading]
     loose = dict.fromkeys((*readings, *(end for reading in readings for end in _trimmed(reading))))
     return ExAppPath(
         app=app,
@@ -158,10 +165,10 @@ def _read(app: str, prefix: bytes, target: bytes, stripped: bool) -> ExAppPath |
     )
 
 
-def _decoded_fully(path: bytes) -> bytes:
+def _decoded_fully(path: bytes, decode: Step) -> bytes:
     """Percent-decode until nothing changes, at most DECODINGS times."""
     for _ in range(DECODINGS):
-        decoded = unquote_to_bytes(path)
+        decoded = decode(path)
         if decoded == path:
             break
         path = decoded
@@ -173,7 +180,7 @@ def _composed(path: bytes) -> bytes:
     return normalize("NFKC", path.decode("utf-8", "replace")).encode()
 
 
-def _closure(target: bytes, steps: Iterable[Callable[[bytes], bytes]]) -> dict[bytes, None] | None:
+def _closure(target: bytes, steps: Iterable[Step]) -> dict[bytes, None] | None:
     """Return all that `target` becomes when the steps are taken in any order; None when that is too much."""
     most = max(4, min(READINGS, READ_BYTES // len(target)))
     readings = {target: None}
@@ -208,7 +215,8 @@ def _merged(path: bytes) -> bytes:
 
 def _separators_kept(path: bytes) -> bytes:
     """%2F stays %2F, everything else is decoded."""
-    return unquote_to_bytes(_ENCODED_SEPARATOR.sub(b"%25", path)) if b"%" in path else path
+    kept = _ENCODED_SEPARATOR.sub(b"%25", path)
+    return path if kept == path else unquote_to_bytes(kept)
 
 
 def _slashed(path: bytes) -> bytes:
@@ -261,7 +269,7 @@ _STEPS_AS_SENT = (
     _cut_at_parameters,
     _without_authority,
 )
-_STEPS = (unquote_to_bytes, _separators_kept, _ended, _stripped, *_STEPS_AS_SENT)
+_STEPS = (_separators_kept, _ended, _stripped, *_STEPS_AS_SENT)
 
 
 def _trimmed(reading: bytes) -> Iterable[bytes]:
