@@ -21,8 +21,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from harp.errors import Unreachable
-from harp.net.dial import Connected
 from harp.net.ports import ProtocolFactory
+from harp.net.race import Connected
 from harp.net.targets import Target
 from harp.policy.ca_stores import File
 

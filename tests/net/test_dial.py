@@ -102,6 +102,42 @@ async def test_a_tcp_target_that_refuses_is_named_with_its_address(dialer: Diale
         await dialer.dial(Tcp("localhost", free_port), Listener)
 
 
+class Names:
+    """Names with scripted addresses."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = addresses
+        self.forgotten: list[str] = []
+
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        return self._addresses
+
+    def forget(self, host: str) -> None:
+        self.forgotten.append(host)
+
+
+async def test_an_address_that_refuses_is_passed_over(ports: PortTable, tcp_port: int) -> None:
+    names = Names("127.0.0.9", "::1", "127.0.0.1")
+    targets = ExAppTargets(local=(range(1024, 65536),))
+    dialer = Dialer(ports, names, connect=5, hold=0, targets=targets)
+    assert await heard_at(dialer, Tcp("two.example", tcp_port)) == b"tcp"
+    assert names.forgotten == []
+
+
+async def test_a_name_none_of_whose_addresses_answers_is_looked_up_again(ports: PortTable, free_port: int) -> None:
+    names = Names("127.0.0.9", "127.0.0.1")
+    dialer = Dialer(ports, names, connect=5, hold=0)
+    with pytest.raises(Unreachable, match=rf"^two\.example:{free_port} \(127\.0\.0\.9\): Connection refused"):
+        await dialer.dial(Tcp("two.example", free_port), Listener)
+    assert names.forgotten == ["two.example"]
+
+
+async def test_none_of_an_exapp_s_addresses_may_be_one_that_is_refused(ports: PortTable, tcp_port: int) -> None:
+    dialer = Dialer(ports, Names("127.0.0.1", "::1"), connect=5, hold=0)
+    with pytest.raises(Unreachable, match=r"^two\.example:\d+ \(127\.0\.0\.1\): HP_LOCAL_EXAPPS does not allow"):
+        await dialer.dial(ExAppAddress("two.example", tcp_port), Listener)
+
+
 async def test_a_unix_socket_is_reached(dialer: Dialer, tmp_path: Path) -> None:
     path = str(tmp_path / "exapp.sock")
     server = await asyncio.get_running_loop().create_unix_server(lambda: Greeter(b"unix"), path)

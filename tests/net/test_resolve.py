@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from harp.errors import Unreachable
-from harp.net.resolve import Resolver
+from harp.net.resolve import Resolver, in_turn
 from tests.fakes.clock import Clock
 
 
@@ -20,13 +20,26 @@ def resolver() -> Iterator[Resolver]:
 
 @pytest.mark.parametrize("literal", ["192.0.2.1", "2001:db8::1"])
 async def test_an_address_is_its_own_answer(resolver: Resolver, literal: str) -> None:
-    assert await resolver.resolve(literal) == literal
+    assert await resolver.addresses(literal) == (literal,)
 
 
 async def test_ipv4_is_preferred(resolver: Resolver) -> None:
-    assert await resolver.resolve("localhost") == "127.0.0.1"
+    assert (await resolver.addresses("localhost"))[0] == "127.0.0.1"
+
+
+def test_the_families_take_turns_and_nothing_is_tried_twice() -> None:
+    found = [
+        (False, "::1"),
+        (False, "::2"),
+        (False, "::3"),
+        (True, "192.0.2.1"),
+        (True, "192.0.2.2"),
+        (True, "192.0.2.1"),
+    ]
+    assert in_turn(found) == ("192.0.2.1", "::1", "192.0.2.2", "::2", "::3")
+    assert in_turn([(False, "::1")]) == ("::1",)
 
 
 async def test_what_is_no_name_is_unreachable_in_words(resolver: Resolver) -> None:
     with pytest.raises(Unreachable, match=r"^the name exapp\.\.example does not resolve: "):
-        await resolver.resolve("exapp..example")
+        await resolver.addresses("exapp..example")

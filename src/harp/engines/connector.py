@@ -10,8 +10,8 @@ from aiohttp.client_proto import ResponseHandler
 
 from harp.engines.errors import EngineUnreachable
 from harp.errors import Unreachable
-from harp.net.dial import Connected
 from harp.net.ports import ProtocolFactory
+from harp.net.race import Connected
 from harp.net.targets import Target
 
 if TYPE_CHECKING:

@@ -6,16 +6,26 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from harp.errors import TunnelHeld, Unreachable
+from harp.errors import TunnelHeld, Unreachable, words_of
 from harp.net.ports import Offer, PortTable, ProtocolFactory
-from harp.net.resolve import Resolver
+from harp.net.race import Connected, connect_first
+from harp.net.resolve import Addresses
 from harp.net.targets import EngineTunnel, ExAppAddress, ExAppTunnel, Inner, Target, Tcp, Tls, Unix
 from harp.policy.exapp_target import ExAppTargets, holder_objection
 
 Prepare = Callable[[], Awaitable[ProtocolFactory]]
-Connected = tuple[asyncio.BaseTransport, asyncio.BaseProtocol]
+
+
+class Names(Protocol):
+    """Who knows the addresses of names: `net.resolve.Resolver`."""
+
+    async def addresses(self, host: str) -> Addresses:
+        """IP literals for `host`, the preferred one first. Raises Unreachable."""
+
+    def forget(self, host: str) -> None:
+        """None of them answers."""
 
 
 class Reached(NamedTuple):
@@ -36,7 +46,7 @@ class Dialer:
     def __init__(
         self,
         ports: PortTable,
-        resolver: Resolver,
+        resolver: Names,
         *,
         connect: float,
         hold: float,
@@ -74,7 +84,7 @@ class Dialer:
                 try:
                     return await self._dial_inner(name, factory)
                 except OSError as error:
-                    raise Unreachable(f"{name}: {error.strerror or error}") from error
+                    raise Unreachable(f"{name}: {words_of(error)}") from error
 
     async def reach(self, target: Target, factory: ProtocolFactory) -> Reached:
         """As `dial`, with the tunnel's offer that the connection goes through."""
@@ -94,33 +104,48 @@ class Dialer:
         return asyncio.get_running_loop()
 
     async def _dial_tcp(
-        self, host: str, port: int, factory: ProtocolFactory, tls: ssl.SSLContext | None = None, name: str = ""
+        self, host: str, port: int, factory: ProtocolFactory, tls: ssl.SSLContext | None = None
     ) -> Connected:
-        """Connect. `name` is what `host`, an address then, was resolved from."""
-        address = await self._resolver.resolve(host)
-        name = name or host
-        where = f"{name}:{port}" if address == name else f"{name}:{port} ({address})"
-        try:
-            connecting = self._loop.create_connection(
-                factory, address, port, ssl=tls, server_hostname=host if tls else None
-            )
-            return await self._limited(where, connecting)
-        except Unreachable:
-            self._resolver.forget(name)
-            raise
+        async def connect(address: str) -> Connected:
+            return await self._dial_address(host, address, port, factory, tls)
+
+        return await self._dial_any(host, await self._resolver.addresses(host), connect)
 
     async def _dial_exapp(self, host: str, port: int, factory: ProtocolFactory) -> Connected:
         """Where a record says. The name was checked when the record was read, here is what it resolves to."""
-        address = await self._resolver.resolve(host)
-        objection = self._targets.address_objection(address, port)
-        if objection is not None:
-            raise Unreachable(f"{host}:{port} ({address}): {objection}")
-        transport, protocol = await self._dial_tcp(address, port, factory, name=host)
-        if _is_own_host(transport) and (objection := self._targets.own_objection(port)) is not None:
-            assert isinstance(transport, asyncio.Transport)
-            transport.abort()
-            raise Unreachable(f"{host}:{port} ({address}): {objection}")
-        return transport, protocol
+        addresses = await self._resolver.addresses(host)
+        objections = {address: self._targets.address_objection(address, port) for address in addresses}
+        allowed = tuple(address for address in addresses if objections[address] is None)
+        if not allowed:
+            raise Unreachable(f"{host}:{port} ({addresses[0]}): {objections[addresses[0]]}")
+
+        async def connect(address: str) -> Connected:
+            transport, protocol = await self._dial_address(host, address, port, factory)
+            if _is_own_host(transport) and (objection := self._targets.own_objection(port)) is not None:
+                assert isinstance(transport, asyncio.Transport)
+                transport.abort()
+                raise Unreachable(f"{host}:{port} ({address}): {objection}")
+            return transport, protocol
+
+        return await self._dial_any(host, allowed, connect)
+
+    async def _dial_any(
+        self, host: str, addresses: Addresses, connect: Callable[[str], Coroutine[Any, Any, Connected]]
+    ) -> Connected:
+        try:
+            return await connect_first(addresses, connect)
+        except Unreachable:
+            self._resolver.forget(host)
+            raise
+
+    async def _dial_address(
+        self, host: str, address: str, port: int, factory: ProtocolFactory, tls: ssl.SSLContext | None = None
+    ) -> Connected:
+        """Connect to one address of `host`."""
+        where = f"{host}:{port}" if address == host else f"{host}:{port} ({address})"
+        name = host if tls else None
+        connecting = self._loop.create_connection(factory, address, port, ssl=tls, server_hostname=name)
+        return await self._limited(where, connecting)
 
     async def _dial_tunnel(self, target: ExAppTunnel | EngineTunnel, factory: ProtocolFactory) -> Reached:
         """Through the tunnel of the port; for an ExApp installed by hand without one, loopback (A 6.10).
@@ -158,7 +183,7 @@ class Dialer:
         except TimeoutError:
             raise Unreachable(f"{where} did not accept a connection within {self._connect:g} s") from None
         except OSError as error:
-            raise Unreachable(f"{where}: {error.strerror or error}") from error
+            raise Unreachable(f"{where}: {words_of(error)}") from error
 
 
 def _is_own_host(transport: asyncio.BaseTransport) -> bool:

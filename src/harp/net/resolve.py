@@ -12,8 +12,10 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
+from itertools import zip_longest
 
-from harp.errors import Unreachable
+from harp.errors import Unreachable, words_of
+from harp.net.tasks import Tasks
 
 TTL = 30.0  # seconds
 LIMIT = 10.0  # seconds for one look-up
@@ -23,17 +25,17 @@ Addresses = tuple[str, ...]  # never empty
 
 
 class Resolver:
-    """Resolves host names, one look-up per name at a time; IPv4 is preferred, as containers expect (A 2.2 step 13)."""
+    """Resolves host names, one look-up per name at a time.
+
+    IPv4 is preferred, as containers expect (A 2.2 step 13); after the first address the families alternate.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._known: dict[str, tuple[float, Addresses]] = {}
-        self._running: dict[str, asyncio.Future[Addresses]] = {}
+        self._running: dict[str, asyncio.Task[Addresses]] = {}
+        self._tasks = Tasks()
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="resolve")
-
-    async def resolve(self, host: str) -> str:
-        """An IP literal for `host`. Raises Unreachable."""
-        return (await self.addresses(host))[0]
 
     async def addresses(self, host: str) -> Addresses:
         """IP literals for `host`, the preferred one first. Raises Unreachable, caused by what the system says."""
@@ -44,8 +46,8 @@ class Resolver:
             return (host,)
         running = self._running.get(host)
         if running is None:
-            running = self._running[host] = asyncio.ensure_future(self._look_up(host))
-            running.add_done_callback(lambda done: self._finished(host, done))
+            running = self._running[host] = self._tasks.start(self._look_up(host), awaited=True)
+            running.add_done_callback(lambda _: self._running.pop(host, None))
         return await asyncio.shield(running)
 
     def forget(self, host: str) -> None:
@@ -66,22 +68,27 @@ class Resolver:
         except TimeoutError as error:
             raise Unreachable(f"the name {host} was not resolved within {LIMIT:g} s") from error
         except (OSError, UnicodeError) as error:
-            raise Unreachable(f"the name {host} does not resolve: {error}") from error
+            raise Unreachable(f"the name {host} does not resolve: {_why(error)}") from error
         if len(self._known) >= MAX_NAMES:
             self._known.clear()
         self._known[host] = (self._now() + TTL, found)
         return found
 
-    def _finished(self, host: str, done: asyncio.Future[Addresses]) -> None:
-        self._running.pop(host, None)
-        if not done.cancelled():
-            done.exception()  # the waiters got it; without any, nobody needs it
-
 
 def _getaddrinfo(host: str) -> Addresses:
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-    return tuple(str(entry[4][0]) for entry in found)
+    return in_turn([(family == socket.AF_INET, str(place[0])) for family, _, _, _, place in found])
+
+
+def in_turn(found: list[tuple[bool, str]]) -> Addresses:
+    """The addresses of (is it IPv4, address): IPv4 and IPv6 by turns, so that one broken family costs one attempt."""
+    families = [list(dict.fromkeys(address for v4, address in found if v4 is wanted)) for wanted in (True, False)]
+    pairs = zip_longest(*families)
+    return tuple(address for pair in pairs for address in pair if address is not None)
+
+
+def _why(error: OSError | UnicodeError) -> str:
+    return words_of(error) if isinstance(error, OSError) else "it is not a host name"
 
 
 def _is_address(host: str) -> bool:
