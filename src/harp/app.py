@@ -86,7 +86,7 @@ class Harp:
         tunnel_tls = await asyncio.to_thread(self._tunnel_context)  # first, while there is nothing to stop yet
         self.deadlines = Deadlines()
         self.turns = Turns()
-        self.instance = Instance(settings, loop.time)
+        self.instance = Instance(settings, loop.time, self.deadlines)
         self.warnings = RareWarnings(loop.time, loop.call_later)
         self.claim_check = ClaimCheck(settings, self.instance, EngineNames(self._frp_directory), self.warnings)
         self._resolver = Resolver(loop.time)

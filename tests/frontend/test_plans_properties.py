@@ -116,7 +116,7 @@ class World:
         self.clock = Clock()
         self.deadlines = Deadlines(clock=self.clock)
         self.cloud = Cloud()
-        self.instance = Instance(SETTINGS, self.clock, self.cloud)
+        self.instance = Instance(SETTINGS, self.clock, client=self.cloud)
         self.dialer = ScriptedDialer()
         upstreams = Upstreams(self.dialer, PortTable(), self.deadlines, SETTINGS.timeouts)
         log = AccessLog(enabled=True, json=True, stream=BytesIO())

@@ -62,7 +62,7 @@ class SlowNextcloud:
             if "authorization: Basic" in head:
                 return 401, {"message": "wrong password"}
             return 200, {"user_id": "bob", "access_level": 1}
-        if parse_qs(target.query)["appId"] != ["later"]:
+        if parse_qs(target.query)["appId"] not in (["later"], ["rec"]):
             return 401, {"message": "unknown"}
         return 200, {
             "exapp_token": "t",

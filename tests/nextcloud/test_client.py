@@ -315,7 +315,7 @@ async def test_a_refused_connection_is_trouble_and_only_one_call_at_a_time_tries
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     client = client_of(f"http://127.0.0.1:{port}", clock)
-    assert (await trouble(client)).reason == "Nextcloud cannot be reached: connection refused"
+    assert (await trouble(client)).reason == "Nextcloud cannot be reached: Connection refused"
     async with FakeNextcloud(port) as nextcloud:
         assert "refused" in (await trouble(client)).reason  # as remembered
         clock.move(RETRY)
@@ -364,7 +364,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_trouble() -> None:
     async with FakeNextcloud(tls=server_of("127.0.0.1", trustme.CA())) as nextcloud:
         client = client_of(nextcloud.url)
         reason = (await trouble(client)).reason
-        assert reason.startswith("Nextcloud cannot be reached: its certificate is not trusted: ")
+        assert reason.startswith("Nextcloud cannot be reached: the certificate is not trusted: ")
         await client.close()
 
 
@@ -389,7 +389,7 @@ async def test_the_system_s_cas_vouch_and_connections_over_tls_are_kept_as_well(
 async def test_a_certificate_for_another_host_is_trouble(authority: trustme.CA) -> None:
     async with FakeNextcloud(tls=server_of("127.0.0.9", authority)) as nextcloud:
         client = client_of(nextcloud.url)
-        assert "its certificate is not trusted: " in (await trouble(client)).reason
+        assert "the certificate is not trusted: " in (await trouble(client)).reason
         assert nextcloud.asked == []
         await client.close()
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from harp.errors import PeerError, Unreachable
-from harp.net.resolve import Addresses, Resolver
-from harp.nextcloud.connections import Connection, Connections
 from harp.nextcloud.http import Answer, Getter
 from harp.settings import Nextcloud
 from tests.fakes.clock import Clock
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 
 Serve = Callable[["Peer"], Awaitable[None]]
 
@@ -72,7 +68,7 @@ async def getting(url: str, timeout: float = 5.0) -> AsyncIterator[Callable[[], 
     try:
         yield lambda: getter.get(f"{url}/x", [], 100, timeout)
     finally:
-        getter.close()
+        await getter.close()
 
 
 async def numbered(peer: Peer) -> None:
@@ -118,7 +114,7 @@ async def test_a_call_over_a_new_connection_does_not_go_out_again() -> None:
         asked += 1
 
     async with serving(serve) as url, getting(url) as get:
-        with pytest.raises(PeerError, match="closed without an answer"):
+        with pytest.raises(PeerError, match="closed the connection before its answer was complete"):
             await get()
     assert asked == 1
 
@@ -130,7 +126,7 @@ async def test_a_call_that_was_answered_in_part_does_not_go_out_again() -> None:
 
     async with serving(serve) as url, getting(url) as get:
         assert await bodies(get, 1) == [b"ok"]
-        with pytest.raises(PeerError, match="before the answer was complete"):
+        with pytest.raises(PeerError, match="before its answer was complete"):
             await get()
 
 
@@ -185,67 +181,33 @@ async def test_a_compressed_answer_is_told() -> None:
             await get()
 
 
-# Below the calls
+async def test_an_answer_of_any_framing_is_bounded() -> None:
+    long = b"x" * 101
+    for answer in (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 101\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\n" + long,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n65\r\n" + long,
+    ):
+
+        async def serve(peer: Peer, answer: bytes = answer) -> None:
+            await peer.request()
+            peer.send(answer)
+            await peer.request()
+
+        async with serving(serve) as url, getting(url) as get:
+            with pytest.raises(PeerError, match="an answer longer than 100 bytes"):
+                await get()
 
 
-class Names(Resolver):
-    """Answers with the addresses that the test gives."""
+async def test_a_switch_of_protocols_is_not_an_answer() -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.request()
+        peer.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n")
+        await peer.request()
 
-    def __init__(self, *addresses: str) -> None:
-        super().__init__(Clock())
-        self._addresses = addresses
-        self.forgotten: list[str] = []
-
-    async def addresses(self, host: str) -> Addresses:
-        return self._addresses
-
-    def forget(self, host: str) -> None:
-        self.forgotten.append(host)
-
-
-async def connected(url: str, *addresses: str, idle: float = 1.0) -> tuple[Connections, Connection]:
-    """A connection to a `numbered` server, over which one call was made."""
-    connections = Connections(url.replace("127.0.0.1", "cloud.example.com"), Names(*addresses), 1.0, idle)
-    connection = await connections.connect()
-    assert (await connection.ask(REQUEST, 10)).body == b"1"
-    return connections, connection
-
-
-async def test_an_address_that_refuses_is_passed_over() -> None:
-    async with serving(numbered) as url:
-        _, connection = await connected(url, "127.0.0.2", "127.0.0.1")
-        connection.abandon()
-
-
-async def test_a_name_none_of_whose_addresses_answers_is_looked_up_again() -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        names = Names("127.0.0.2", "127.0.0.1")
-        connections = Connections(f"http://cloud.example.com:{closed.getsockname()[1]}", names, 1.0)
-        with pytest.raises(ConnectionRefusedError):
-            await connections.connect()
-    assert names.forgotten == ["cloud.example.com"]
-
-
-async def test_a_connection_is_not_kept_for_long() -> None:
-    async with serving(numbered) as url:
-        connections, connection = await connected(url, "127.0.0.1", idle=0.01)
-        connections.keep(connection)
-        assert connections.take() is connection
-        connections.keep(connection)
-        async with asyncio.timeout(5):
-            while not connection.transport.is_closing():
-                await asyncio.sleep(0.01)
-        await asyncio.sleep(0)
-        assert connections.take() is None
-
-
-async def test_closing_ends_what_is_kept() -> None:
-    async with serving(numbered) as url:
-        connections, connection = await connected(url, "127.0.0.1")
-        connections.keep(connection)
-        connections.close()
-        assert connection.transport.is_closing()
+    async with serving(serve) as url, getting(url) as get:
+        with pytest.raises(PeerError, match="status 101"):
+            await get()
 
 
 async def test_a_name_that_does_not_resolve_is_unreachable_and_stays_unnamed() -> None:

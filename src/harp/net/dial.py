@@ -180,8 +180,8 @@ class Dialer:
         try:
             async with asyncio.timeout(self._connect):
                 return await connecting
-        except TimeoutError:
-            raise Unreachable(f"{where} did not accept a connection within {self._connect:g} s") from None
+        except TimeoutError as error:
+            raise Unreachable(f"{where} did not accept a connection within {self._connect:g} s") from error
         except OSError as error:
             raise Unreachable(f"{where}: {words_of(error)}") from error
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from harp.errors import HarpError, PeerError, Unreachable
+from harp.net.deadlines import Deadlines
 from harp.nextcloud.breaker import Attempt, Breaker, State
 from harp.nextcloud.fair import FairQueue, QueueFull, Turn
 from harp.nextcloud.http import Answer, Dropped, Getter, Unanswered
@@ -54,13 +55,14 @@ class NextcloudClient:
         shared_key: str,
         now: Callable[[], float],
         banned: Callable[[str], float] = lambda _: 0.0,
+        deadlines: Deadlines | None = None,
     ) -> None:
         """`banned` says for how many seconds a source (a client's ban key) will not be served."""
         self._timeout = settings.timeout
         self._now = now
         self._banned = banned
         self._base = f"{settings.url}/index.php/apps/app_api/harp/"
-        self._getter = Getter(settings, shared_key, now)
+        self._getter = Getter(settings, shared_key, now, deadlines)
         self._records = FairQueue(RECORD_CALLS, RECORD_CALLS_OF_ONE)
         self._visitors = FairQueue(VISITOR_CALLS, VISITOR_CALLS_OF_ONE)
         self._record_turns: dict[str, Turn] = {}  # that have not come
@@ -126,7 +128,7 @@ class NextcloudClient:
 
     async def close(self) -> None:
         """Give up all connections."""
-        self._getter.close()
+        await self._getter.close()
 
     async def _in_turn(
         self, queue: FairQueue, source: str, target: str, headers: Fields, limit: int, app_id: str = ""

@@ -1,12 +1,8 @@
-"""GET calls to Nextcloud, and nothing else of HTTP.
-
-By hand, because a client library would be a quarter of the memory of an idle process, for a few calls a minute.
-"""
+"""GET calls to Nextcloud, over connections of the one HTTP/1 client (`proxy/upstreams`)."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import ssl
 from collections.abc import Callable
@@ -15,18 +11,26 @@ from urllib.parse import quote, urljoin, urlsplit
 from msgspec import Struct
 
 from harp import __version__
-from harp.errors import PeerError, Unreachable
+from harp.errors import PeerError, Unreachable, words_of
+from harp.net.deadlines import NEVER, Deadlines
+from harp.net.dial import Dialer
+from harp.net.ports import PortTable
 from harp.net.resolve import Resolver
-from harp.nextcloud.connections import PORTS, Connection, Connections
-from harp.settings import Nextcloud
+from harp.net.targets import Tcp, Tls
+from harp.proxy.upstream import Upstream
+from harp.proxy.upstreams import Upstreams
+from harp.settings import Nextcloud, Timeouts
 from harp.wire.http import Fields
-from harp.wire.response import Response
+from harp.wire.responses import ResponseHead
 
 REDIRECTS = 3
+IDLE = 4.0  # seconds an unused connection is kept: less than the 5 s of a usual Apache
+PORTS = {"http": 80, "https": 443}
 
 _OWN_FIELDS = b"accept: application/json\r\naccept-encoding: identity\r\nuser-agent: HaRP/%b\r\n" % __version__.encode()
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _QUOTED = "!$%&'()*+,/:;=?@[]~"  # what stands in a request target as it is
+_NO_LIMITS = Timeouts(NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, upstream_idle=IDLE, drain=NEVER)
 
 
 class Unanswered(PeerError):
@@ -47,12 +51,21 @@ class Answer(Struct, frozen=True):
 
 
 class Getter:
-    """Makes calls with the shared key, over kept connections, without cookies or proxies of its own."""
+    """Makes calls with the shared key, over kept connections, without cookies or proxies of its own.
 
-    def __init__(self, settings: Nextcloud, shared_key: str, now: Callable[[], float]) -> None:
+    Connections and the resolver are its own: ExApps' names that hang do not keep Nextcloud waiting.
+    """
+
+    def __init__(
+        self, settings: Nextcloud, shared_key: str, now: Callable[[], float], deadlines: Deadlines | None = None
+    ) -> None:
         self._key = shared_key.encode("utf-8", "surrogateescape")
-        self._resolver = Resolver(now)  # of our own: ExApps' names that hang do not keep Nextcloud waiting
-        self._connections = Connections(settings.url, self._resolver, settings.connect_timeout)
+        self._origin = urlsplit(settings.url)
+        self._target: Tcp | Tls | None = None
+        self._resolver = Resolver(now)
+        ports = PortTable()
+        dialer = Dialer(ports, self._resolver, connect=settings.connect_timeout, hold=0)
+        self._upstreams = Upstreams(dialer, ports, deadlines or Deadlines(), _NO_LIMITS)
 
     async def get(self, url: str, headers: Fields, limit: int, within: float) -> Answer:
         """Get `url`, below the URL of the settings, with at most `limit` bytes of body, in at most `within` seconds.
@@ -67,17 +80,17 @@ class Getter:
         except TimeoutError as error:
             raise Unanswered(f"Nextcloud has not answered within {within:g} s") from error
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Give up idle connections; calls under way end with their tasks."""
-        self._connections.close()
+        await self._upstreams.close()
         self._resolver.close()
 
     async def _followed(self, url: str, fields: Fields, limit: int) -> Answer:
         """Follow redirects within the origin only: the shared key travels along."""
         for _ in range(REDIRECTS + 1):
             response = await self._exchanged(url, fields, limit)
-            location = response.header(b"location")
-            if response.status not in (301, 302, 303, 307, 308) or not location:
+            location = response.head.get(b"location")
+            if response.head.status not in (301, 302, 303, 307, 308) or not location:
                 return _answer(response)
             url = _redirected(url, location.decode("utf-8", "replace"))
         raise PeerError(f"Nextcloud redirects more than {REDIRECTS} times")
@@ -86,29 +99,102 @@ class Getter:
         """One request and its response."""
         try:
             request = _request(url, fields)
-            kept = self._connections.take()
-            if kept is not None:
-                try:
-                    return await self._asked(kept, request, limit)
-                except ConnectionError:
-                    pass  # it had ended before our request reached it (RFC 9112 section 9.3.1): another one will do
-            return await self._asked(await self._connected(), request, limit)
-        except ConnectionError as error:
-            raise Dropped(f"the call to Nextcloud failed: {_cause(error)}") from error
-        except (PeerError, OSError, ValueError) as error:
-            raise PeerError(f"the call to Nextcloud failed: {_cause(error)}") from error
-
-    async def _asked(self, connection: Connection, request: bytes, limit: int) -> Response:
-        response = await connection.ask(request, limit)
-        self._connections.keep(connection)
-        return response
-
-    async def _connected(self) -> Connection:
+        except ValueError as error:
+            raise PeerError(f"the call to Nextcloud failed: {error}") from error
+        target = await self._where()
+        kept = self._upstreams.take(target, IDLE)
+        if kept is not None:
+            try:
+                return await _asked(kept, request, limit)
+            except Dropped:
+                pass  # it had ended before our request reached it (RFC 9112 section 9.3.1): another one will do
         try:
-            return await self._connections.connect()
-        except (Unreachable, OSError) as error:
-            cause = error.__cause__ if isinstance(error, Unreachable) else error
-            raise Unreachable(f"Nextcloud cannot be reached: {_cause(cause or error)}") from error
+            connection = await self._upstreams.dial(target)
+        except Unreachable as error:
+            raise Unreachable(f"Nextcloud cannot be reached: {_cause(error)}") from error.__cause__
+        return await _asked(connection, request, limit)
+
+    async def _where(self) -> Tcp | Tls:
+        """Where Nextcloud is. Reading the system's CAs takes some hundredths of a second."""
+        if self._target is None:
+            host = self._origin.hostname or ""
+            port = self._origin.port or PORTS[self._origin.scheme]
+            secure = self._origin.scheme == "https"
+            self._target = Tls(host, port, await asyncio.to_thread(_system_trust)) if secure else Tcp(host, port)
+        return self._target
+
+
+class Response(Struct, frozen=True):
+    """A complete response."""
+
+    head: ResponseHead
+    body: bytes
+
+
+class Call:
+    """User of a connection for one GET: collects the answer, with at most `limit` bytes of body."""
+
+    def __init__(self, connection: Upstream, limit: int) -> None:
+        self.answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._connection = connection
+        self._limit = limit
+        self._head: ResponseHead | None = None
+        self._body = bytearray()
+
+    def on_interim(self, head: ResponseHead) -> None: ...
+
+    def on_head(self, head: ResponseHead, length: int, data: bytes, end: bool) -> None:
+        self._head = head
+        if length > self._limit:
+            self._fail(self._too_long())
+            return
+        self.on_data(data)
+        if end:
+            self.on_end([])
+
+    def on_upgrade(self, head: ResponseHead, data: bytes) -> None:
+        self._fail(PeerError("the call to Nextcloud failed: a response with status 101"))
+
+    def on_data(self, data: bytes) -> None:
+        self._body += data
+        if len(self._body) > self._limit:
+            self._fail(self._too_long())
+
+    def on_end(self, trailers: Fields) -> None:
+        if not self.answer.done():
+            assert self._head is not None
+            self.answer.set_result(Response(self._head, bytes(self._body)))
+
+    def on_eof(self) -> None: ...
+
+    def on_silence(self) -> float | None:
+        return None
+
+    def on_lost(self, reason: str, *, status: int, silent: bool) -> None:
+        self._fail((Dropped if silent else PeerError)(f"the call to Nextcloud failed: it {reason}"))
+
+    def on_blocked(self) -> None: ...
+
+    def on_drained(self) -> None: ...
+
+    def _too_long(self) -> PeerError:
+        return PeerError(f"the call to Nextcloud failed: an answer longer than {self._limit} bytes")
+
+    def _fail(self, error: PeerError) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            self._connection.end()
+
+
+async def _asked(connection: Upstream, request: bytes, limit: int) -> Response:
+    """Send a request over a connection. Whoever stops waiting for the answer ends it."""
+    call = Call(connection, limit)
+    connection.send(call, request, bodyless=False, complete=True, limit=NEVER)
+    try:
+        return await call.answer
+    except asyncio.CancelledError:
+        connection.end()
+        raise
 
 
 def _request(url: str, fields: Fields) -> bytes:
@@ -124,14 +210,15 @@ def _request(url: str, fields: Fields) -> bytes:
 
 def _answer(response: Response) -> Answer:
     """What there is to know of a response that is not followed. Raises PeerError when its body cannot be read."""
-    coding = response.header(b"content-encoding").lower()
+    head = response.head
+    coding = head.get(b"content-encoding").lower()
     if response.body and coding not in (b"", b"identity"):
         raise PeerError("Nextcloud's answer is compressed, though we ask for it plain: does a proxy do that?")
     return Answer(
-        response.status,
+        head.status,
         response.body,
-        response.header(b"x-nextcloud-maintenance-mode") == b"1",
-        response.header(b"retry-after").decode("latin-1"),
+        head.get(b"x-nextcloud-maintenance-mode") == b"1",
+        head.get(b"retry-after").decode("latin-1"),
     )
 
 
@@ -154,14 +241,17 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{'user@' if parts.username is not None else ''}{parts.hostname or ''}:{port}"
 
 
-def _cause(error: BaseException) -> str:
-    """One short line about a failed call, without addresses."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {(error.reason or 'no reason given').replace('_', ' ').lower()}"
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno).lower() if error.errno > 0 else (error.strerror or "no such host")
-    if isinstance(error, TimeoutError):
-        return "time-out"
-    return next(iter(str(error).splitlines()), "")[:80] or type(error).__name__
+def _cause(error: Unreachable) -> str:
+    """One short line about a failed connect, without addresses."""
+    match error.__cause__:
+        case OSError() as cause:
+            return words_of(cause)
+        case UnicodeError():
+            return "its name is not a host name"
+    return "no connection"
+
+
+def _system_trust() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

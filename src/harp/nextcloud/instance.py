@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
+from harp.net.deadlines import Deadlines
 from harp.nextcloud.client import NextcloudClient, Seen
 from harp.policy.decide import CONTROL, rules_from
 from harp.policy.exapp import ExApp, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
@@ -52,8 +53,14 @@ class Instance:
     answer waits for the same task, and whoever stops waiting leaves it alone.
     """
 
-    def __init__(self, settings: Settings, now: Callable[[], float], client: NextcloudCalls | None = None) -> None:
-        """`client` asks in place of one made from the settings."""
+    def __init__(
+        self,
+        settings: Settings,
+        now: Callable[[], float],
+        deadlines: Deadlines | None = None,
+        client: NextcloudCalls | None = None,
+    ) -> None:
+        """`client` asks in place of one made from the settings, `deadlines` watches the connections of that one."""
         self.url = settings.nextcloud.url
         self.rules = rules_from(settings)
         self.records = RecordCache(settings.nextcloud.record_lifetime, now)
@@ -65,7 +72,7 @@ class Instance:
         self.last_success: float | None = None  # when Nextcloud answered last, on the clock of `now`
         self._noted = float("-inf")  # when the facts of readiness were last seen to
         self._now = now
-        self._client = client or NextcloudClient(settings.nextcloud, settings.shared_key, now, self.banned)
+        self._client = client or NextcloudClient(settings.nextcloud, settings.shared_key, now, self.banned, deadlines)
         self._route_tables = RouteTables()
         self._compiling: dict[str, asyncio.Task[RecordFact]] = {}
         self._records_asked: dict[str, asyncio.Task[RecordFact]] = {}

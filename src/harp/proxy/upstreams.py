@@ -164,14 +164,15 @@ class Upstreams:
         """A new connection. Raises Unreachable; refused ones are tried again for about two seconds."""
         for delay in RETRY_DELAYS:
             try:
-                return await self._dial(target)
+                return await self.dial(target)
             except Unreachable as error:
                 if not isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError)):
                     raise
                 await asyncio.sleep(delay)
-        return await self._dial(target)
+        return await self.dial(target)
 
-    async def _dial(self, target: Target) -> Upstream:
+    async def dial(self, target: Target) -> Upstream:
+        """A new connection, or Unreachable at the first refusal."""
         connection: Upstream | None = None
 
         def make() -> Upstream:
