@@ -29,6 +29,7 @@ from harp.net.dial import Dialer
 from harp.net.listen import Listener, https_context, listen, listen_tls, load_certificate, ports_of
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
+from harp.net.tasks import Tasks
 from harp.net.turns import Turns
 from harp.nextcloud.instance import Instance
 from harp.policy.client_address import ban_key
@@ -72,7 +73,7 @@ class Harp:
         self._hurry = False
         self._certificates_made = False
         self._runners: list[web.AppRunner] = []
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks = Tasks()
         self._https: ssl.SSLContext | None = None
         self._control: ProtocolFactory | None = None
         self._control_lock = asyncio.Lock()
@@ -136,9 +137,7 @@ class Harp:
             server.close()
         self.tunnel.stop_accepting()
         await self._drain(self.settings.timeouts.drain if drain is None else drain)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         await self.gate.close()
         await self.upstreams.close()
         for server in self._admin_servers:
@@ -256,9 +255,7 @@ class Harp:
     # Running
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(work)
 
     async def _renew_certificates(self) -> None:
         """Look after the tunnel's certificates; running sessions keep theirs, new ones get the new."""

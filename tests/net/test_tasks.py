@@ -88,9 +88,22 @@ async def test_close_within_a_task_leaves_that_one_alone() -> None:
     assert other.cancelled()
 
 
-async def test_what_is_started_after_close_is_cancelled() -> None:
+async def test_all_can_be_cancelled_without_waiting_for_their_end() -> None:
     tasks = Tasks()
-    await tasks.close()
+    task = tasks.start(wait_for_ever())
+    tasks.cancel()
+    assert not task.done()
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_what_is_started_after_the_end_is_cancelled(waits: bool) -> None:
+    tasks = Tasks()
+    if waits:
+        await tasks.close()
+    else:
+        tasks.cancel()
     task = tasks.start(wait_for_ever())
     await asyncio.wait([task], timeout=5)
     assert task.cancelled()

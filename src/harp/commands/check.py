@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harp.engines.inventory import local_engine, registries_of
-from harp.errors import HarpError, SettingsError
+from harp.errors import HarpError, SettingsError, words_of
 from harp.logs import fingerprint
 from harp.net.certificates import server_context
 from harp.net.listen import https_context
@@ -107,7 +107,7 @@ def _of_tunnel(settings: Settings) -> list[str]:
     except SettingsError as error:
         return error.problems
     except OSError as error:
-        return [f"{directory}: {error.strerror or error}"]
+        return [f"{directory}: {words_of(error)}"]
     return []
 
 

@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from harp.commands.health import connect
 from harp.errors import Unreachable
 from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.settings import Address, Settings
 from harp.status.engines import EngineLine
+from harp.wire.decoding import decoded
 
 PATIENCE = 10.0  # seconds for an answer
 
@@ -100,4 +99,4 @@ def inventory(settings: Settings) -> list[EngineLine]:
         raise Unreachable(
             f"the admin listener {settings.listen.admin[0]} answers {answer.status}: is it another program?"
         )
-    return msgspec.json.decode(answer.body, type=list[EngineLine])
+    return decoded(answer.body, list[EngineLine], lambda error: Unreachable(f"the admin listener answers {error}"))

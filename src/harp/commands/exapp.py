@@ -19,7 +19,7 @@ from pathlib import Path
 
 import structlog
 
-from harp.errors import SettingsError
+from harp.errors import SettingsError, words_of
 from harp.logs import configure
 from harp.loops import event_loop
 from harp.net.targets import Tcp, Unix
@@ -143,5 +143,5 @@ async def _run(command: Sequence[str], config: ClientConfig) -> int:
 
 
 def _cannot_run(name: str, error: OSError) -> int:
-    print(f"harp exapp: {name}: {error.strerror}", file=sys.stderr)
+    print(f"harp exapp: {name}: {words_of(error)}", file=sys.stderr)
     return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN

@@ -10,7 +10,7 @@ import argparse
 import os
 import socket
 
-from harp.errors import SettingsError
+from harp.errors import SettingsError, words_of
 from harp.settings import Address, Settings, load
 
 PATIENCE = 5.0  # seconds for each step
@@ -83,4 +83,4 @@ def _heartbeat(address: Address) -> int:
 def _reason(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer in {PATIENCE:g} s"
-    return error.strerror or str(error)
+    return words_of(error)

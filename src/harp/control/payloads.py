@@ -11,6 +11,7 @@ from msgspec import Struct
 from harp.control.failures import InvalidPayload
 from harp.nextcloud.payloads import read_record
 from harp.policy.exapp import ExApp
+from harp.wire.decoding import decoded
 
 T = TypeVar("T")
 
@@ -22,12 +23,13 @@ def decode(body: bytes, shape: type[T]) -> T:
 
     Raises InvalidPayload, naming the field and what it should be but never its value.
     """
-    try:
-        return msgspec.json.decode(body, type=shape, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidPayload(f"Payload validation error: {describe(str(error))}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidPayload("Invalid JSON body") from None
+    return decoded(body, shape, _invalid, strict=False)
+
+
+def _invalid(error: Exception) -> InvalidPayload:
+    if isinstance(error, msgspec.ValidationError):
+        return InvalidPayload(f"Payload validation error: {describe(str(error))}")
+    return InvalidPayload("Invalid JSON body")
 
 
 def describe(error: str) -> str:

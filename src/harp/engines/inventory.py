@@ -17,10 +17,11 @@ import structlog
 
 from harp.engines.errors import EngineError, EngineTimeout, EngineUnreachable
 from harp.engines.facts import EngineFacts, EngineStatus
-from harp.errors import SettingsError
+from harp.errors import SettingsError, words_of
 from harp.lazy import load_module
 from harp.net.ports import PortTable
 from harp.net.targets import EngineTunnel, Target, Tcp, Tls, Unix
+from harp.net.tasks import Tasks
 from harp.policy.container import owner_from
 from harp.policy.docker_api import ApiRange
 from harp.policy.ports import LOCAL_ENGINE_PORT
@@ -63,7 +64,7 @@ def local_engine(settings: Engines) -> Target:
         context.load_verify_locations(directory / "ca.pem")
         context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
     except OSError as error:  # ssl.SSLError is one
-        problem = f"HP_DOCKER_CERT_PATH: {directory} needs ca.pem, cert.pem and key.pem: {error.strerror or error}"
+        problem = f"HP_DOCKER_CERT_PATH: {directory} needs ca.pem, cert.pem and key.pem: {words_of(error)}"
         raise SettingsError([problem]) from error
     return Tls(host.host, host.port, context)
 
@@ -76,7 +77,7 @@ def registries_of(settings: Engines) -> Registries:
     try:
         return registries_from(path.read_bytes())
     except OSError as error:
-        raise SettingsError([f"HP_REGISTRIES_FILE: {path} cannot be read: {error.strerror}"]) from error
+        raise SettingsError([f"HP_REGISTRIES_FILE: {path} cannot be read: {words_of(error)}"]) from error
     except ValueError as error:
         raise SettingsError([f"HP_REGISTRIES_FILE: {path}: {error}"]) from None
 
@@ -95,7 +96,7 @@ class EngineInventory:
         self._now = now
         self._entries: dict[int, _KnownEngine] = {}
         self._renewals = 0  # of the tunnel's certificates, since we run
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def target(self, port: int) -> Target:
         """Where the engine of `port` is."""
@@ -138,9 +139,7 @@ class EngineInventory:
 
     async def close(self) -> None:
         """Stop asking and drop all connections."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         for entry in self._entries.values():
             if entry.asking is not None:
                 entry.asking.cancel()
@@ -206,8 +205,7 @@ class EngineInventory:
     def _ask(self, port: int, entry: _KnownEngine) -> asyncio.Task[EngineFacts]:
         """The question under way, else a new one."""
         if entry.asking is None:
-            entry.asking = asyncio.get_running_loop().create_task(self._learn(port, entry))
-            entry.asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+            entry.asking = self._tasks.start(self._learn(port, entry), awaited=True)
         return entry.asking
 
     async def _learn(self, port: int, entry: _KnownEngine) -> EngineFacts:
@@ -223,7 +221,5 @@ class EngineInventory:
             log.info("engine probed", port=port, version=facts.version, api=str(facts.api), podman=facts.podman)
         entry.trouble, entry.last_seen = "", time.time()
         if entry.renewals != self._renewals:
-            renewal = asyncio.get_running_loop().create_task(self._renew(port, entry))
-            self._tasks.add(renewal)
-            renewal.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._renew(port, entry))
         return facts

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from harp.errors import words_of
 from harp.policy.ca_stores import ANY, DEBIAN, File, Layout, Store, additions, certificates, layout_of
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -45,7 +46,7 @@ def tunnel_files(directory: Path) -> list[File]:
     try:
         return [File(f"{TUNNEL_DIRECTORY}/{name}", (directory / name).read_bytes()) for name in TUNNEL_FILES]
     except OSError as error:
-        log.warning("no tunnel certificates for ExApps", directory=str(directory), reason=error.strerror)
+        log.warning("no tunnel certificates for ExApps", directory=str(directory), reason=words_of(error))
         return []
 
 

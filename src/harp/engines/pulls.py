@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
 import structlog
 from msgspec import Struct
 
+from harp.engines.errors import EngineError
 from harp.engines.replies import words
 from harp.policy.registries import full_name
+from harp.wire.decoding import decoded
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -82,8 +83,8 @@ class PullReader:
         if b'"error"' not in line and b'"message"' not in line:
             return
         try:
-            said = msgspec.json.decode(line, type=_Line)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+            said = decoded(line, _Line, EngineError)
+        except EngineError:
             return
         if said.error or said.message:
             self._errors.note(self._image, words(said.error or said.message))

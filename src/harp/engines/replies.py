@@ -118,8 +118,8 @@ class ErrorBody(Struct, frozen=True):
 def message_of(body: bytes) -> str:
     """Return the engine's own words on one line."""
     try:
-        text = msgspec.json.decode(body, type=ErrorBody).message
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+        text = parse(body, ErrorBody).message
+    except EngineError:
         text = body[: 4 * LONGEST_MESSAGE].decode("utf-8", "replace")
     return words(text) or "no reason given"
 

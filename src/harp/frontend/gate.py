@@ -25,6 +25,7 @@ from harp.frontend.plans import Plan, Plans
 from harp.logs import timestamp
 from harp.net.deadlines import Deadlines
 from harp.net.targets import Inner, exapp_target
+from harp.net.tasks import Tasks
 from harp.net.turns import Turns
 from harp.policy.decide import KnownFacts, Learned, Rules, decide
 from harp.policy.exapp import RecordFact, VisitorFact
@@ -111,7 +112,7 @@ class Gate:
         self._capacity = settings.limits.connections
         self._admitted = 0  # connections, those in their TLS handshake included
         self._per_address: dict[str, int] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._loop = asyncio.get_running_loop()
         self._ids = count(1)
         self._id_prefix = os.urandom(4).hex().encode()
@@ -195,9 +196,7 @@ class Gate:
 
     def _spawn(self, connection: ClientConnection, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
         """Go on with a request in a task; however that ends, the request is answered."""
-        task = self._loop.create_task(self._guarded(connection, exchange, work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._guarded(connection, exchange, work))
 
     async def _guarded(
         self, connection: ClientConnection, exchange: Exchange, work: Coroutine[None, None, None]
@@ -320,9 +319,7 @@ class Gate:
         """End every connection now."""
         for connection in list(self.connections):
             connection.end(How.RESET, "HaRP is stopping")
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         self._access_log.flush()
 
     # Parts

@@ -29,7 +29,7 @@ from cryptography.x509 import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from msgspec import Struct
 
-from harp.errors import SettingsError
+from harp.errors import SettingsError, words_of
 from harp.net.certificates import Report, ends_soon, words_of_file
 from harp.policy.ports import SERVER_NAME
 
@@ -49,7 +49,7 @@ def complete(directory: Path, validity: timedelta, now: datetime) -> Report:
     try:
         work.complete()
     except OSError as error:
-        work.problems.append(f"{directory}: {error.strerror or error}")
+        work.problems.append(f"{directory}: {words_of(error)}")
     if work.problems:
         raise SettingsError(work.problems)
     return Report(tuple(work.made), tuple(work.warnings))
@@ -212,7 +212,7 @@ class _Directory:
                 try:
                     self._issue(leaf, key, self._signer, "renewed")
                 except OSError as error:  # a read-only volume, most likely; the old one is still good
-                    why = error.strerror or str(error)
+                    why = words_of(error)
                 else:
                     return
         self.warnings.append(f"{path} ends on {_day(certificate)} and cannot be renewed: {why}")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from harp.errors import SettingsError
+from harp.errors import SettingsError, words_of
 from harp.lazy import load_now
 from harp.net.tls_selfcheck import load_pair, selfcheck
 from harp.policy.ports import SERVER_NAME
@@ -57,7 +57,7 @@ def ensure(directory: Path, validity_days: int, now: datetime, *, patience: floa
             made: Report = load_now(MAKER).complete(directory, timedelta(days=validity_days), now)
             return made
     except OSError as error:
-        raise SettingsError([f"{directory}: {error.strerror or error}"]) from error
+        raise SettingsError([f"{directory}: {words_of(error)}"]) from error
 
 
 def server_context(directory: Path) -> ssl.SSLContext:
@@ -100,7 +100,7 @@ def words_of_file(error: Exception) -> str:
     """Return what OpenSSL or the system says of a file, without numbers and file names."""
     if isinstance(error, ssl.SSLError):
         return (error.reason or str(error)).replace("_", " ").lower()
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return words_of(error) if isinstance(error, OSError) else str(error)
 
 
 def _in_order(directory: Path, now: datetime) -> bool:

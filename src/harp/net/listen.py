@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from harp.errors import HarpError
+from harp.errors import HarpError, words_of
 from harp.net.entrance import Admission, Factory, TlsEntrance
 from harp.settings import Address
 
@@ -59,7 +59,7 @@ def bound_socket(address: Address) -> socket.socket:
     try:
         return _bound_unix(address.path) if address.path else _bound_tcp(address)
     except OSError as error:
-        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
+        raise ListenError(f"cannot listen on {address}: {words_of(error)}") from error
 
 
 def _bound_unix(path: str) -> socket.socket:

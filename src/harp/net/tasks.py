@@ -38,6 +38,12 @@ class Tasks:
             task.cancel()
         return task
 
+    def cancel(self) -> None:
+        """Cancel all, as close() does, without waiting for their end."""
+        self._closed = True
+        for task in list(self._running):
+            task.cancel()
+
     async def close(self) -> None:
         """Cancel all and wait until they have ended. The caller may be one of them: it is left out."""
         self._closed = True

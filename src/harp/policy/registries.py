@@ -16,6 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from harp.policy.docker_api import EngineRequest
+from harp.wire.decoding import decoded
 
 HUB = "docker.io"
 _HUB_NAMES = frozenset(("index.docker.io", "registry-1.docker.io"))
@@ -91,10 +92,7 @@ class _File(Struct, frozen=True):
 
 def registries_from(text: bytes) -> Registries:
     """Read the file. Raises ValueError with what is wrong with it, without repeating any of it."""
-    try:
-        file = msgspec.json.decode(text, type=_File)
-    except msgspec.DecodeError as error:
-        raise ValueError(str(error).partition(" - ")[0]) from None
+    file = decoded(text, _File, lambda error: ValueError(str(error).partition(" - ")[0]))
     credentials = {_registry(key): _credential(key, entry) for key, entry in file.auths.items()}
     return Registries(credentials, {key.rstrip("/"): place.rstrip("/") for key, place in file.mirrors.items()})
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from harp.errors import words_of
+
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Note = Callable[[str], None]
@@ -510,7 +512,7 @@ def _content(text: str, most: int) -> str:
         with Path(text).open("rb") as file:
             content = file.read(most + 1)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a path"
+        reason = words_of(error) if isinstance(error, OSError) else "not a path"
         raise Fault(f"{shown(text)} cannot be read ({reason}); mount the file or correct the path") from None
     if len(content) > most:
         raise Fault(f"{shown(text)} is larger than {most} bytes; is it the right file?")

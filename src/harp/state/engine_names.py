@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from harp.errors import HarpError, words_of
+from harp.wire.decoding import decoded
 
 FILE = "engines.json"
 LONGEST = 65536  # bytes
@@ -30,13 +31,15 @@ class EngineNames:
         """Return every engine that was named. Raises EngineNamesError when the file is damaged."""
         try:
             with self.path.open("rb") as file:
-                return msgspec.json.decode(file.read(LONGEST), type=dict[int, str])
+                content = file.read(LONGEST)
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise EngineNamesError(f"{self.path}: {words_of(error)}") from error
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise EngineNamesError(f"{self.path}: {error}; put it right or remove it") from error
+        return decoded(content, dict[int, str], self._damaged)
+
+    def _damaged(self, error: Exception) -> EngineNamesError:
+        return EngineNamesError(f"{self.path}: {error}; put it right or remove it")
 
     @contextmanager
     def changing(self) -> Iterator[dict[int, str]]:

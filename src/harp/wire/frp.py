@@ -8,6 +8,7 @@ the payload of a message is a uint16 id and the same JSON.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from collections.abc import Callable
 from enum import IntEnum
 from struct import Struct as Layout
 from typing import TypeAlias
@@ -16,6 +17,7 @@ import msgspec
 from msgspec import Struct, field
 
 from harp.errors import PeerError
+from harp.wire.decoding import decoded
 
 MAGIC = bytes.fromhex("46525000020d0a")  # what a client of version 2 sends first on every connection
 V1_HEADER = Layout("!cq")  # type byte, length
@@ -23,7 +25,6 @@ V1_LIMIT = 10240  # bytes of JSON
 V2_HEADER = Layout("!HHI")  # type, flags, length
 V2_LIMIT = 65536  # bytes of payload
 MESSAGE_ID = Layout("!H")
-BAD_JSON = (msgspec.MsgspecError, ValueError, RecursionError)  # what decoding hostile JSON can raise
 RANDOM_SIZE = 32  # bytes of clientRandom and serverRandom
 AES_GCM = "aes-256-gcm"
 SECRETS = frozenset({"metas", "privilege_key", "run_id"})  # fields that are not shown
@@ -286,14 +287,14 @@ class MessageReader:
 
 
 def _decode(kind: type[Message] | str, body: bytes) -> Received:
-    try:
-        if isinstance(kind, str):
-            msgspec.json.decode(body, type=AnyObject)
-            return Unsupported(kind)
-        return msgspec.json.decode(body, type=kind)
-    except BAD_JSON as error:
-        name = kind if isinstance(kind, str) else kind.__name__
-        raise PeerError(f"frp: {name}: {error}") from error
+    if isinstance(kind, str):
+        decoded(body, AnyObject, _bad(kind))
+        return Unsupported(kind)
+    return decoded(body, kind, _bad(kind.__name__))
+
+
+def _bad(name: str) -> Callable[[Exception], PeerError]:
+    return lambda error: PeerError(f"frp: {name}: {error}")
 
 
 # Hello payloads of version 2 (F 6.3)
@@ -363,10 +364,7 @@ def server_hello(client_payload: bytes, random: bytes) -> tuple[bytes, str]:
     Gives the payload of the ServerHello and "" or the reason why it refuses; close after sending it then. Raises
     PeerError when the ClientHello is not JSON of this form.
     """
-    try:
-        offer = msgspec.json.decode(client_payload, type=ClientHello).capabilities
-    except BAD_JSON as error:
-        raise PeerError(f"frp: ClientHello: {error}") from error
+    offer = decoded(client_payload, ClientHello, _bad("ClientHello")).capabilities
     refusal = _refusal(offer)
     if refusal:
         return msgspec.json.encode(ServerHello(error=refusal)), refusal
@@ -390,10 +388,7 @@ def _refusal(offer: Capabilities) -> str:
 
 def check_server_hello(payload: bytes) -> str:
     """The client's side: "" when the server chose what we offered, else why it did not. Raises PeerError."""
-    try:
-        hello = msgspec.json.decode(payload, type=ServerHello)
-    except BAD_JSON as error:
-        raise PeerError(f"frp: ServerHello: {error}") from error
+    hello = decoded(payload, ServerHello, _bad("ServerHello"))
     if hello.error or hello.selected is None:
         return hello.error or "the server selected nothing"
     chosen = hello.selected

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import structlog
 
-from harp.errors import HarpError, PeerError, SettingsError, TunnelAway, Unreachable
+from harp.errors import HarpError, PeerError, SettingsError, TunnelAway, Unreachable, words_of
 from harp.net.deadlines import Deadlines
 from harp.net.targets import Tcp, Unix
 from harp.tunnel.client.frpc_config import ClientConfig, ClientTls
@@ -262,6 +262,4 @@ def _words(error: OSError) -> str:
     """What the system or OpenSSL says."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is refused: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason or error}"
-    return error.strerror or str(error)
+    return words_of(error)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from harp.errors import SettingsError
+from harp.errors import SettingsError, words_of
 from harp.net.targets import Tcp, Unix
 
 T = TypeVar("T", bool, int, str)
@@ -72,7 +72,7 @@ def load(path: Path, env: Mapping[str, str]) -> ClientConfig:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        reason = words_of(error) if isinstance(error, OSError) else "is not UTF-8 text"
         raise SettingsError([f"{path}: {reason}"]) from error
     try:
         return parse(text, env)

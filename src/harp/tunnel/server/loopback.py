@@ -11,6 +11,7 @@ import structlog
 from harp.errors import TunnelAway
 from harp.net.listen import bound_socket
 from harp.net.ports import ProtocolFactory
+from harp.net.tasks import Tasks
 from harp.settings import Address
 from harp.tunnel.relay import Relay
 
@@ -29,7 +30,7 @@ class Loopback:
         self._socket = bound_socket(Address("127.0.0.1", port))
         self._socket.listen()
         self._socket.setblocking(False)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._accept)
 
@@ -37,8 +38,7 @@ class Loopback:
         """Stop listening; the port is free on return. Connections that are joined go on."""
         self._loop.remove_reader(self._socket)
         self._socket.close()
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
 
     def _accept(self) -> None:
         try:
@@ -46,9 +46,7 @@ class Loopback:
         except OSError:  # it has gone away again
             return
         sock.setblocking(False)
-        task = self._loop.create_task(self._serve(sock, peer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._serve(sock, peer))
 
     async def _serve(self, sock: socket.socket, peer: Peer) -> None:
         transport, user = await self._loop.connect_accepted_socket(Relay, sock)
