@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 LONGEST_WORDS = 80  # characters of an error's own text
 
@@ -54,11 +55,10 @@ class TunnelHeld(Unreachable):
 
 def words_of(error: OSError) -> str:
     """Say what the system says of a failure, in one short line without the address, path or number it adds."""
-    import ssl  # noqa: PLC0415 - costs 20 ms, and commands that run every ten seconds read this module
-
-    if isinstance(error, ssl.SSLCertVerificationError):
+    ssl = sys.modules.get("ssl")  # not imported here: it costs 20 ms that `harp health` need not take
+    if ssl is not None and isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not trusted: {getattr(error, 'verify_message', error)}"
-    if isinstance(error, ssl.SSLError):
+    if ssl is not None and isinstance(error, ssl.SSLError):
         reason = getattr(error, "reason", None) or "no reason given"  # only OpenSSL's own errors have one
         return f"TLS failed: {reason.replace('_', ' ').lower()}"
     if error.errno is not None and error.errno > 0:
