@@ -66,6 +66,7 @@ class ScriptedGate:
         self.deadlines = Deadlines(clock=self.clock)
         self.turns = Turns()
         self.draining = False
+        self.trusted = True
         self.script: Callable[[ClientConnection, RequestHead], None] | None = None
         self.heads: list[RequestHead] = []
         self.handlers: list[Recorder] = []
@@ -73,7 +74,7 @@ class ScriptedGate:
         self.refusal: str | None = None
 
     def begin(self, connection: ClientConnection, head: RequestHead | None, last: Exchange | None) -> Exchange:
-        return Exchange(head, b"id-1", connection.peer)
+        return Exchange(head, b"id-1", connection.peer, trusted=self.trusted)
 
     def handle(self, connection: ClientConnection, exchange: Exchange) -> None:
         head = exchange.head
@@ -327,6 +328,24 @@ async def test_a_refusal_names_status_reason_and_request_id() -> None:
     assert b"\r\nx-request-id: id-1\r\n" in answer
     assert answer.endswith(b"\r\n\r\n503 Service Unavailable: Nextcloud is down\nrequest id: id-1\n")
     assert not world.wire.closed
+
+
+async def test_strangers_read_no_reason_that_could_name_hosts_ports_or_patterns() -> None:
+    for status in (403, 404, 502, 503, 504):
+        world = World()
+        world.gate.trusted = False
+        world.gate.script = lambda connection, head, s=status: connection.refuse(s, "db.internal:23001 ^/secret")
+        answer = world.feed(GET)
+        assert b"internal" not in answer
+        assert b"23001" not in answer
+        assert b"secret" not in answer
+        assert b"request id: id-1" in answer
+
+
+async def test_a_method_that_is_refused_comes_with_those_that_are_not() -> None:
+    world = World()
+    world.gate.script = lambda connection, head: connection.refuse(405, "no")
+    assert b"\r\nallow: GET, HEAD, POST" in world.feed(GET)
 
 
 async def test_a_refusal_is_json_for_who_asks_for_it() -> None:

@@ -91,8 +91,10 @@ class FakeInstance:
         await self.gate.wait()
         return self.who_later
 
-    def strike(self, address: str, reason: str) -> None:
-        self.strikes.append((address, reason))
+    def strike(self, ban_key: str, reason: str, proxy_key: str = "") -> None:
+        self.strikes.append((ban_key, reason))
+        if proxy_key:
+            self.strikes.append((proxy_key, reason))
 
     def connection_failed(self, app_id: str) -> None:
         self.failed.append(app_id)
@@ -254,6 +256,8 @@ async def test_trouble_with_nextcloud_is_503_with_the_reason() -> None:
     answer = await world.ask("/exapps/hello/user", "Cookie: oc_sessionPassphrase=x\n")
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"retry-after: 120\r\n" in answer
+    assert b"maintenance mode" not in answer
+    answer = await world.ask("/exapps/hello/user", f"Cookie: oc_sessionPassphrase=x\nHarp-Shared-Key: {KEY}\n")
     assert b"maintenance mode" in answer
 
 
@@ -302,12 +306,54 @@ async def test_a_control_call_goes_to_the_control_api_without_its_credentials() 
     assert "x-a: 1" in text
 
 
-@pytest.mark.parametrize(("status", "struck"), [(401, 1), (200, 0), (403, 0)])
-async def test_a_status_that_the_route_lists_is_a_strike(status: int, struck: int) -> None:
+@pytest.mark.parametrize(("status", "struck"), [(401, 1), (200, 0), (302, 0), (500, 0), (403, 0)])
+async def test_a_client_error_that_the_route_lists_is_a_strike_with_that_exapp(status: int, struck: int) -> None:
     world = World()
     await world.ask("/exapps/hello/login")
     world.answer(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status)
-    assert len(world.instance.strikes) == struck
+    assert [key for key, _ in world.instance.strikes] == ["8.8.4.4 (hello)"] * struck
+
+
+@pytest.mark.parametrize("method", ["TRACE", "TRACK"])
+async def test_methods_that_echo_a_request_are_refused_to_everybody(method: str) -> None:
+    for lines in ("", f"Harp-Shared-Key: {KEY}\n"):
+        world = World()
+        request = f"{method} /exapps/hello/public HTTP/1.1\nHost: x\n{lines}\n".replace("\n", "\r\n")
+        world.connection.data_received(request.encode())
+        # The parser does not know TRACK; either way nothing reaches the ExApp.
+        assert world.wire.take().startswith(b"HTTP/1.1 405 " if method == "TRACE" else b"HTTP/1.1 4")
+        assert world.dialer.targets == []
+
+
+async def test_nextcloud_hears_the_address_of_the_client_and_strikes_count_on_its_64() -> None:
+    world = World(peer="2001:db8:1:2::7")
+    await world.ask("/exapps/hello/user", "Authorization: Basic eDp5\n")
+    assert world.instance.fetched == ["visitor from 2001:db8:1:2::7"]
+    world.answer()
+    await world.ask("/exapps/app_api/info", "Harp-Shared-Key: wrong\n")
+    assert world.instance.strikes[-1][0] == "2001:db8:1:2::/64"
+
+
+async def test_a_private_peer_that_names_a_client_is_struck_with_it() -> None:
+    world = World(peer="172.18.0.5")
+    await world.ask("/exapps/app_api/info", "Harp-Shared-Key: wrong\nX-Forwarded-For: 203.0.113.9\n")
+    assert [key for key, _ in world.instance.strikes] == ["203.0.113.9", "proxy 172.18.0.5"]
+
+
+async def test_what_a_neighbour_says_goes_on_and_nextclouds_request_id_from_a_caller_with_the_key() -> None:
+    said = "X-Forwarded-Port: 443\nX-Forwarded-SSL: on\nX-Forwarded-Server: a\nX-Origin-IP: 1.1.1.1\n"
+    world = World(peer="127.0.0.1")
+    await world.ask(lines=said + "AA-Request-Id: nc-77\nProxy: evil\n")
+    lines = world.forwarded()
+    assert {"x-forwarded-port: 443", "x-forwarded-ssl: on", "x-origin-ip: 1.1.1.1", "aa-request-id: nc-77"} < set(lines)
+    assert "proxy: evil" not in lines
+    for key, ids in (("", 0), (f"Harp-Shared-Key: {KEY}\n", 1)):
+        world = World()
+        await world.ask(lines=said + "AA-Request-Id: nc-77\n" + key)
+        text = "\n".join(world.forwarded())
+        assert text.count("\naa-request-id: nc-77") == ids
+        assert "x-origin-ip" not in text
+        assert "x-forwarded-server" not in text
 
 
 async def test_a_status_of_a_route_without_protection_is_no_strike() -> None:

@@ -158,7 +158,7 @@ class World:
 
 def _told(data: bytes) -> str:
     """Without what differs from request to request."""
-    return re.sub(r"(?m)^(x-request-id|date|request id): [^\r\n]*", "", data.decode("latin-1"))
+    return re.sub(r"(?m)^(x-request-id|date|request id): [^\r\n]*|request id [0-9a-f-]+", "", data.decode("latin-1"))
 
 
 changes = (

@@ -327,6 +327,28 @@ async def test_enough_strikes_are_a_ban_that_can_be_lifted(instance: Instance, c
     assert isinstance(await served(instance, call()), Forward)
 
 
+async def test_a_peer_that_names_clients_without_leave_is_struck_for_them_all(instance: Instance) -> None:
+    """With changing addresses it would never be banned; a reverse proxy with many clients is not banned for one."""
+    for number in range(99):
+        instance.strike(f"203.0.113.{number}", "wrong key", "proxy 172.18.0.5")
+    assert instance.banned("proxy 172.18.0.5") == 0.0
+    with capture_logs() as events:
+        instance.strike("203.0.113.99", "wrong key", "proxy 172.18.0.5")
+    assert instance.banned("proxy 172.18.0.5") > 0.0
+    assert "HP_TRUSTED_PROXY_IPS" in events[-1]["fix"]
+
+
+async def test_a_banned_private_address_may_be_the_reverse_proxy_and_the_log_says_how_to_cure_it(
+    instance: Instance,
+) -> None:
+    with capture_logs() as events:
+        for address in ("172.18.0.5", "8.8.4.4"):
+            for _ in range(10):
+                instance.strike(address, "wrong key")
+    banned = [event for event in events if event["event"] == "address banned"]
+    assert ["fix" in event for event in banned] == [True, False]
+
+
 async def test_each_fact_is_logged_once_and_without_secrets(nextcloud: FakeNextcloud, instance: Instance) -> None:
     nextcloud.record = Answer(500)
     with capture_logs() as events:
@@ -343,9 +365,9 @@ async def test_each_fact_is_logged_once_and_without_secrets(nextcloud: FakeNextc
         "Nextcloud answers",
         "record",
         "route skipped",
-        *["strike"] * 10,
-        "banned",
-        "strike",
+        *["strike counted"] * 10,
+        "address banned",
+        "strike counted",
     ]
     assert not any(secret in repr(events) for secret in ("the key", "secret"))
 

@@ -44,6 +44,7 @@ HELLO = ExApp(
         Route("^/admin", Level.ADMIN),
     ),
 )
+HELLO_OTHER = ExApp("other", "secret", "1", "127.0.0.1", 23002, HELLO.routes)
 BOB = Visitor("bob", Level.USER)
 ROOT = Visitor("root", Level.ADMIN)
 REFUSED = Visitor("", Level.PUBLIC, refused=True)
@@ -122,6 +123,28 @@ def test_a_banned_address_gets_429_and_when_to_come_back() -> None:
     assert (refuse.banned, refuse.retry_after) == (True, 13)
 
 
+def test_who_is_banned_from_one_exapp_may_use_the_others() -> None:
+    facts = Facts({"hello": HELLO, "other": HELLO_OTHER}, banned={f"{ADDRESS} (hello)": 60.0})
+    assert refused(b"/exapps/hello/public", facts=facts).banned
+    assert refused(b"/exapps/Hello/public", facts=facts).banned
+    assert forwarded(b"/exapps/other/public", facts=facts).app_id == "other"
+    assert forwarded(b"/exapps/hello/public", *SIGNED, facts=facts).signed
+
+
+def test_a_peer_that_is_banned_for_what_it_names_is_banned_whomever_it_names() -> None:
+    asked = Question(b"/exapps/hello/public", ADDRESS, proxy_key="proxy 10.0.0.1")
+    verdict = decide(asked, Facts(banned={"proxy 10.0.0.1": 60.0}), rules())
+    assert isinstance(verdict, Refuse)
+    assert verdict.banned
+
+
+@pytest.mark.parametrize("before", [b"//evil.example", b"/\\evil.example", b"/a//b", b"/a%0d", b"/./a", b"/a/.%2e"])
+def test_what_stands_before_exapps_is_no_prefix_unless_it_looks_like_one(before: bytes) -> None:
+    verdict = ask(before + b"/exapps/hello/public")
+    assert isinstance(verdict, Refuse) or (isinstance(verdict, Forward) and verdict.prefix == b"/exapps/hello")
+    assert forwarded(b"/next.cloud/exapps/hello/public").prefix == b"/next.cloud/exapps/hello"
+
+
 def test_a_valid_shared_key_is_never_banned() -> None:
     facts = Facts(banned={ADDRESS: 300.0})
     assert isinstance(ask(b"/exapps/app_api/info", KEY, facts=facts), Control)
@@ -150,8 +173,11 @@ def test_a_wrong_shared_key_does_not_help_a_banned_address() -> None:
         b"../exapps/hello/",
     ],
 )
-def test_a_parent_directory_segment_in_any_encoding_is_400_and_a_strike(path: bytes) -> None:
-    assert answer(refused(path)) == (400, True)
+def test_a_parent_directory_segment_in_any_encoding_is_400_and_a_strike_with_a_key(path: bytes) -> None:
+    """Without one, any web page could ban its visitors by an image."""
+    assert answer(refused(path, WRONG_KEY)) == (400, True)
+    assert answer(refused(path, SESSION)) == (400, False)
+    assert answer(refused(path, SESSION, strikes="all")) == (400, True)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +215,7 @@ def test_everything_up_to_the_app_is_removed_wherever_it_stands() -> None:
     for path, prefix, target in [
         (b"/exapps/hello/public/a", b"/exapps/hello", b"/public/a"),
         (b"/nextcloud/exapps/hello/public", b"/nextcloud/exapps/hello", b"/public"),
-        (b"//exapps/hello/public", b"//exapps/hello", b"/public"),
+        (b"//exapps/hello/public", b"/exapps/hello", b"/public"),
         (b"/exapps/hello/public/exapps/other/x", b"/exapps/hello", b"/public/exapps/other/x"),
     ]:
         verdict = forwarded(path)
@@ -251,8 +277,12 @@ def test_a_control_call_with_the_right_key_goes_to_the_control_api() -> None:
     assert ask(b"/exapps/app_api/info/", KEY) == Control(b"/info/", "control call")
 
 
-@pytest.mark.parametrize("headers", [[], [WRONG_KEY], [(b"harp-shared-key", b"")], [KEY, WRONG_KEY]])
-def test_a_control_call_without_the_right_key_is_401_and_a_strike(headers: Headers) -> None:
+def test_a_control_call_without_any_key_is_401_and_no_strike() -> None:
+    assert answer(refused(b"/exapps/app_api/info")) == (401, False)
+
+
+@pytest.mark.parametrize("headers", [[WRONG_KEY], [(b"harp-shared-key", b"")], [KEY, WRONG_KEY]])
+def test_a_control_call_with_a_wrong_key_is_401_and_a_strike(headers: Headers) -> None:
     assert answer(refused(b"/exapps/app_api/info", *headers)) == (401, True)
 
 
@@ -430,10 +460,12 @@ def test_a_record_fetched_for_this_request_is_used() -> None:
         b"/init%2f",
     ],
 )
-def test_an_unsigned_internal_endpoint_in_any_spelling_is_403_and_a_strike(target: bytes) -> None:
+def test_an_unsigned_internal_endpoint_in_any_spelling_is_403_and_a_strike_with_a_key(target: bytes) -> None:
     open_to_all = ExApp("hello", "t", "1", "h", 80, (Route(".*", Level.PUBLIC),))
     refuse = refused(b"/exapps/hello" + target, SESSION, facts=Facts({"hello": open_to_all}, ROOT))
-    assert answer(refuse) == (403, True)
+    assert answer(refuse) == (403, False)
+    facts = Facts({"hello": open_to_all}, ROOT)
+    assert answer(refused(b"/exapps/hello" + target, SESSION, WRONG_KEY, facts=facts)) == (403, True)
 
 
 @pytest.mark.parametrize("target", [b"/initial", b"/api/init", b"/init/x", b"/heartbeat.js"])

@@ -199,7 +199,7 @@ def test_every_single_byte_in_a_path_has_an_answer() -> None:
             assert isinstance(locate(path % byte), ExAppPath | Denial)
 
 
-def test_a_parent_directory_is_an_attack_wherever_it_stands() -> None:
+def test_a_parent_directory_is_a_probe_wherever_it_stands() -> None:
     for path in (
         b"/..",
         b"/a/../exapps/hello/",
@@ -210,4 +210,4 @@ def test_a_parent_directory_is_an_attack_wherever_it_stands() -> None:
     ):
         found = locate(path)
         assert isinstance(found, Denial)
-        assert found.offence is Offence.ATTACK
+        assert found.offence is Offence.PROBE

@@ -8,7 +8,24 @@ from http import HTTPStatus
 
 import msgspec
 
+from harp.policy.paths import NO_APP
 from harp.wire.requests import RequestHead
+
+ALLOWED = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+# What strangers read of statuses whose reasons name hosts, ports, patterns or the state of things behind us.
+PLAIN = {
+    403: "no access; perhaps you have to sign in to Nextcloud first",
+    404: "there is nothing here",
+    502: "the app gave no proper answer",
+    503: "the app or Nextcloud cannot be reached at the moment",
+    504: "the app did not answer in time",
+}
+
+
+def told(status: int, reason: str, *, trusted: bool) -> str:
+    """The reason as the client gets it; the log has it in full."""
+    return reason if trusted or reason == NO_APP else PLAIN.get(status, reason)
 
 
 def refusal(
@@ -39,6 +56,8 @@ def refusal(
         b"x-content-type-options: nosniff",
         b"x-request-id: " + request_id,
     ]
+    if status == 405:
+        lines.append(b"allow: " + ALLOWED)
     if retry_after is not None:
         lines.append(b"retry-after: %d" % retry_after)
     if not keep_alive:

@@ -6,6 +6,7 @@ import re
 
 from harp.policy.client_address import ClientAddresses
 from harp.policy.decide import Rules
+from harp.policy.paths import is_prefix
 from harp.policy.question import Credentials, Digest, Key, Login, by_name, credentials_of, login_of
 from harp.settings import Proxies
 from harp.wire.forwarding import passing_lines
@@ -14,7 +15,6 @@ from harp.wire.requests import RequestFields
 
 _OF_APPAPI = frozenset((b"aa-request-id", b"x-origin-ip"))
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
-_PREFIX = re.compile(rb"(?:/[A-Za-z0-9._~-]+)+").fullmatch
 
 
 class Callers:
@@ -35,6 +35,7 @@ class Callers:
             self,
             client.address,
             client.ban_key,
+            client.proxy_key,
             login,
             credentials_of(found, login, self._digest, self._accept),
             fields,
@@ -72,6 +73,7 @@ class Caller:
         "credentials",
         "login",
         "outer_prefix",
+        "proxy_key",
         "read_by",
         "request_id",
     )
@@ -81,6 +83,7 @@ class Caller:
         read_by: Callers,
         address: str,
         ban_key: str,
+        proxy_key: str,
         login: Login | None,
         credentials: Credentials,
         fields: RequestFields,
@@ -88,6 +91,7 @@ class Caller:
         self.read_by = read_by
         self.address = address  # the true client's, as far as we know
         self.ban_key = ban_key  # the address that strikes count on
+        self.proxy_key = proxy_key  # of the peer, where the ban key is only its word
         self.login = login
         self.credentials = credentials
         self.request_id = b""  # that the sender has chosen, where it has a say
@@ -127,7 +131,7 @@ class Caller:
         if proto in (b"http", b"https"):
             self._proto = proto
         prefix = told.get(b"x-forwarded-prefix", b"").rstrip(b"/")
-        if prefix and _PREFIX(prefix):
+        if prefix and is_prefix(prefix):
             self.outer_prefix = prefix
         for name in (b"aa-request-id", b"x-request-id"):  # AppAPI has a name of its own for it
             if name in told and _REQUEST_ID(told[name]):

@@ -11,7 +11,7 @@ import asyncio
 from typing import Protocol, cast
 
 from harp.errors import BadRequest, PeerError
-from harp.frontend.answers import refusal
+from harp.frontend.answers import refusal, told
 from harp.frontend.exchange import Exchange
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.entrance import address_of
@@ -509,7 +509,12 @@ class ClientConnection(asyncio.Protocol):
         if core.head is None or not core.bodiless or self._gate.draining:
             core.keep_alive = False
         answer, exchange.sent = refusal(
-            core.head, status, reason, exchange.request_id, retry_after, keep_alive=core.keep_alive
+            core.head,
+            status,
+            told(status, reason, trusted=exchange.trusted),
+            exchange.request_id,
+            retry_after,
+            keep_alive=core.keep_alive,
         )
         self.transport.write(answer)
 

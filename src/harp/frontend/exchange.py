@@ -19,6 +19,7 @@ class Exchange(Struct, eq=False):
     request_id: bytes  # for people who read logs
     address: str  # the true client's, as far as we know
     caller: Caller | None = None
+    trusted: bool = False  # the caller may read why something failed, with hosts, ports and patterns
     started: float = 0.0  # monotonic time of arrival, when anybody measures
     verdict: Verdict | None = None
 

@@ -27,9 +27,10 @@ from harp.net.deadlines import Deadlines
 from harp.net.targets import Inner, exapp_target
 from harp.net.tasks import Tasks
 from harp.net.turns import Turns
+from harp.policy.bans import app_key
 from harp.policy.decide import KnownFacts, Learned, Rules, decide
 from harp.policy.exapp import RecordFact, VisitorFact
-from harp.policy.question import Login, Question
+from harp.policy.question import Key, Login, Question
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.proxy.forward import Forwarding, Hop
 from harp.proxy.upstreams import Upstreams
@@ -45,6 +46,8 @@ TO_CONTROL = Hop(CONTROL, "the control API")
 TO_ENGINE = b"/engine"  # the control API's place for what passes to engines
 LEARNING = 10.0  # seconds that anything but Nextcloud may take before a request is decided about
 PUBLIC_PATIENCE = 2.5  # seconds a request to a PUBLIC route waits to learn who is calling; then it is anonymous
+ECHOING = frozenset((b"TRACE", b"TRACK"))  # servers that know them answer with the request, identity included
+CLIENT_ERRORS = range(400, 500)
 MOST_FACTS = 4  # facts fetched for one request; two are ever needed, a changing cache may ask again
 
 
@@ -74,8 +77,8 @@ class Knowledge(KnownFacts, Protocol):
     ) -> VisitorFact:
         """Ask Nextcloud whose `login` this is, and wait for `patience` seconds at most."""
 
-    def strike(self, address: str, reason: str) -> None:
-        """Count a strike against a client address."""
+    def strike(self, ban_key: str, reason: str, proxy_key: str = "") -> None:
+        """Count a strike against a client, and the peer that has named it."""
 
     def connection_failed(self, app_id: str) -> None:
         """An ExApp's address did not answer."""
@@ -161,19 +164,24 @@ class Gate:
     def begin(self, connection: ClientConnection, head: RequestHead | None, last: Exchange | None) -> Exchange:
         request_id = b"%b-%x" % (self._id_prefix, next(self._ids))
         if head is None:
-            return Exchange(None, request_id, connection.peer)
+            return Exchange(None, request_id, connection.peer, trusted=True)  # nothing behind us is named yet
         started = monotonic() if self._access_log.enabled else 0.0
         caller = None if last is None or last.head is None or last.head.fields is not head.fields else last.caller
         if caller is None or caller.read_by is not self._callers:
             caller = self._callers.read(head.fields, connection.peer, secure=connection.secure)
-        return Exchange(head, caller.request_id or request_id, caller.address, caller, started)
+        return Exchange(
+            head, caller.request_id or request_id, caller.address, caller, caller.credentials.key is Key.RIGHT, started
+        )
 
     def handle(self, connection: ClientConnection, exchange: Exchange) -> None:
         try:
             head, caller = exchange.head, exchange.caller
             assert head is not None
             assert caller is not None
-            question = Question(head.path, caller.ban_key, caller.credentials)
+            if head.method in ECHOING:
+                self._act(connection, exchange, Refuse(405, "TRACE would show a request's own secrets"))
+                return
+            question = Question(head.path, caller.ban_key, caller.credentials, caller.proxy_key)
             version = self._instance.version
             plan = self._plans.find(question, version)
             if plan is None:
@@ -250,7 +258,7 @@ class Gate:
         match verdict:
             case Forward():
                 if verdict.strike:
-                    self._instance.strike(caller.ban_key, verdict.reason)
+                    self._instance.strike(caller.ban_key, verdict.reason, caller.proxy_key)
                 self._follow(connection, exchange, self._plan(verdict))
             case Control(target):
                 self._to_control(connection, exchange, head, caller, target)
@@ -292,7 +300,7 @@ class Gate:
 
     def _refuse(self, connection: ClientConnection, caller: Caller, verdict: Refuse) -> None:
         if verdict.strike:
-            self._instance.strike(caller.ban_key, verdict.reason)
+            self._instance.strike(caller.ban_key, verdict.reason, caller.proxy_key)
         if verdict.banned and self._settings.bans.action == "drop":
             connection.end(How.RESET)
         else:
@@ -301,9 +309,16 @@ class Gate:
     def finished(self, exchange: Exchange) -> None:
         verdict, caller = exchange.verdict, exchange.caller
         if isinstance(verdict, Forward):
-            route = verdict.route
-            if caller is not None and route is not None and exchange.status in route.bruteforce_protection:
-                self._instance.strike(caller.ban_key, f"ExApp {verdict.app_id} answered {exchange.status}")
+            route, status = verdict.route, exchange.status
+            if (
+                status in CLIENT_ERRORS
+                and caller is not None
+                and route is not None
+                and status in route.bruteforce_protection
+                and caller.credentials.key is not Key.RIGHT
+            ):
+                key = app_key(caller.ban_key, verdict.record.app_id)  # an ExApp bans from itself alone
+                self._instance.strike(key, f"ExApp {verdict.app_id} answered {status}")
             if exchange.unreachable:
                 self._instance.connection_failed(verdict.record.app_id)
         if self._access_log.enabled:

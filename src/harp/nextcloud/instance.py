@@ -11,6 +11,8 @@ import structlog
 
 from harp.net.deadlines import Deadlines
 from harp.nextcloud.client import NextcloudClient, Seen
+from harp.policy.bans import PROXY_FACTOR
+from harp.policy.client_address import may_be_proxy
 from harp.policy.decide import CONTROL, rules_from
 from harp.policy.exapp import ExApp, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.question import Login
@@ -26,6 +28,8 @@ log = structlog.get_logger()
 
 PROBE_INTERVAL = 30.0  # seconds without news of a Nextcloud that answered
 RETRY_INTERVAL = 5.0  # seconds between probes of one that did not
+
+PROXY_FIX = "if this is the reverse proxy, everybody behind it is banned: name it in HP_TRUSTED_PROXY_IPS"
 
 _STOPPING = Trouble("HaRP is stopping")
 
@@ -147,13 +151,18 @@ class Instance:
 
     # What others tell
 
-    def strike(self, address: str, reason: str) -> None:
-        """Count a strike against a client address."""
-        started = self.bans.strike(address, reason)
-        log.info("strike", address=address, reason=reason)
-        if started:
-            self.version += 1
-            log.warning("banned", address=address, seconds=round(self.bans.seconds(address)), reason=reason)
+    def strike(self, ban_key: str, reason: str, proxy_key: str = "") -> None:
+        """Count a strike against a client, and against the peer that has named it where nobody says that it may."""
+        log.info("strike counted", address=ban_key, reason=reason)
+        if self.bans.strike(ban_key, reason):
+            self._banned(ban_key, reason)
+        if proxy_key and self.bans.strike(proxy_key, reason, PROXY_FACTOR):
+            self._banned(proxy_key, reason)
+
+    def _banned(self, key: str, reason: str) -> None:
+        self.version += 1
+        fields = {"fix": PROXY_FIX} if may_be_proxy(key) else {}
+        log.warning("address banned", address=key, seconds=round(self.bans.seconds(key)), reason=reason, **fields)
 
     def connection_failed(self, app_id: str) -> None:
         """An ExApp's address did not answer: have its record refreshed at the next request."""

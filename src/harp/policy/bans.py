@@ -12,7 +12,8 @@ class Offence(IntEnum):
 
     NONE = 0  # never counted
     REFUSAL = 1  # an ordinary 403 or 404: counted only when everything is (HP_BLACKLIST_STRIKES=all)
-    ATTACK = 2  # failed authentication, or a path that only an attacker sends: always counted
+    PROBE = 2  # a path that no honest client asks for; but any web page can make its visitors ask for it
+    ATTACK = 3  # failed authentication: always counted
 
 
 class Denial(Struct, frozen=True):
@@ -22,6 +23,14 @@ class Denial(Struct, frozen=True):
     reason: str
     offence: Offence = Offence.NONE
     retry_after: int | None = None  # seconds
+
+
+PROXY_FACTOR = 10  # strikes that ban a peer who may be a reverse proxy, for each that bans a client
+
+
+def app_key(ban_key: str, app_id: str) -> str:
+    """What is counted for a client with one ExApp alone."""
+    return f"{ban_key} ({app_id})"
 
 
 def lowest_counted(strikes: str) -> Offence:

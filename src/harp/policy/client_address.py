@@ -26,6 +26,7 @@ class Client(Struct, frozen=True):
 
     address: str  # for the log, limits and X-Forwarded-For
     ban_key: str  # whom strikes are counted on
+    proxy_key: str = ""  # the peer, where `ban_key` is only what it says: strikes are counted on it as well
 
 
 def client_address(
@@ -35,7 +36,8 @@ def client_address(
 
     `peer` is the address of the connection's other end, "" on a unix socket; header names are lower-cased. Where no
     proxy is trusted and the peer is private or loopback, it is most likely a proxy that nobody told us of: then the
-    header's last address is the key of bans, so that one bad client does not lock out all, and nothing else.
+    header's last address is the key of bans, so that one bad client does not lock out all, and nothing else. Because
+    anybody else on a private network can send that header as well, strikes count on the peer, too.
     """
     return _read(peer, _value(headers, header), trusted)
 
@@ -93,8 +95,16 @@ def _read(peer: str, value: bytes, trusted: tuple[Network, ...]) -> Client:
             if not _within(address, trusted):
                 break
     elif not trusted and address.is_private and told:
-        return Client(str(address), _ban_key(_parse(told[-1]) or address))
+        named = _parse(told[-1])
+        if named is not None and named != address:
+            return Client(str(address), _ban_key(named), f"proxy {_ban_key(address)}")
     return Client(str(address), _ban_key(address))
+
+
+def may_be_proxy(key: str) -> bool:
+    """Is a banned key a private address, and so perhaps that of a reverse proxy?"""
+    address = _parse(key.removeprefix("proxy ").partition(" ")[0].partition("/")[0])
+    return address is not None and address.is_private
 
 
 def ban_key(address: str) -> str:

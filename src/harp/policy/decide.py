@@ -12,10 +12,10 @@ from hmac import compare_digest
 from math import ceil
 from typing import Protocol
 
-from harp.policy.bans import Denial, Offence, lowest_counted
+from harp.policy.bans import Denial, Offence, app_key, lowest_counted
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.exapp_target import ExAppTargets, exapp_targets_from
-from harp.policy.paths import NO_APP, ExAppPath, locate
+from harp.policy.paths import NO_APP, ExAppPath, is_prefix, locate
 from harp.policy.question import OLD_AA_VERSION, Credentials, Key, Question, Signature
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.settings import Settings
@@ -29,7 +29,10 @@ class KnownFacts(Protocol):
     """What is known, read synchronously. Looking may start a refresh in the background."""
 
     def banned(self, ban_key: str) -> float:
-        """Seconds until this client is served again; 0.0 = it is not banned."""
+        """Seconds until this client is served again; 0.0 = it is not banned.
+
+        The key may be that of a client, of a peer that names clients, or `app_key`.
+        """
         ...
 
     def record(self, app_id: str) -> RecordFact | None:
@@ -92,6 +95,8 @@ def decide(question: Question, facts: KnownFacts, rules: Rules) -> Verdict | Mis
     trusted = question.credentials.key is Key.RIGHT
     if not trusted:
         seconds = facts.banned(question.ban_key)
+        if question.proxy_key:
+            seconds = max(seconds, facts.banned(question.proxy_key))
         if seconds > 0.0:
             return _banned(seconds)
     spot = locate(question.path)
@@ -99,9 +104,20 @@ def decide(question: Question, facts: KnownFacts, rules: Rules) -> Verdict | Mis
     if isinstance(answer, Forward):
         answer = _target_checked(answer, rules)
     if isinstance(answer, Denial):
-        strike = answer.offence >= rules.counted and not trusted
-        return Refuse(answer.status, answer.reason, strike, answer.retry_after)
+        return _refuse(answer, question.credentials.key, rules)
+    if isinstance(answer, Forward) and not trusted:
+        seconds = facts.banned(app_key(question.ban_key, answer.record.app_id))
+        if seconds > 0.0:
+            return _banned(seconds)
     return answer
+
+
+def _refuse(denial: Denial, key: Key, rules: Rules) -> Refuse:
+    offence = denial.offence
+    if offence is Offence.PROBE:  # a foreign page makes browsers ask for any path, but not with a key
+        offence = Offence.REFUSAL if key is Key.ABSENT else Offence.ATTACK
+    strike = offence >= rules.counted and key is not Key.RIGHT
+    return Refuse(denial.status, denial.reason, strike, denial.retry_after)
 
 
 def _target_checked(forward: Forward, rules: Rules) -> Forward | Denial:
@@ -122,7 +138,7 @@ def _decide(credentials: Credentials, spot: ExAppPath, facts: KnownFacts, rules:
     trusted, signature = credentials.key is Key.RIGHT, credentials.signature
     if spot.app == CONTROL and (trusted or not spot.stripped):
         if not trusted:
-            return Denial(401, "a control call without the right harp-shared-key", Offence.ATTACK)
+            return Denial(401, "a control call without the right harp-shared-key", Offence.PROBE)
         return _control(credentials.engine_port, spot, rules)
     if signature is not None and not trusted:
         return Denial(401, "a signed request without the right harp-shared-key", Offence.ATTACK)
@@ -136,7 +152,7 @@ def _decide(credentials: Credentials, spot: ExAppPath, facts: KnownFacts, rules:
     if not isinstance(record, ExApp):
         return _no_record(record)
     if spot.internal:
-        return Denial(403, "an internal endpoint of the ExApp, for AppAPI's signed requests only", Offence.ATTACK)
+        return Denial(403, "an internal endpoint of the ExApp, for AppAPI's signed requests only", Offence.PROBE)
     return _by_route(credentials, spot, record, facts)
 
 
@@ -163,7 +179,7 @@ def _signed(
     return Forward(
         app_id=spot.app,
         target=spot.target,
-        prefix=spot.prefix,
+        prefix=_prefix(spot),
         record=app,
         authorization=signature.authorization,
         aa_version=signature.aa_version,
@@ -218,7 +234,7 @@ def _by_route(
     return Forward(
         app_id=spot.app,
         target=spot.target,
-        prefix=spot.prefix,
+        prefix=_prefix(spot),
         record=record,
         authorization=record.authorization(visitor.user_id),
         aa_version=OLD_AA_VERSION if signature is None else signature.aa_version,
@@ -229,6 +245,12 @@ def _by_route(
         strike=visitor.refused and credentials.password,
         stripped=spot.stripped,
     )
+
+
+def _prefix(spot: ExAppPath) -> bytes:
+    """What was removed from the path, for links of the ExApp; not what anybody could have written before it."""
+    prefix = spot.prefix
+    return prefix if prefix.startswith(b"/exapps/") or is_prefix(prefix) else b"/exapps/" + spot.app.encode("ascii")
 
 
 def _with_fix(reason: str, spot: ExAppPath) -> str:

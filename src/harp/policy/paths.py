@@ -33,6 +33,7 @@ _ORDINARY = re.compile(rb"%b((?:/%b(?:\.++%b)*+)*+/?)" % (_START, _CHARACTERS, _
 _OF_AN_APP = re.compile(rb"%b(/.*)" % _START, re.DOTALL).fullmatch
 # What is not read in the same way by everybody once it is decoded.
 _UNUSUAL = re.compile(rb"[\x00-\x1f\x7f%;\\?#]|//|/\.{1,2}(?:/|\Z)|\A/[ +]|[ +]\Z").search
+_PLAIN_PREFIX = re.compile(rb"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~-]+)+").fullmatch
 _PREFIX = re.compile(rb"(?:^|/)exapps/([^/]+)")
 _FIRST = re.compile(rb"/+([^/]+)")
 _APP = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
@@ -56,6 +57,11 @@ Step = Callable[[bytes], bytes]
 
 _INTERNAL = frozenset((b"/heartbeat", b"/init", b"/enabled"))  # AppAPI's own endpoints
 _LONGEST_INTERNAL = max(map(len, _INTERNAL)) + 1
+
+
+def is_prefix(path: bytes) -> bool:
+    """May this stand before paths in links? No second slash, no "..", nothing that a browser takes for a host."""
+    return _PLAIN_PREFIX(path) is not None
 
 
 class ExAppPath(Struct, frozen=True):
@@ -120,7 +126,7 @@ def read_carefully(path: bytes) -> ExAppPath | Denial:
     decode = lru_cache(maxsize=None)(unquote_to_bytes)  # for this path only
     deep = _decoded_fully(path, decode)
     if _PARENT.search(deep) or (not deep.isascii() and _PARENT.search(_composed(deep))):
-        return Denial(400, "the path contains a parent-directory segment (..)", Offence.ATTACK)
+        return Denial(400, "the path contains a parent-directory segment (..)", Offence.PROBE)
     if _CONTROL.search(decode(path)):
         return Denial(400, "the path contains a control character")
     if _OVERLONG.search(deep) or _PERCENT_U.search(deep):

@@ -73,6 +73,7 @@ class Question(Struct, frozen=True):
     path: bytes  # raw, without query
     ban_key: str  # whom strikes count on
     credentials: Credentials = ANYBODY
+    proxy_key: str = ""  # the peer that has named the client, where nobody says that it may
 
     def __repr__(self) -> str:
         return f"Question({self.path!r}, {self.ban_key!r}, {self.credentials!r})"

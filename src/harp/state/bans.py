@@ -45,11 +45,11 @@ class BanList:
         record = self._records.get(address)
         return 0.0 if record is None else self._left(record)
 
-    def strike(self, address: str, reason: str) -> bool:
-        """Count one strike. True if it has started a ban."""
+    def strike(self, address: str, reason: str, factor: int = 1) -> bool:
+        """Count one strike, of `factor` times as many as usual. True if it has started a ban."""
         if self._count <= 0:
             return False
-        record = self._records.pop(address, None) or _Record(self._count)
+        record = self._records.pop(address, None) or _Record(self._count * factor)
         before = self._left(record)
         record.times.append(self._now())
         record.reason = reason
@@ -75,7 +75,7 @@ class BanList:
         return len(self._records)
 
     def _left(self, record: _Record) -> float:
-        if len(record.times) < self._count:
+        if len(record.times) < (record.times.maxlen or 0):
             return 0.0
         return max(0.0, record.times[0] + self._window - self._now())
 

@@ -36,7 +36,7 @@ class AdminGate:
         self._connections: set[ClientConnection] = set()
 
     def begin(self, connection: ClientConnection, head: RequestHead | None, last: Exchange | None) -> Exchange:
-        return Exchange(head, b"-", connection.peer)  # the access log says nothing of these requests
+        return Exchange(head, b"-", connection.peer, trusted=True)  # the access log says nothing of these requests
 
     def handle(self, connection: ClientConnection, exchange: Exchange) -> None:
         head = exchange.head
