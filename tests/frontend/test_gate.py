@@ -352,7 +352,7 @@ async def test_what_a_neighbour_says_goes_on_and_nextclouds_request_id_from_a_ca
         await world.ask(lines=said + "AA-Request-Id: nc-77\n" + key)
         text = "\n".join(world.forwarded())
         assert text.count("\naa-request-id: nc-77") == ids
-        assert "x-origin-ip" not in text
+        assert text.count("\nx-origin-ip: 1.1.1.1") == ids
         assert "x-forwarded-server" not in text
 
 

@@ -30,7 +30,8 @@ class Callers:
         lines = fields.special
         found = by_name(lines)
         login = login_of(found)
-        client = self._addresses.find(peer, lines)
+        alone = len(found) == len(lines)  # no header came twice
+        client = self._addresses.find(peer, lines, found if alone else None)
         caller = Caller(
             self,
             client.address,
@@ -40,7 +41,7 @@ class Callers:
             credentials_of(found, login, self._digest, self._accept),
             fields,
         )
-        told = found if len(found) == len(lines) else dict(reversed(lines))  # the first line of a name counts
+        told = found if alone else dict(reversed(lines))  # the first line of a name counts
         caller.take(told, peer.encode() or b"127.0.0.1", b"https" if secure else b"http")
         if not FORWARDED.isdisjoint(told):
             if self._addresses.is_neighbour(peer):
@@ -124,8 +125,12 @@ class Caller:
     def take_word(self, told: dict[bytes, bytes], fields: RequestFields) -> None:
         """Take a neighbour's word."""
         lines = fields.special
-        chain = [value for name, value in lines if name == b"x-forwarded-for"]
-        self._chain = b", ".join([*chain, self._chain])
+        if len(told) == len(lines):
+            if b"x-forwarded-for" in told:
+                self._chain = b"%b, %b" % (told[b"x-forwarded-for"], self._chain)
+        else:
+            chain = [value for name, value in lines if name == b"x-forwarded-for"]
+            self._chain = b", ".join([*chain, self._chain])
         self._host = told.get(b"x-forwarded-host") or self._host
         proto = told.get(b"x-forwarded-proto", b"").lower()
         if proto in (b"http", b"https"):
@@ -136,7 +141,8 @@ class Caller:
         for name in (b"aa-request-id", b"x-request-id"):  # AppAPI has a name of its own for it
             if name in told and _REQUEST_ID(told[name]):
                 self.request_id = told[name]
-        self.keep(fields, SAID)
+        if not SAID.isdisjoint(told):
+            self.keep(fields, SAID)
 
     def keep(self, fields: RequestFields, names: frozenset[bytes]) -> None:
         """Let the ExApp see these lines as they are."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Coroutine
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from time import monotonic
 from typing import Protocol
@@ -30,6 +30,7 @@ from harp.net.turns import Turns
 from harp.policy.bans import app_key
 from harp.policy.decide import KnownFacts, Learned, Rules, decide
 from harp.policy.exapp import RecordFact, VisitorFact
+from harp.policy.exapp_target import ExAppTargets
 from harp.policy.question import Key, Login, Question
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.proxy.forward import Forwarding, Hop
@@ -47,6 +48,8 @@ TO_ENGINE = b"/engine"  # the control API's place for what passes to engines
 LEARNING = 10.0  # seconds that anything but Nextcloud may take before a request is decided about
 PUBLIC_PATIENCE = 2.5  # seconds a request to a PUBLIC route waits to learn who is calling; then it is anonymous
 ECHOING = frozenset((b"TRACE", b"TRACK"))  # servers that know them answer with the request, identity included
+HOPS = 1024  # ways to ExApps, remembered
+IDENTITIES = 4096  # of users at ExApps, remembered
 CLIENT_ERRORS = range(400, 500)
 MOST_FACTS = 4  # facts fetched for one request; two are ever needed, a changing cache may ask again
 
@@ -112,6 +115,7 @@ class Gate:
         self._rules = instance.rules
         self._callers = Callers(settings.proxies, instance.rules, instance.digest)
         self._plans = plans or Plans(deadlines)
+        self._hop = lru_cache(HOPS)(partial(_hop, instance.rules.targets))
         self._capacity = settings.limits.connections
         self._admitted = 0  # connections, those in their TLS handshake included
         self._per_address: dict[str, int] = {}
@@ -276,11 +280,10 @@ class Gate:
     def _plan(self, verdict: Forward) -> Plan:
         if verdict.stripped:
             self._tell_stripped(verdict)
-        location_prefix = verdict.prefix if self._settings.rewrite_location else b""
         app = verdict.record
-        target = exapp_target(app.app_id, app.host, app.port, self._rules.targets)
-        hop = Hop(target, f"ExApp {verdict.app_id}", location_prefix)
-        return Plan(verdict, hop, _identity(verdict))
+        location_prefix = verdict.prefix if self._settings.rewrite_location else b""
+        hop = self._hop(verdict.app_id, app.app_id, app.host, app.port, location_prefix)
+        return Plan(verdict, hop, _identity(verdict.app_id, app.version, verdict.authorization, verdict.aa_version))
 
     def _follow(self, connection: ClientConnection, exchange: Exchange, plan: Plan) -> None:
         """To the ExApp."""
@@ -366,17 +369,22 @@ class Gate:
         )
 
 
-def _identity(verdict: Forward) -> bytes:
+def _hop(targets: ExAppTargets, name: str, app_id: str, host: str, port: int, location_prefix: bytes) -> Hop:
+    """The way to an ExApp; `name` is its id as the URL spells it."""
+    return Hop(exapp_target(app_id, host, port, targets), f"ExApp {name}", location_prefix)
+
+
+@lru_cache(maxsize=IDENTITIES)
+def _identity(app_id: str, version: str, authorization: bytes, aa_version: bytes) -> bytes:
     """The headers that the ExApp trusts (A 2.6)."""
     return b"ex-app-id: %b\r\nex-app-version: %b\r\nauthorization-app-api: %b\r\naa-version: %b\r\n" % (
-        verdict.app_id.encode("latin-1", "replace"),
-        _printable(verdict.record.version),
-        verdict.authorization,
-        verdict.aa_version,
+        app_id.encode("latin-1", "replace"),
+        _printable(version),
+        authorization,
+        aa_version,
     )
 
 
-@lru_cache(maxsize=1024)
 def _printable(text: str) -> bytes:
     """Header-safe bytes: no control character of a version text may end the line."""
     return "".join(c for c in text if c.isprintable()).encode("utf-8", "replace")

@@ -51,9 +51,11 @@ class ClientAddresses:
         self._known: dict[tuple[str, bytes], Client] = {}
         self._neighbours: dict[str, bool] = {}
 
-    def find(self, peer: str, headers: list[tuple[bytes, bytes]]) -> Client:
-        """As `client_address`."""
-        value = _value(headers, self._header)
+    def find(self, peer: str, headers: list[tuple[bytes, bytes]], by_name: dict[bytes, bytes] | None = None) -> Client:
+        """As `client_address`. `by_name` is given where no header came twice."""
+        value = b"" if by_name is None else by_name.get(self._header, b"")
+        if not value:
+            value = _value(headers, self._header)
         client = self._known.get((peer, value))
         if client is None:
             client = _read(peer, value, self._trusted)

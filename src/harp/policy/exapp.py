@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from msgspec import Struct
 
 from harp.policy.routes import Level, Route, RouteTable
 
 __all__ = ["ANONYMOUS", "ExApp", "Level", "RecordFact", "Route", "Trouble", "UnknownApp", "Visitor", "VisitorFact"]
+
+AUTHORIZATIONS = 4096  # of users with ExApps, remembered
 
 
 class ExApp(Struct, frozen=True, dict=True):
@@ -32,7 +34,12 @@ class ExApp(Struct, frozen=True, dict=True):
 
     def authorization(self, user: str) -> bytes:
         """The value of AUTHORIZATION-APP-API that tells the ExApp who calls; "" is nobody."""
-        return b2a_base64(f"{user}:{self.token}".encode("utf-8", "surrogatepass"), newline=False)
+        return _authorization(user, self.token)
+
+
+@lru_cache(maxsize=AUTHORIZATIONS)
+def _authorization(user: str, token: str) -> bytes:
+    return b2a_base64(f"{user}:{token}".encode("utf-8", "surrogatepass"), newline=False)
 
 
 class Visitor(Struct, frozen=True):
