@@ -10,6 +10,7 @@ from harp.errors import TunnelAway, TunnelHeld, Unreachable
 from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.targets import ExAppTunnel, Target, Tcp
+from harp.net.turns import SHARE
 from harp.proxy.forward import QUIET, Forwarding, Hop
 from harp.proxy.listening import FIRST_SILENCE, PROBE_LIMIT, SILENCE, STEP
 from harp.proxy.upstreams import Upstreams
@@ -635,6 +636,38 @@ async def test_a_head_that_cannot_become_one_is_502_at_once(head: bytes) -> None
     world.answer(head)
     assert client.status == 502
     assert "is not HTTP" in client.refused
+
+
+async def test_a_large_read_pauses_its_connection_until_others_have_been_served() -> None:
+    world = World()
+    client, _ = await world.send()
+    world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    world.answer(bytes(SHARE))
+    assert not world.wire().reading
+    await world.settle()
+    assert world.wire().reading
+    assert len(client.received) == SHARE
+
+
+async def test_a_connection_that_waits_for_its_turn_stays_paused_when_its_client_is_slow() -> None:
+    world = World()
+    client, forwarding = await world.send()
+    world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    world.answer(bytes(SHARE))
+    client.blocked = True
+    forwarding.blocked()
+    await world.settle()
+    assert not world.wire().reading
+
+
+async def test_a_tunnels_streams_are_not_paused_because_the_tunnel_takes_turns_itself() -> None:
+    world = World()
+    offer = world.dialer.offer = ProbedOffer()
+    world.ports.claim(23001, offer)
+    await world.send(target=BEHIND_TUNNEL)
+    world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    world.answer(bytes(SHARE))
+    assert world.wire().reading
 
 
 async def test_idle_connections_are_as_many_as_were_in_use_at_once() -> None:

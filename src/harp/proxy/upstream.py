@@ -193,7 +193,8 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         requester = self._requester
-        if len(data) >= BIG and self._pool.turns.spend(self, len(data)):
+        # A tunnel takes its turns as a whole: its streams are not read from the socket one by one.
+        if len(data) >= BIG and self.offer is None and self._pool.turns.spend(self, len(data)):
             self.transport.pause_reading()
         if requester.state is RAW:
             self.user.on_data(data)
