@@ -10,7 +10,7 @@ import pytest
 from harp.frontend.connection import LINGER_TIME, REQUESTS_A_TURN, ClientConnection
 from harp.frontend.exchange import Exchange
 from harp.net.deadlines import NEVER, Deadlines
-from harp.net.turns import Turns
+from harp.net.turns import SHARE, Turns
 from harp.settings import load
 from harp.wire.ends import How
 from harp.wire.http import CHUNKED, NO_BODY, UNTIL_CLOSE, Fields
@@ -696,3 +696,85 @@ async def test_a_client_that_had_half_closed_before_its_upgrade_has_finished() -
     world.connection.upgrade(SWITCH, b"")
     assert world.handler.received == b"early"
     assert world.handler.ended == []
+
+
+async def test_after_a_large_read_others_come_first() -> None:
+    world = World()
+    world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+    world.feed(b"x" * SHARE)
+    assert not world.wire.reading
+    assert len(world.handler.received) == SHARE
+    assert "not read: others come first" in repr(world.connection)
+    while not world.wire.reading:
+        await asyncio.sleep(0)
+
+
+async def test_a_turn_that_comes_does_not_end_a_pause_that_the_handler_wants() -> None:
+    world = World()
+    world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+    world.feed(b"x" * SHARE)
+    world.connection.pause_body()
+    world.connection.turn_came()
+    assert not world.wire.reading
+    world.connection.resume_body()
+    while not world.wire.reading:  # it stands in line once more
+        await asyncio.sleep(0)
+
+
+async def test_bytes_are_read_into_a_buffer_that_all_connections_share() -> None:
+    world = World()
+    world.gate.script = respond_ok
+    world.connection.get_buffer(-1)[: len(GET)] = GET
+    world.connection.buffer_updated(len(GET))
+    assert world.wire.take() == OK
+
+
+async def test_tiny_chunks_are_decoded_in_many_turns_and_whole() -> None:
+    world = World()
+    world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    world.feed(b"1\r\na\r\n" * 10000 + b"0\r\n\r\n")
+    assert len(world.handler.received) < 2000
+    turns = 0
+    while world.handler.ended is None:
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns >= 5
+    assert world.handler.received == b"a" * 10000
+
+
+async def test_a_megabyte_of_absurd_chunks_is_400() -> None:
+    world = World()
+    world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    answer = b""
+    for _ in range(20):
+        answer += world.feed(b"1\r\na\r\n" * 10000)
+        while "others come first" in repr(world.connection):
+            await asyncio.sleep(0)
+        answer += world.wire.take()
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+async def test_a_request_that_its_handler_forgets_is_504() -> None:
+    world = World()
+    world.feed(GET)
+    world.gate.wait(2 * (SETTINGS.timeouts.connect + SETTINGS.timeouts.response) + 121)
+    assert world.wire.take().startswith(b"HTTP/1.1 504 ")
+    assert world.handler.lost
+
+
+async def test_a_connection_ends_once_however_often_it_is_told_to() -> None:
+    for how in How:
+        world = World()
+        world.feed(GET)
+        for _ in range(2):
+            world.connection.end(how, "enough")
+        world.connection.end(How.RESET)
+        assert world.wire.aborted
+        assert world.gate.statuses == [0]
+        assert world.handler.lost == "enough"
+
+
+async def test_a_connection_is_one_line_of_state() -> None:
+    world = World()
+    world.feed(GET)
+    assert repr(world.connection) == "<ClientConnection 192.0.2.1, <ServerConnection waiting GET /a>>"

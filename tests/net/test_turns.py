@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from harp.net.turns import BIG, BUDGET, SHARE, Turns
+from harp.net.turns import BIG, BUDGET, LARGEST, MANY, SHARE, SMALLEST, Turns
 
 
 class Pile:
@@ -77,3 +77,26 @@ async def test_the_line_is_one_line_of_state() -> None:
     turns = Turns()
     Pile(turns, Turn(), SHARE).read()
     assert repr(turns) == "<Turns 1 wait, 131072 bytes read in this turn>"
+
+
+async def test_while_many_wait_everybody_reads_less_at_a_time_and_stands_in_line_after_it() -> None:
+    turns, clock = Turns(), Turn()
+    assert len(turns.view) == LARGEST
+    piles = [Pile(turns, clock, LARGEST) for _ in range(MANY + BUDGET // SHARE)]
+    for pile in piles:
+        pile.read()
+    assert len(turns.view) == SMALLEST
+    newcomer = Pile(turns, clock, SMALLEST)
+    await clock.pass_by(1)
+    newcomer.read()
+    assert newcomer.paused
+
+
+async def test_who_has_work_left_may_stand_in_line_without_a_read() -> None:
+    turns, clock = Turns(), Turn()
+    pile = Pile(turns, clock, 1)
+    turns.join(pile)
+    assert turns.crowded
+    await clock.pass_by(2)
+    assert len(pile.let_in) == 1
+    assert not turns.crowded

@@ -74,7 +74,7 @@ class Gate(Protocol):
         """A connection has ended."""
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(asyncio.BufferedProtocol):
     """See the module.
 
     Its methods are many because two interfaces meet here: asyncio's protocol and the exchange's Downstream.
@@ -92,6 +92,7 @@ class ClientConnection(asyncio.Protocol):
         "_held",
         "_serving",
         "_swallowed",
+        "_turns",
         "_unsent",
         "_wanted",
         "blocked",
@@ -110,6 +111,7 @@ class ClientConnection(asyncio.Protocol):
         self.blocked = False
         self._gate = gate
         self._deadlines = gate.deadlines
+        self._turns = gate.turns
         self._core = ServerConnection(gate.limits.head_size)
         self._exchange: Exchange | None = None  # under way; between requests the last one
         self._handler: Handler | None = None
@@ -128,7 +130,7 @@ class ClientConnection(asyncio.Protocol):
         facts += [f"not read: {held}"] if held else []
         return f"<ClientConnection {self.peer or 'unix'}, {', '.join([repr(self._core), *facts])}>"
 
-    # asyncio.Protocol
+    # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -141,8 +143,15 @@ class ClientConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(HIGH_WATER)
         self.deadline = self._deadlines.now + self._gate.timeouts.head
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._turns.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._turns.view[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
-        if len(data) >= BIG and self._gate.turns.spend(self, len(data)):
+        """Take bytes of the client."""
+        if len(data) >= BIG and self._turns.spend(self, len(data)):
             self._hold(TURN)
         core = self._core
         state = core.state
@@ -343,7 +352,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             return
         if self._wanted:
-            if self._held & BODY and not self._held & TURN and self._gate.turns.crowded:
+            if self._held & BODY and not self._held & TURN and self._turns.crowded:
                 self._stand_in_line()
             self._release(BODY | FULL)
 
@@ -576,7 +585,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _stand_in_line(self) -> None:
         """Let others be served before the rest of what this client has sent."""
-        self._gate.turns.join(self)
+        self._turns.join(self)
         self._hold(TURN)
 
     def _hold(self, reason: int) -> None:

@@ -23,6 +23,9 @@ from typing import Protocol
 
 BIG = 16 * 1024  # bytes: smaller reads are not counted
 SHARE = 128 * 1024  # bytes: a read of this size is all that its connection gets in one turn
+LARGEST = 256 * 1024  # bytes read at once while few have much to read
+SMALLEST = 64 * 1024  # bytes read at once while many have: what is read is what may have to be kept for a slow reader
+MANY = 16  # readers in line
 BUDGET = 1024 * 1024  # bytes read in one turn of the loop by all who wait in line, about a millisecond's work
 
 
@@ -34,13 +37,21 @@ class Reader(Protocol):
 
 
 class Turns:
-    """The line of those who have much to read, first come, first served."""
+    """The line of those who have much to read, first come, first served.
 
-    __slots__ = ("_line", "_loop", "_scheduled", "_spent")
+    `view` is where a BufferedProtocol may read to, the smaller the more wait. Everybody has the same one, so what was
+    read has to be copied at once.
+    """
+
+    __slots__ = ("_few", "_line", "_loop", "_many", "_scheduled", "_share", "_spent", "view")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._few = memoryview(bytearray(LARGEST))
+        self._many = self._few[:SMALLEST]
+        self.view = self._few
         self._line: deque[tuple[Reader, int]] = deque()
+        self._share = SHARE
         self._spent = 0  # bytes in this turn of the loop
         self._scheduled = False
 
@@ -58,7 +69,9 @@ class Turns:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._next_turn)
-        if size < SHARE and self._spent <= BUDGET:
+        if self._spent > BUDGET:
+            self._shrink()
+        elif size < self._share:
             return False
         self._line.append((reader, size))
         return True
@@ -80,7 +93,15 @@ class Turns:
             reader.turn_came()
             if admitted >= BUDGET:
                 break
+        if len(line) >= MANY:
+            self._shrink()
+        else:
+            self.view, self._share = self._few, SHARE
         if line:
             self._loop.call_soon(self._next_turn)
         else:
             self._scheduled = False
+
+    def _shrink(self) -> None:
+        """Let everybody read little at a time, and stand in line after that."""
+        self.view, self._share = self._many, SMALLEST
