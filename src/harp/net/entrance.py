@@ -34,6 +34,16 @@ def address_of(transport: asyncio.BaseTransport) -> str:
     return _host(transport.get_extra_info("peername"))
 
 
+def limit_tls(transport: asyncio.Transport, high: int | None) -> None:
+    """Say how much TLS may read ahead of its user: 0 with a pause stops it at once, None is the default.
+
+    Otherwise a connection whose user has paused reads half a megabyte more.
+    """
+    limit = getattr(transport, "set_read_buffer_limits", None)
+    if limit is not None:
+        limit(high)
+
+
 def _host(peer: Any) -> str:
     host: str = peer[0] if isinstance(peer, tuple) else ""
     return host.removeprefix("::ffff:")

@@ -39,17 +39,17 @@ class Reader(Protocol):
 class Turns:
     """The line of those who have much to read, first come, first served.
 
-    `view` is where a BufferedProtocol may read to, the smaller the more wait. Everybody has the same one, so what was
-    read has to be copied at once.
+    `view`, the beginning of `memory`, is where a BufferedProtocol may read to, the smaller the more wait. Everybody has
+    the same one, so what was read has to be copied at once.
     """
 
-    __slots__ = ("_few", "_line", "_loop", "_many", "_scheduled", "_share", "_spent", "view")
+    __slots__ = ("_line", "_loop", "_many", "_scheduled", "_share", "_spent", "memory", "view")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._few = memoryview(bytearray(LARGEST))
-        self._many = self._few[:SMALLEST]
-        self.view = self._few
+        self.memory = memoryview(bytearray(LARGEST))
+        self._many = self.memory[:SMALLEST]
+        self.view = self.memory
         self._line: deque[tuple[Reader, int]] = deque()
         self._share = SHARE
         self._spent = 0  # bytes in this turn of the loop
@@ -96,7 +96,7 @@ class Turns:
         if len(line) >= MANY:
             self._shrink()
         else:
-            self.view, self._share = self._few, SHARE
+            self.view, self._share = self.memory, SHARE
         if line:
             self._loop.call_soon(self._next_turn)
         else:

@@ -88,12 +88,17 @@ class Lines(dict[bytes, "bytes | tuple[bytes, bytes]"]):
     it, and never what is one client's own.
     """
 
-    __slots__ = ("_special",)
+    __slots__ = ("_older", "_special")
 
     def __init__(self, special: frozenset[bytes]) -> None:
         self._special = special
+        self._older: dict[bytes, bytes | tuple[bytes, bytes]] = {}  # the generation before: what is used again stays
 
     def __missing__(self, line: bytes) -> bytes | tuple[bytes, bytes]:
+        older = self._older.pop(line, None)
+        if older is not None:
+            self._keep(line, older)
+            return older
         name, _, value = line.partition(b":")
         name = name.lower()
         value = value.strip(b" \t")
@@ -101,10 +106,14 @@ class Lines(dict[bytes, "bytes | tuple[bytes, bytes]"]):
         special = name in self._special or (b"_" in name and name.replace(b"_", b"-") in _OURS)
         read = (name, value) if special else b"%b: %b\r\n" % (name, value)
         if len(line) <= LINE_REMEMBERED and name not in _PERSONAL:
-            if len(self) >= LINES_REMEMBERED:
-                self.clear()
-            self[line] = read
+            self._keep(line, read)
         return read
+
+    def _keep(self, line: bytes, read: bytes | tuple[bytes, bytes]) -> None:
+        if len(self) >= LINES_REMEMBERED:
+            self._older = dict(self)
+            self.clear()
+        self[line] = read
 
     def read(self, lines: list[bytes]) -> tuple[Fields, list[bytes]]:
         """Special and plain of the lines of a head, whose last two are empty."""

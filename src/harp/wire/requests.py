@@ -19,8 +19,6 @@ from harp.wire.http import (
     FORWARDED,
     HOP_BY_HOP,
     IGNORE,
-    LINE_REMEMBERED,
-    LINES_REMEMBERED,
     MAX_LENGTH,
     RESERVED,
     Fields,
@@ -38,6 +36,11 @@ _MINORS = {b" HTTP/1.1": 1, b" HTTP/1.0": 0}
 
 # Printable ASCII without "#": a fragment never belongs on the wire, other bytes must be percent-encoded.
 _TARGET = re.compile(rb'[!"$-~]+').fullmatch
+# The usual request line, read by one expression: what it takes, llhttp and `_head_of` take as well.
+_START = re.compile(
+    rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|PROPFIND|REPORT) "
+    rb'(/[!"$->@-~]*+)(\?[!"$-~]*+)? HTTP/1\.1'
+).fullmatch
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.vV]+\])(?::\d{0,5})?").fullmatch
 _ABSOLUTE = re.compile(rb"(?i)https?://").match
 
@@ -97,42 +100,24 @@ class RequestReader:
     `watched` are more header names to be special. `read` takes exactly one head including its empty line and raises
     BadRequest. Only heads are fed to llhttp, which checks every byte of them; bodies pass it by. With `before`, what
     the header lines of the connection's last request said, lines that repeat are not checked again: clients repeat
-    them, and so only the request line is read. Of one connection nothing is remembered for another but single lines:
-    request lines without a query, and header lines that hold no credential.
+    them, and so only the request line is read. Of one connection nothing is remembered for another but single header
+    lines that hold no credential.
     """
 
-    __slots__ = ("_lines", "_max_headers", "_methods", "_starts")
+    __slots__ = ("_lines", "_max_headers")
 
     def __init__(self, max_headers: int, watched: frozenset[bytes] = frozenset()) -> None:
         self._max_headers = max_headers
         self._lines = Lines(REQUEST_SPECIAL | watched)
-        self._methods: set[bytes] = set()  # those that llhttp has taken
-        self._starts: dict[bytes, tuple[bytes, bytes]] = {}  # request line -> method and path, of lines that come often
 
     def read(self, data: bytes, before: RequestFields | None = None) -> RequestHead:
         line, _, rest = data.partition(b"\r\n")
-        start = self._starts.get(line)
-        if before is None or before.raw != rest or (start is None and not self._is_usual(line)):
-            fields = self._fields(data, line, rest)
-        else:
-            fields = before
-        if start is not None:
-            return RequestHead(start[0], start[1], b"", 1, fields, fields.length, fields.keep_alive, fields.upgrade)
-        head = _head_of(line, fields)
-        self._methods.add(head.method)
-        self._remember(line, head)
-        return head
-
-    def _is_usual(self, line: bytes) -> bool:
-        """Are method and version ones that llhttp has taken? `_head_of` checks what stands between them."""
-        return line[-9:] == b" HTTP/1.1" and line.partition(b" ")[0] in self._methods
-
-    def _remember(self, line: bytes, head: RequestHead) -> None:
-        """Recognise this request line again; not one with a query, which may hold a secret."""
-        if head.minor and len(line) <= LINE_REMEMBERED and line.startswith(b"%b %b HTTP" % (head.method, head.path)):
-            if len(self._starts) >= LINES_REMEMBERED:
-                self._starts.clear()
-            self._starts[line] = (head.method, head.path)
+        start = _START(line)
+        if start is None:
+            return _head_of(line, self._fields(data, line, rest))
+        fields = before if before is not None and before.raw == rest else self._fields(data, line, rest)
+        method, path, query = start.groups(b"")
+        return RequestHead(method, path, query, 1, fields, fields.length, fields.keep_alive, fields.upgrade)
 
     def _fields(self, data: bytes, line: bytes, rest: bytes) -> RequestFields:
         """The header lines of a head all of whose bytes have to be checked."""
