@@ -52,9 +52,11 @@ class Loopback:
         transport, user = await self._loop.connect_accepted_socket(Relay, sock)
         try:
             _, service = await self._connect(peer, ("127.0.0.1", self._port), Relay)
-        except TunnelAway as error:
-            log.warning("loopback connection refused", port=self._port, reason=str(error))
+        except BaseException as error:
             transport.abort()
+            if not isinstance(error, TunnelAway):
+                raise
+            log.warning("loopback connection refused", port=self._port, reason=str(error))
             return
         assert isinstance(service, Relay)
         service.join(user)
