@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 import pytest
+import structlog
 
 from harp.errors import TunnelAway
-from harp.tunnel.mux import BATCH, CONTROL_LIMIT, PING_INTERVAL, PING_LIMIT, MuxSession
+from harp.tunnel.mux import BATCH, CONTROL_LIMIT, FRAMES, PING_INTERVAL, PING_LIMIT, MuxSession
 from harp.tunnel.stream import HIGH_WATER, MuxStream
 from harp.wire import yamux
 from harp.wire.mux import MAX_FRAME
@@ -679,6 +681,94 @@ async def test_when_stream_ids_are_used_up_the_session_ends(clock: Clock) -> Non
     with pytest.raises(TunnelAway, match="used up"):
         peer.session.open(Recorder)
     assert peer.socket.state == "closed"
+
+
+async def test_a_turn_of_the_loop_takes_a_bounded_number_of_frames_and_the_transport_is_not_read_meanwhile(
+    clock: Clock,
+) -> None:
+    peer = Peer(clock)
+    _, recorder = await peer.opened()
+    count = 3 * FRAMES
+    peer.say(*[data(1, b"x")] * count)
+    turns = 1
+    while len(recorder.received) < count:
+        assert not peer.socket.reading
+        assert len(recorder.received) == turns * FRAMES
+        await asyncio.sleep(0)
+        turns += 1
+    await asyncio.sleep(0)
+    assert peer.socket.reading
+
+
+async def test_a_turn_opens_a_few_streams_only(clock: Clock) -> None:
+    peer = Peer(clock, streams=1000)
+    peer.say(*[yamux.window_update(number, 0, SYN) for number in range(1, 200, 2)])
+    assert len(peer.accepted) <= 8
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(peer.accepted) == 100
+
+
+async def test_a_session_that_ends_while_frames_wait_takes_none_of_them(clock: Clock) -> None:
+    peer = Peer(clock)
+    _, recorder = await peer.opened()
+    peer.say(*[data(1, b"x")] * 2 * FRAMES)
+    peer.session.abort("test")
+    await peer.heard()
+    assert len(recorder.received) == FRAMES
+
+
+async def test_a_flood_ends_the_session_with_its_reason(clock: Clock) -> None:
+    peer = Peer(clock)
+    await peer.opened()
+    for _ in range(60):
+        peer.say(*[yamux.window_update(1, 1)] * 100)
+        await asyncio.sleep(0)
+    assert (peer.socket.state, peer.session.fault) == ("aborted", True)
+    assert "a flood" in peer.session.reason
+
+
+async def test_what_slow_readers_keep_is_counted_and_forgotten_with_them(clock: Clock) -> None:
+    peer = Peer(clock)
+    stream, _ = await peer.opened()
+    other, _ = await peer.opened(3)
+    stream.pause_reading()
+    other.pause_reading()
+    peer.say(data(1, b"12345"), data(3, b"678"), end(3))
+    assert peer.session.budget.kept == 8
+    stream.abort()
+    assert peer.session.budget.kept == 3
+    other.resume_reading()
+    await peer.heard()
+    assert peer.session.budget.kept == 0
+
+
+async def test_the_state_of_a_session_and_its_streams_is_one_line_each(clock: Clock) -> None:
+    peer = Peer(clock)
+    stream, _ = await peer.opened()
+    assert repr(stream) == "<MuxStream 1 open, window 262144, waits: nothing>"
+    stream.write(bytes(INITIAL_WINDOW + 1))
+    peer.say(data(1, bytes(65536)))
+    await peer.heard()
+    assert repr(stream) == "<MuxStream 1 open, window 196608, waits: peer>"
+    stream.pause_reading()
+    peer.say(data(1, b"x"))
+    assert repr(stream) == "<MuxStream 1 open, window 196607, waits: reader>"
+    assert repr(peer.session) == "<MuxSession 192.0.2.7 running, 1 streams>"
+    stream.abort()
+    assert repr(stream) == "<MuxStream 1 lost, window 196607, waits: nothing>"
+    peer.session.abort("test")
+    assert repr(peer.session) == "<MuxSession 192.0.2.7 closed, 0 streams>"
+
+
+async def test_frames_are_logged_at_the_debug_level(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    peer = Peer(clock)
+    with structlog.testing.capture_logs() as lines:
+        peer.say(yamux.ping(7))
+        await peer.heard()
+    assert [(line["direction"], line["frame"]) for line in lines] == [("<", "PING SYN 7"), (">", "PING ACK 7")]
+    assert all("192.0.2.7" in line["peer"] for line in lines)
 
 
 # Two sessions over a small pipe

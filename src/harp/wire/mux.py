@@ -303,7 +303,7 @@ class Session:
         return f"yamux: a flood, {IDLE_FRAMES} frames that carry nothing"
 
     def _open(self, number: int) -> bool:
-        self._patience -= 2  # what is then sent on it brings them back
+        self._patience -= 1  # what is then sent on it brings it back
         if number in self.streams or number % 2 != self._peer_parity or not number:
             raise PeerError(f"yamux: stream {number} cannot be opened")
         if len(self.streams) >= self.max_streams:
