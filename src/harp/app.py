@@ -27,6 +27,7 @@ from harp.net import certificates
 from harp.net.deadlines import Deadlines
 from harp.net.dial import Dialer
 from harp.net.listen import Listener, https_context, listen, listen_tls, load_certificate, ports_of
+from harp.net.memory import Memory, glibc, resident
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
 from harp.net.tasks import Tasks
@@ -86,6 +87,7 @@ class Harp:
             log.warning("configuration", note=warning)
         tunnel_tls = await asyncio.to_thread(self._tunnel_context)  # first, while there is nothing to stop yet
         self.deadlines = Deadlines()
+        self.deadlines.watch(Memory(self.deadlines, resident, glibc))
         self.turns = Turns()
         self.instance = Instance(settings, loop.time, self.deadlines)
         self.warnings = RareWarnings(loop.time, loop.call_later)

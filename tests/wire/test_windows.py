@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harp.wire.windows import SLOW_WINDOW, Budget, ReceiveWindow
+from harp.wire.windows import NEAR_WINDOW, SLOW_WINDOW, Budget, ReceiveWindow
 from harp.wire.yamux import INITIAL_WINDOW
 
 MOST = 16 << 20
@@ -124,3 +124,14 @@ def test_a_peer_never_has_more_than_its_window_and_the_budget_always_adds_up(
     for window in windows:
         window.close()
     assert budget.lent == 0
+
+
+def test_a_stream_of_a_near_peer_begins_with_less() -> None:
+    window = ReceiveWindow(Budget(), now=0.0, round_trip=0.0005)
+    assert (window.left, window.size) == (INITIAL_WINDOW, NEAR_WINDOW)
+    window.left -= 150_000
+    assert not window.is_half_used()
+    window.left -= 50_000
+    assert window.reopen(1.0, 0.0005, MOST) == NEAR_WINDOW - (INITIAL_WINDOW - 200_000)
+    window.left -= NEAR_WINDOW // 2
+    assert window.reopen(1.0005, 0.0005, MOST) == NEAR_WINDOW // 2 + NEAR_WINDOW

@@ -411,7 +411,9 @@ class Session:
     # Inside
 
     def _add(self, number: int, state: StreamState) -> Stream:
-        stream = self.streams[number] = Stream(number, state, ReceiveWindow(self._budget, self._clock()))
+        stream = self.streams[number] = Stream(
+            number, state, ReceiveWindow(self._budget, self._clock(), self.round_trip)
+        )
         return stream
 
     def _move(self, stream: Stream, move: Move) -> None:

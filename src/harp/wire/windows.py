@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from harp.wire.yamux import INITIAL_WINDOW
 
+NEAR = 0.01  # seconds of round trip below which a stream begins with NEAR_WINDOW: it grows at once if need be
+NEAR_WINDOW = 131072  # bytes
 SLOW_WINDOW = 65536  # bytes for a reader that holds up its stream
 SHORTEST_TRIP = 0.001  # seconds; the loop itself takes as long to come round
 DEFAULT_BUDGET = 128 << 20  # bytes
@@ -43,11 +45,12 @@ class ReceiveWindow:
     Times are seconds on any clock that does not jump.
     """
 
-    __slots__ = ("_borrowed", "_budget", "_since", "_strained", "left", "size")
+    __slots__ = ("_borrowed", "_budget", "_first", "_since", "_strained", "left", "size")
 
-    def __init__(self, budget: Budget, now: float) -> None:
+    def __init__(self, budget: Budget, now: float, round_trip: float | None = None) -> None:
+        near = round_trip is not None and round_trip < NEAR
         self.left = INITIAL_WINDOW
-        self.size = INITIAL_WINDOW  # what `left` comes back to when everything was read
+        self.size = self._first = NEAR_WINDOW if near else INITIAL_WINDOW
         self._budget = budget
         self._borrowed = 0  # of `size`
         self._since = now  # when it was last opened
@@ -72,8 +75,8 @@ class ReceiveWindow:
                 self._resize(min(2 * self.size, max(most, INITIAL_WINDOW)))
             elif self._strained:
                 self._resize(min(self.size, max(SLOW_WINDOW, int(took * 4 * trip / since))))
-            elif self.size < INITIAL_WINDOW:
-                self._resize(INITIAL_WINDOW)
+            elif self.size < self._first:
+                self._resize(self._first)
         elif self._strained:
             self._resize(min(self.size, INITIAL_WINDOW))
         self._since, self._strained = now, False

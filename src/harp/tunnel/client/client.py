@@ -19,6 +19,7 @@ import structlog
 
 from harp.errors import HarpError, PeerError, SettingsError, TunnelAway, Unreachable, words_of
 from harp.net.deadlines import Deadlines
+from harp.net.memory import Memory, glibc, resident
 from harp.net.targets import Tcp, Unix
 from harp.tunnel.client.frpc_config import ClientConfig, ClientTls
 from harp.tunnel.client.streams import Control, Service, Work, clean, text_of, wire_name
@@ -45,6 +46,7 @@ class TunnelClient:
     async def run(self) -> int:
         """Stay connected until cancelled. Returns 1 when the very first login fails and the configuration says so."""
         deadlines = Deadlines()
+        deadlines.watch(Memory(deadlines, resident, glibc))
         try:
             while True:
                 session = _Session(self._config, deadlines, self._run_id, self.ready)

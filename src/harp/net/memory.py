@@ -1,0 +1,98 @@
+"""Gives memory back to the system that is free, and that the C library would keep for ever.
+
+glibc returns the end of its heap only, and a small object that lives there holds everything below it: after bulk a
+process has the size that it had at its busiest moment. malloc_trim(3) returns free pages wherever they are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from harp.net.deadlines import Deadlines
+
+PERIOD = 5.0  # seconds between two looks
+WORTH = 16 << 20  # bytes that are free and not given back, for a trim to be worth its page faults
+STATM = Path("/proc/self/statm")
+MALLINFO2 = (
+    *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+    *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+)  # its fields, in order
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Heap:
+    """What a C library can do: say how many bytes the program has of it, and return what is free."""
+
+    used: Callable[[], int]
+    trim: Callable[[], object]
+
+
+class Memory:
+    """Looks at the size of the process every PERIOD seconds; to be watched by `deadlines`.
+
+    `heap` gives None where the C library is another one.
+    """
+
+    def __init__(self, deadlines: Deadlines, resident: Callable[[], int], heap: Callable[[], Heap | None]) -> None:
+        self.deadline = deadlines.now + PERIOD
+        self._deadlines = deadlines
+        self._resident = resident
+        self._find_heap = heap  # not before it is needed: ctypes takes memory itself
+        self._heap: Heap | None = None
+        self._first = self._least = resident()  # bytes that are resident, and not of the heap or free: at least
+
+    def expired(self) -> None:
+        """Look, and trim when it is worth it."""
+        self.deadline = self._deadlines.now + PERIOD
+        resident = self._resident()
+        if self._heap is None:
+            if resident < self._first + WORTH:
+                return
+            self._heap = self._find_heap()
+            if self._heap is None:
+                self._deadlines.drop(self)
+                return
+        idle = resident - self._heap.used()
+        self._least = min(self._least, idle)
+        if idle < self._least + WORTH:
+            return
+        self._heap.trim()
+        after = self._resident()
+        self._least = after - self._heap.used()  # what cannot be given back is not worth another attempt
+        log.debug("memory given back", before=resident, after=after)
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory; 0 where the system does not say."""
+    try:
+        return int(STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except OSError:
+        return 0
+
+
+def glibc() -> Heap | None:
+    """The heap of glibc 2.33 or later; None with another C library."""
+    import ctypes  # noqa: PLC0415 - most processes never need it
+
+    class Mallinfo2(ctypes.Structure):
+        _fields_ = [(name, ctypes.c_size_t) for name in MALLINFO2]
+
+    library = ctypes.CDLL(None)
+    try:
+        mallinfo2, trim = library.mallinfo2, library.malloc_trim
+    except AttributeError:
+        return None
+    mallinfo2.restype = Mallinfo2
+
+    def used() -> int:
+        info = mallinfo2()
+        return int(info.uordblks + info.hblkhd)
+
+    return Heap(used, lambda: trim(0))
