@@ -35,7 +35,7 @@ from harp.wire.server_connection import (
     ServerConnection,
 )
 
-HIGH_WATER = 64 * 1024  # bytes waiting for the client before the producer is told to pause
+HIGH_WATER = 128 * 1024  # bytes waiting for the client before the producer is told to pause
 LINGER_TIME = 2.0  # seconds to swallow a body that nobody wants, so that its sender sees our answer
 LINGER_BYTES = 4 * 1024 * 1024
 LAST_RESORT = 120.0  # seconds on top of the limits of others that end an exchange before this one does
