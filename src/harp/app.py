@@ -189,6 +189,7 @@ class Harp:
             tls=tls,
             check=self.claim_check.objection,
             warnings=self.warnings,
+            turns=self.turns,
         )
 
     @property
