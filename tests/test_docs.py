@@ -12,7 +12,9 @@ import pytest
 import harp
 from harp.policy.claims import MOVES as CLAIM
 from harp.settings import OBSOLETE, examine
+from harp.tunnel.stream import USES
 from harp.wire.frp_login import CONNECTION, FIRST_MESSAGE
+from harp.wire.mux import SESSION, STREAM
 from harp.wire.requester import MOVES as REQUESTER
 from tests.drawings import state_diagram
 
@@ -48,6 +50,6 @@ def test_every_page_is_linked_from_the_first() -> None:
         assert f"(docs/{page.name})" in text
 
 
-@pytest.mark.parametrize("table", [CONNECTION, FIRST_MESSAGE, CLAIM, REQUESTER])
+@pytest.mark.parametrize("table", [CONNECTION, FIRST_MESSAGE, CLAIM, REQUESTER, SESSION, STREAM, USES])
 def test_life_cycles_are_drawn_as_their_tables_are(table: Mapping[Any, Mapping[Any, Any]]) -> None:
     assert f"```mermaid\n{state_diagram(table)}\n```" in (DOCS / "architecture.md").read_text()
