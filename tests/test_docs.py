@@ -53,3 +53,11 @@ def test_every_page_is_linked_from_the_first() -> None:
 @pytest.mark.parametrize("table", [CONNECTION, FIRST_MESSAGE, CLAIM, REQUESTER, SESSION, STREAM, USES])
 def test_life_cycles_are_drawn_as_their_tables_are(table: Mapping[Any, Mapping[Any, Any]]) -> None:
     assert f"```mermaid\n{state_diagram(table)}\n```" in (DOCS / "architecture.md").read_text()
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    named = set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (DOCS / "promises.md").read_text()))
+    assert len(named) > 50
+    for file, test in named:
+        text = (ROOT / file).read_text()
+        assert not test or f"def {test}(" in text, f"{file}::{test}"
