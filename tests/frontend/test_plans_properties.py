@@ -26,6 +26,7 @@ from harp.settings import load
 from tests.fakes.clock import Clock
 from tests.fakes.dialer import ScriptedDialer
 from tests.fakes.transport import MemoryTransport
+from tests.properties import core
 
 KEY = "a-shared-key-for-tests"
 SETTINGS = load(
@@ -217,6 +218,7 @@ def stories(draw: st.DrawFn) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.timeout(900)  # HYPOTHESIS_PROFILE=ci takes a minute
+@core
 @given(stories())
 def test_a_gate_that_keeps_decisions_answers_as_one_that_keeps_none(steps: list[tuple[object, ...]]) -> None:
     async def compare() -> None:

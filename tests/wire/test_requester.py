@@ -28,6 +28,7 @@ from harp.wire.requester import (
     Switched,
     What,
 )
+from tests.properties import core
 
 
 class Heard:
@@ -194,6 +195,7 @@ PIECES = st.sampled_from(
 ) | st.binary(max_size=3)
 
 
+@core
 @given(
     pieces=st.lists(PIECES, max_size=9),
     cuts=st.lists(st.integers(0, 200), max_size=8),
@@ -217,6 +219,7 @@ def test_whatever_arrives_means_the_same_in_every_slicing(
         assert bool(whole.error) == bool(sliced.error)
 
 
+@core
 @given(data=st.lists(st.binary(max_size=40), max_size=6))
 def test_no_bytes_raise_anything_but_a_peer_error(data: list[bytes]) -> None:
     exchange([b"HTTP/1.1 200 ", *data], eof=True)
