@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from harp.frontend.access import AccessLog
+from harp.frontend.books import Books
 from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import Gate
 from harp.frontend.plans import Plans
+from harp.logs import RareWarnings
 from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable
 from harp.nextcloud.client import Seen
@@ -120,9 +122,9 @@ class World:
         self.instance = Instance(SETTINGS, self.clock, client=self.cloud)
         self.dialer = ScriptedDialer()
         upstreams = Upstreams(self.dialer, PortTable(), self.deadlines, SETTINGS.timeouts)
-        log = AccessLog(enabled=True, json=True, stream=BytesIO())
+        books = Books(AccessLog("all", json=True, stream=BytesIO()), RareWarnings(self.clock))
         kept = Plans(self.deadlines, plans)
-        self.gate = Gate(SETTINGS, self.instance, upstreams, self.deadlines, log, plans=kept)
+        self.gate = Gate(SETTINGS, self.instance, upstreams, self.deadlines, books, plans=kept)
         self.open: dict[str, tuple[MemoryTransport, ClientConnection]] = {}
 
     async def ask(self, peer: str, path: str, lines: str, status: int) -> list[str]:
