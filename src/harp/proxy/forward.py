@@ -113,6 +113,11 @@ class Forwarding:
     async def _connect_and_send(self) -> None:
         try:
             connection = await self._upstreams.connect(self._hop.target)
+            self._task = None
+            if self._ended:
+                connection.end()
+            else:
+                self._send(connection)
         except Unreachable as error:
             self._unreachable(f"{self._hop.name} cannot be reached: {error}")
         except Exception:
@@ -121,12 +126,6 @@ class Forwarding:
             if not self._ended:
                 self._ended = True
                 self._downstream.refuse(500, "HaRP failed at this request; its log says why")
-        else:
-            self._task = None
-            if self._ended:
-                connection.end()
-            else:
-                self._send(connection)
 
     def _unreachable(self, reason: str) -> None:
         self._task = None
@@ -307,8 +306,10 @@ class Forwarding:
 
     def _heard(self) -> None:
         """The first byte of an answer, through a new stream of a tunnel."""
-        if self._listening is not None and self._connection is not None:
-            self._listening.heard(self._connection.number)
+        connection = self._connection
+        if self._listening is not None and connection is not None:
+            self._listening.heard(connection.number)
+            connection.deadline = max(connection.deadline, connection.sent_at + self._upstreams.timeouts.response)
         self._listening = None
 
     def _response_limit(self) -> float:
