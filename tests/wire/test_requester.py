@@ -113,6 +113,14 @@ def test_trailers_come_with_the_end() -> None:
     assert (heard.body, heard.trailers) == (b"a", [(b"x-sum", b"1")])
 
 
+def test_no_bytes_are_no_part_of_a_body() -> None:
+    for answer in (b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"):
+        requester = Requester()
+        requester.request(bodyless=False, complete=True)
+        requester.receive(answer)
+        assert not requester.receive(b"")
+
+
 def test_a_body_without_a_length_ends_with_the_connection() -> None:
     heard, requester = exchange([b"HTTP/1.1 200 OK\r\n\r\nab", b"cd"], eof=True)
     assert (heard.length, heard.body, heard.ended, requester.state) == (UNTIL_CLOSE, b"abcd", True, CLOSED)
