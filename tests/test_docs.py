@@ -16,6 +16,7 @@ from harp.tunnel.stream import USES
 from harp.wire.frp_login import CONNECTION, FIRST_MESSAGE
 from harp.wire.mux import SESSION, STREAM
 from harp.wire.requester import MOVES as REQUESTER
+from harp.wire.server_connection import MOVES as SERVER
 from tests.drawings import state_diagram
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +52,7 @@ def test_every_page_can_be_reached_from_the_first() -> None:
     assert {page.name for page in DOCS.glob("*.md")} <= linked
 
 
-@pytest.mark.parametrize("table", [CONNECTION, FIRST_MESSAGE, CLAIM, REQUESTER, SESSION, STREAM, USES])
+@pytest.mark.parametrize("table", [SERVER, CONNECTION, FIRST_MESSAGE, CLAIM, REQUESTER, SESSION, STREAM, USES])
 def test_life_cycles_are_drawn_as_their_tables_are(table: Mapping[Any, Mapping[Any, Any]]) -> None:
     assert f"```mermaid\n{state_diagram(table)}\n```" in (DOCS / "architecture.md").read_text()
 
