@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import fleet, growth, latency, memory, neighbours, process, real, remote, throughput
+from benchmarks import deploys, fleet, growth, latency, memory, neighbours, process, real, remote, throughput
 from benchmarks.peers import Peers
 from benchmarks.trial import Effort, Trial
 
@@ -19,6 +19,7 @@ def trials(peers: Peers, effort: Effort) -> list[Trial]:
         process.page(peers),
         *fleet.trials(peers, effort),
         *growth.trials(peers, effort),
+        *deploys.trials(peers, effort),
         memory.trial(peers),
         process.first(peers),
         process.start(peers, effort),
