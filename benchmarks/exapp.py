@@ -2,6 +2,7 @@
 
 POST <any>      swallows the body, answers its size
 GET /events     server-sent events: the first one tells when it was sent, and no other follows
+GET /tiny       100,000 chunks of one byte
 GET /echo       a WebSocket that sends back short messages
 GET /raw        a WebSocket that sends back every byte as it is: the peers between do not care, and it costs nothing
 """
@@ -20,6 +21,7 @@ from typing import Final, cast
 import uvloop
 
 EVENTS: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+TINY: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n"
 SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 BUFFER: Final = memoryview(
@@ -64,6 +66,8 @@ class Service(asyncio.BufferedProtocol):
         target = head.split(b" ", 2)[1]
         if target == b"/events":
             self._send_event()
+        elif target == b"/tiny":
+            self._transport.write(TINY)
         elif target in (b"/echo", b"/raw") and (key := _KEY.search(head)):
             accept = b64encode(sha1(key[1].strip() + GUID).digest())
             self._transport.write(SWITCHING + b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept)

@@ -12,7 +12,7 @@ from functools import partial
 from tests.live.product import Product
 
 from benchmarks import growth
-from benchmarks.client import ask_all, connect_websockets, connections, get
+from benchmarks.client import ask_all, connect_websockets, connections, get, trusting
 from benchmarks.peers import KIB, PLAIN, SERVICE, Peers
 from benchmarks.trial import OURS, Limit, Row, Trial
 
@@ -35,7 +35,7 @@ def trial(peers: Peers) -> Trial:
     websocket = Row("memory per WebSocket", "KiB", Limit(30))
     things = (
         Thing(Row("memory per idle HTTP connection", "KiB"), 4000, partial(_http, tls=None)),
-        Thing(Row("memory per idle HTTPS connection", "KiB"), 1000, partial(_http, tls=_tls())),
+        Thing(Row("memory per idle HTTPS connection", "KiB"), 1000, partial(_http, tls=trusting())),
         Thing(websocket, 1000, _websockets),
         Thing(
             Row("memory per cached session", "KiB"), 10_000, partial(_sessions, cookie=peers.cookie), growth.SETTINGS
@@ -62,12 +62,6 @@ def _each(peers: Peers, thing: Thing) -> float:
 
     with peers.instance("memory", **thing.settings) as product:
         return asyncio.run(growth_of(product)) / thing.count / KIB
-
-
-def _tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is our own, for another name
-    return context
 
 
 @asynccontextmanager

@@ -15,10 +15,12 @@ import uvloop
 from aiohttp import web
 from tests.live.product import KEY
 
+from benchmarks.peers import WIDE
 from harp.policy.exapp import ExApp, Level, Route
 from harp.testing.nextcloud import NextcloudStandIn
 
 ROUTES = (Route("^/user/", Level.USER), Route(".*", Level.PUBLIC))
+MANY = (*(Route(f"^/api/v{number}/[a-z]+/items$", Level.USER) for number in range(998)), Route(".*", Level.PUBLIC))
 
 
 class CountingStandIn(NextcloudStandIn):
@@ -46,7 +48,8 @@ async def serve(port: int, apps: list[str]) -> None:
         for app in apps:
             name, _, address = app.partition("=")
             host, _, app_port = address.rpartition(":")
-            nextcloud.register(ExApp(name, f"secret of {name}", "1.0.0", host, int(app_port), ROUTES))
+            routes = MANY if name.startswith(WIDE) else ROUTES
+            nextcloud.register(ExApp(name, f"secret of {name}", "1.0.0", host, int(app_port), routes))
         print("ready", flush=True)
         await stop.wait()
 

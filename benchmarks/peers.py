@@ -37,6 +37,7 @@ STATIC_PORT, SERVICE_PORT, FLEET_PORT = 23000, 23001, 23100  # tunnel ports
 PLAIN, TUNNELED, PAGE = "bench", "tunneled", "page"
 SERVICE, TUNNELED_SERVICE = "service", "tunneled-service"
 CROWD, FLEET = 1000, 100  # ExApps app0, app1, ... with the files, and tunnel0, tunnel1, ... behind as many tunnels
+WIDE, WIDE_CROWD = "wide", 400  # ExApps wide0, wide1, ... with the files and 999 routes each
 TRAEFIK = Path(__file__).parents[1] / ".cache" / "traefik" / "traefik"
 
 
@@ -52,6 +53,7 @@ class Peers:
         self.nextcloud = self.upstream = self.service = 0  # ports
         self.proxies: dict[str, int] = {}  # those beside us, on the way to upstream and service: name -> port
         self.processes: dict[str, Process] = {}  # everything that was started by `run`: name -> process
+        self.secure: dict[str, int] = {}  # the same over TLS
         self.fronts: dict[str, int] = {}  # an nginx as a web server in front of ours and of HAProxy: name -> port
         self.chain = 0  # port of the HAProxy in front of frps
         self.frp: Path | None = None  # where frpc and frps are
@@ -123,6 +125,7 @@ class Peers:
         self.nextcloud = free_port()
         ports = {PLAIN: self.upstream, TUNNELED: STATIC_PORT, PAGE: self.upstream}
         ports |= {SERVICE: self.service, TUNNELED_SERVICE: SERVICE_PORT}
+        ports |= {f"{WIDE}{number}": self.upstream for number in range(WIDE_CROWD)}
         ports |= {f"app{number}": self.upstream for number in range(CROWD)}
         ports |= {f"tunnel{number}": FLEET_PORT + number for number in range(FLEET)}
         apps = [f"{app}=127.0.0.1:{port}" for app, port in ports.items()]
@@ -133,7 +136,9 @@ class Peers:
     def _start_proxies(self) -> None:
         """HAProxy first: it is the one that others are compared with."""
         if self._need("HAProxy", "haproxy"):
-            self.proxies["HAProxy"] = self._start_haproxy("haproxy", self.upstream, self.service)
+            self.secure["HAProxy"] = free_port()
+            bind = f"bind 127.0.0.1:{self.secure['HAProxy']} ssl crt {self.product.certs}/cert.pem alpn http/1.1"
+            self.proxies["HAProxy"] = self._start_haproxy("haproxy", self.upstream, self.service, bind)
         self.proxies["nginx"] = self._start_nginx_proxy(self.upstream)
         self.fronts = {OURS: self._start_front("front-ours", self.product.http)}
         if "HAProxy" in self.proxies:
@@ -306,7 +311,7 @@ providers: {{file: {{filename: {self.write("traefik-routes.yml", routes)}, watch
         """The environment of a Go program that may use as many threads for its work as HAProxy and we have: one."""
         return {"GOMAXPROCS": "1", "HOME": str(self.directory)}
 
-    def _start_haproxy(self, name: str, upstream: int, service: int) -> int:
+    def _start_haproxy(self, name: str, upstream: int, service: int, bind: str = "") -> int:
         port = free_port()
         config = f"""
 global
@@ -320,7 +325,8 @@ defaults
     http-reuse always
 frontend in
     bind 127.0.0.1:{port}
-    use_backend service if {{ path /upload /events /echo /raw }}
+    {bind}
+    use_backend service if {{ path /upload /tiny /events /echo /raw }}
     default_backend app
 backend app
     server app 127.0.0.1:{upstream}
@@ -365,7 +371,8 @@ transport.tls.trustedCaFile = "{certificates}/ca.crt"
             self.start_frpc(f"frpc-{app}", frp, self.product.frp, app, port, socket)
             frpc = self.start_frpc(f"frpc-frps-{app}", frp, frps, app, behind_frps[-1], socket)
             frpc.until_listening(behind_frps[-1])
-        self.chain = self._start_haproxy("haproxy-frps", *behind_frps)
+        static, service = behind_frps
+        self.chain = self._start_haproxy("haproxy-frps", static, service)
         process = self.product.process
         process.until(lambda: self.product.status(f"/exapps/{TUNNELED}/1k") == 200, "tunnel")
         process.until(lambda: self.product.status(f"/exapps/{TUNNELED_SERVICE}/") == 200, "tunnel of the service")

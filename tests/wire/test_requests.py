@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from harp.errors import BadRequest
 from harp.wire.http import CHUNKED
 from harp.wire.requests import RequestHead, RequestReader
-from tests.properties import core
 
 
 def request(text: str | bytes, max_headers: int = 20) -> RequestHead:
@@ -83,7 +82,6 @@ def test_lines_that_are_used_are_not_forgotten_for_those_that_are_not() -> None:
         assert head.fields.plain[0] is often
 
 
-@core
 @given(
     st.sampled_from([b"GET", b"PUT", b"MKCOL", b"get", b"CONNECT", b"TRACE", b"\r\nGET", b"G\0T"]),
     st.binary(max_size=12).map(lambda rest: b"/" + rest)
