@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
-from harp.net.turns import BIG, BUDGET, LARGEST, MANY, SHARE, SMALLEST, Turns
+from harp.net.turns import BIG, BUDGET, LARGEST, MANY, SHARE, SMALLEST, WORK, Turns
 
 
 class Pile:
@@ -58,7 +59,7 @@ async def test_a_turn_has_a_budget_for_all_and_the_line_is_served_in_order() -> 
     piles = [Pile(turns, clock, SHARE) for _ in range(40)]
     for pile in piles:
         pile.read()
-    await clock.pass_by(6)
+    await clock.pass_by(12)
     firsts = [pile.let_in[0] for pile in piles]
     assert firsts == sorted(firsts)
     most = max(firsts.count(number) for number in firsts)
@@ -67,10 +68,11 @@ async def test_a_turn_has_a_budget_for_all_and_the_line_is_served_in_order() -> 
 
 async def test_smaller_reads_wait_only_when_the_budget_is_spent() -> None:
     turns, clock = Turns(), Turn()
-    piles = [Pile(turns, clock, SHARE // 2) for _ in range(17)]
+    within = BUDGET // (SHARE // 2)
+    piles = [Pile(turns, clock, SHARE // 2) for _ in range(within + 1)]
     for pile in piles:
         pile.read()
-    assert [pile.paused for pile in piles] == [False] * 16 + [True]
+    assert [pile.paused for pile in piles] == [False] * within + [True]
 
 
 async def test_the_line_is_one_line_of_state() -> None:
@@ -100,3 +102,24 @@ async def test_who_has_work_left_may_stand_in_line_without_a_read() -> None:
     await clock.pass_by(2)
     assert len(pile.let_in) == 1
     assert not turns.crowded
+
+
+async def test_long_work_is_a_turn_of_its_own() -> None:
+    class Worker:
+        """Has been read already, and works for longer than a turn is meant to last."""
+
+        def __init__(self) -> None:
+            self.worked_in: list[int] = []
+
+        def turn_came(self) -> None:
+            self.worked_in.append(clock.number)
+            until = time.perf_counter() + WORK
+            while time.perf_counter() <= until:
+                pass
+
+    turns, clock = Turns(), Turn()
+    workers = [Worker() for _ in range(3)]
+    for worker in workers:
+        turns.join(worker)
+    await clock.pass_by(4)
+    assert len({turn for worker in workers for turn in worker.worked_in}) == 3

@@ -660,6 +660,53 @@ async def test_a_connection_that_waits_for_its_turn_stays_paused_when_its_client
     assert not world.wire().reading
 
 
+async def test_a_client_that_reads_on_does_not_let_its_connection_jump_the_line() -> None:
+    world = World()
+    client, forwarding = await world.send()
+    world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    world.answer(bytes(SHARE))
+    client.blocked = True
+    forwarding.blocked()
+    client.blocked = False
+    forwarding.drained()
+    assert not world.wire().reading
+    await world.settle()
+    assert world.wire().reading
+
+
+async def test_an_answer_in_tiny_chunks_is_decoded_in_many_turns_and_whole() -> None:
+    world = World()
+    client, _ = await world.send()
+    world.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    world.answer(b"1\r\na\r\n" * 10000 + b"0\r\n\r\n")
+    assert len(client.received) < 2000
+    assert not world.wire().reading
+    turns = 0
+    while not client.ended:
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns >= 10
+    assert client.received == b"a" * 10000
+    assert world.wire().reading
+
+
+async def test_nothing_of_an_answer_in_tiny_chunks_is_lost_when_its_connection_ends_or_its_client_is_slow() -> None:
+    world = World()
+    client, forwarding = await world.send()
+    world.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    client.blocked = True
+    forwarding.blocked()
+    world.answer(b"1\r\na\r\n" * 2000 + b"0\r\n\r\n")
+    await world.settle()
+    held = len(client.received)
+    assert held < 2000
+    await world.settle()
+    assert len(client.received) == held
+    world.dialer.made[0][1].eof_received()
+    assert client.ended
+    assert client.received == b"a" * 2000
+
+
 async def test_a_tunnels_streams_are_not_paused_because_the_tunnel_takes_turns_itself() -> None:
     world = World()
     offer = world.dialer.offer = ProbedOffer()

@@ -157,6 +157,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         state = core.state
         if state is IDLE:
             core.receive(data)
+            if self._held & TURN:  # who begins with much of a body waits for its turn with all of it
+                return
             if not self.blocked:
                 self._serve()
             elif core.waiting > self._gate.limits.head_size:
@@ -190,8 +192,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         elif state is RAW:
             if self._handler is not None:
                 self._handler.body_end([])
-        elif state in (UPLOADING, DUPLEX, DECIDING) and core.waiting and not self.secure:
-            pass  # perhaps that is all the rest of the request: `resume_body` will see
+        elif core.waiting and not self.secure and (state in (UPLOADING, DUPLEX, DECIDING) or self._held & TURN):
+            pass  # perhaps that is all the rest of the request: `resume_body` or `turn_came` will see
         else:
             if state is not LINGERING:
                 self.end(How.GRACEFUL, CUT_SHORT)

@@ -18,6 +18,7 @@ One `Turns` for the whole process: what is shared is the loop.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import Protocol
 
@@ -26,7 +27,8 @@ SHARE = 128 * 1024  # bytes: a read of this size is all that its connection gets
 LARGEST = 256 * 1024  # bytes read at once while few have much to read
 SMALLEST = 64 * 1024  # bytes read at once while many have: what is read is what may have to be kept for a slow reader
 MANY = 16  # readers in line
-BUDGET = 1024 * 1024  # bytes read in one turn of the loop by all who wait in line, about a millisecond's work
+BUDGET = 512 * 1024  # bytes read in one turn of the loop by all who wait in line, about a millisecond's work
+WORK = 0.0005  # seconds for those who work when their turn comes, on what they have read before
 
 
 class Reader(Protocol):
@@ -84,14 +86,16 @@ class Turns:
             self._loop.call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
-        """Let those at the head of the line read, as many as the budget allows; at least one."""
+        """Let those at the head of the line read or work, as many as the budget and WORK allow; at least one."""
         self._spent = admitted = 0
         line = self._line
+        clock = time.perf_counter
+        until = clock() + WORK
         for _ in range(len(line)):  # who reads at once stands in line again, for the next turn
             reader, size = line.popleft()
             admitted += size
             reader.turn_came()
-            if admitted >= BUDGET:
+            if admitted >= BUDGET or clock() > until:
                 break
         if len(line) >= MANY:
             self._shrink()

@@ -112,6 +112,7 @@ class Upstream(asyncio.Protocol):
         "blocked",
         "deadline",
         "idle_since",
+        "in_line",
         "number",
         "offer",
         "paused",
@@ -138,7 +139,8 @@ class Upstream(asyncio.Protocol):
         self.sent_at = 0.0  # when the request under way was sent
         self.reused = False
         self.blocked = False
-        self.paused = False  # nothing is read
+        self.paused = False  # the user wants nothing more for now
+        self.in_line = False  # nothing is read until others have been served
 
     def __repr__(self) -> str:
         state = self._requester.state.name.lower()
@@ -174,9 +176,14 @@ class Upstream(asyncio.Protocol):
         self.transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on."""
+        """Read on, in turn when others wait as well."""
         self.paused = False
-        self.transport.resume_reading()
+        if self.in_line:
+            return
+        if self._requester.more or (self.offer is None and self._pool.turns.crowded):
+            self._stand_in_line()
+        else:
+            self.transport.resume_reading()
 
     def end(self) -> None:
         """Give up whatever is under way: the connection is of no use any more. Its user hears nothing more."""
@@ -195,10 +202,17 @@ class Upstream(asyncio.Protocol):
         requester = self._requester
         # A tunnel takes its turns as a whole: its streams are not read from the socket one by one.
         if len(data) >= BIG and self.offer is None and self._pool.turns.spend(self, len(data)):
+            self.in_line = True
             self.transport.pause_reading()
         if requester.state is RAW:
             self.user.on_data(data)
             return
+        self._receive(data)
+        if requester.more and not self.in_line and not self.paused:
+            self._stand_in_line()
+
+    def _receive(self, data: bytes) -> None:
+        requester = self._requester
         try:
             for what in requester.receive(data):
                 self._hand_over(what)
@@ -210,8 +224,23 @@ class Upstream(asyncio.Protocol):
 
     def turn_came(self) -> None:
         """Reader: others have been served, read on."""
+        self.in_line = False
+        if self.paused:
+            return
+        if self._requester.more:
+            self._receive(b"")
+            if self._requester.more:
+                if not self.paused:
+                    self._stand_in_line()
+                return
         if not self.paused and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def _stand_in_line(self) -> None:
+        """Let others be served before anything more of the answer is read or decoded."""
+        self.in_line = True
+        self.transport.pause_reading()
+        self._pool.turns.join(self)
 
     def _hand_over(self, what: What) -> None:
         user = self.user
@@ -234,6 +263,8 @@ class Upstream(asyncio.Protocol):
         if requester.state is RAW:
             self.user.on_eof()
             return True
+        while requester.more:
+            self._receive(b"")
         silent = requester.silent
         try:
             for what in requester.receive_end():

@@ -11,7 +11,7 @@ from harp.wire.http import Fields
 MAX_LINE = 4096  # bytes of one chunk-size line, extensions included
 MAX_TRAILERS = 8192  # bytes of the trailer section
 MAX_EXTENSIONS = 65536  # bytes of all extensions of one body: nobody uses them, floods do
-A_TURN = 1024  # chunks: what to decode in one turn of the loop, about a millisecond's work
+A_TURN = 512  # chunks: what to decode in one turn of the loop, some hundreds of microseconds' work
 CROWDED = 64  # chunks in one call of `feed`, from which on their size is looked at
 TINY = 16  # bytes: a mean chunk below this is absurd, unless chunks come one by one as events do
 MAX_TINY = 1024 * 1024  # bytes of a body in such chunks

@@ -13,7 +13,7 @@ from enum import IntEnum, StrEnum, auto
 from msgspec import Struct
 
 from harp.errors import PeerError
-from harp.wire.chunked import ChunkedDecoder
+from harp.wire.chunked import A_TURN, ChunkedDecoder
 from harp.wire.http import CHUNKED, HEAD_END, NO_BODY, UNTIL_CLOSE, Fields
 from harp.wire.responses import ResponseHead, read_response
 
@@ -129,6 +129,11 @@ class Requester:
         return f"<Requester {self.state.name.lower()}{left}>"
 
     @property
+    def more(self) -> bool:
+        """Is there more of the body than was a turn's work? Then `receive(b"")` goes on."""
+        return self.state is BODY and self._chunks is not None and self._chunks.more
+
+    @property
     def silent(self) -> bool:
         return self.state is WAITING
 
@@ -158,7 +163,7 @@ class Requester:
     # What arrives
 
     def receive(self, data: bytes) -> Sequence[What]:
-        """What these bytes mean, in order."""
+        """What these bytes mean, in order; of a body in tiny chunks no more than is a turn's work, see `more`."""
         state = self.state
         if state is WAITING or state is HEAD:
             return self._receive_head(data)
@@ -259,7 +264,7 @@ class Requester:
 
     def _begin_chunked(self, head: ResponseHead, data: bytes) -> Sequence[What]:
         decoder = ChunkedDecoder()
-        payload = b"".join(decoder.feed(data))
+        payload = b"".join(decoder.feed(data, A_TURN))
         if decoder.done and not decoder.trailers:
             self._finish(free=not decoder.rest)
             return (Answer(head, CHUNKED, payload, True),)
@@ -286,7 +291,7 @@ class Requester:
         return (Data(data[:left] if left else data), End([]))
 
     def _receive_chunks(self, decoder: ChunkedDecoder, data: bytes) -> Sequence[What]:
-        pieces = decoder.feed(data)
+        pieces = decoder.feed(data, A_TURN)
         found: list[What] = []
         if pieces:
             found.append(Data(pieces[0] if len(pieces) == 1 else b"".join(pieces)))
