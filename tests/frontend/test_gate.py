@@ -142,7 +142,7 @@ async def test_a_request_reaches_its_exapp_with_the_identity_it_trusts() -> None
     lines = world.forwarded()
     assert world.dialer.targets == [ExAppTunnel(23001, "hello")]
     assert lines[0] == "GET /public/x?q=1 HTTP/1.1"
-    assert lines[1:3] == ["host: cloud.example", "accept: */*"]
+    assert lines[1:3] == ["host: cloud.example", "Accept: */*"]
     assert {
         "ex-app-id: hello",
         "ex-app-version: 1.2.3",
@@ -303,7 +303,7 @@ async def test_a_control_call_goes_to_the_control_api_without_its_credentials() 
     assert text.startswith("GET /info HTTP/1.1")
     assert KEY not in text
     assert "Basic" not in text
-    assert "x-a: 1" in text
+    assert "X-A: 1" in text
 
 
 @pytest.mark.parametrize(("status", "struck"), [(401, 1), (200, 0), (302, 0), (500, 0), (403, 0)])
@@ -456,7 +456,7 @@ async def test_a_call_to_an_engine_goes_to_the_control_api_as_it_came_but_for_ou
     sent = world.forwarded()
     assert sent[0] == f"GET /engine{path} HTTP/1.1"
     assert "docker-engine-port: 24000" in sent
-    assert "x-registry-auth: e30=" in sent
+    assert "X-Registry-Auth: e30=" in sent
     assert KEY not in str(sent)
     assert not [line for line in sent if line.startswith(("authorization", "cookie"))]
 

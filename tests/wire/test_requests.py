@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harp.errors import BadRequest
@@ -39,7 +40,7 @@ def test_a_request_is_read_into_values() -> None:
     head = request("GET /exapps/a/b?x=1&y HTTP/1.1\nHost: cloud\nAccept:  text/html \n\n")
     assert (head.method, head.path, head.query, head.minor) == (b"GET", b"/exapps/a/b", b"?x=1&y", 1)
     assert head.fields.special == [(b"host", b"cloud")]
-    assert head.fields.plain == [b"accept: text/html\r\n"]
+    assert head.fields.plain == b"Accept:  text/html \r\n"
     assert (head.length, head.keep_alive, head.upgrade) == (0, True, None)
 
 
@@ -59,27 +60,6 @@ def test_header_lines_that_repeat_are_read_once() -> None:
     assert (second.path, second.query) == (b"/c", b"?d")
     assert reader.read(b"GET /a HTTP/1.0\r\nhost: a\r\naccept: b\r\n\r\n", before).keep_alive is False
     assert reader.read(b"GET /a HTTP/1.1\r\nhost: a\r\naccept: B\r\n\r\n", before).fields is not before
-
-
-def test_a_flood_of_different_lines_is_not_remembered() -> None:
-    reader = RequestReader(20)
-    for number in range(5000):
-        reader.read(b"GET / HTTP/1.1\r\nhost: a\r\nx: %d\r\n\r\n" % number)
-    assert len(reader._lines) <= 2048
-
-
-def test_no_credential_is_kept_by_the_line() -> None:
-    reader = RequestReader(20)
-    reader.read(b"GET / HTTP/1.0\r\nCookie: secret\r\nAuthorization: secret\r\nHarp-Shared-Key: secret\r\n\r\n")
-    assert len(reader._lines) == 0
-
-
-def test_lines_that_are_used_are_not_forgotten_for_those_that_are_not() -> None:
-    reader = RequestReader(20)
-    often = reader.read(b"GET / HTTP/1.1\r\nhost: a\r\naccept: often\r\n\r\n").fields.plain[0]
-    for number in range(5000):
-        head = reader.read(b"GET / HTTP/1.1\r\nhost: a\r\naccept: often\r\nx: %d\r\n\r\n" % number)
-        assert head.fields.plain[0] is often
 
 
 @given(
@@ -103,6 +83,91 @@ def test_a_request_line_says_the_same_whether_its_header_lines_are_known_or_not(
         else:
             outcomes.append((head.method, head.path, head.query, head.minor))
     assert outcomes[0] == outcomes[1]
+
+
+SPECIAL_LINES = [
+    *(b"Host: a", b"host:a", b"HOST: cloud.example:8080 ", b"Host: a b", b"Host:", b"Host: [::1]:80"),
+    *(b"Connection: keep-alive", b"connection: Close", b"Connection: close, x-hop", b"Connection: upgrade"),
+    *(b"Upgrade: websocket", b"Upgrade: h2c", b"TE: trailers", b"Keep-Alive: timeout=5", b"Proxy-Connection: close"),
+    *(b"Content-Length: 5", b"content-length:0", b"Content-Length: 05", b"Content-Length: 5, 5", b"Content-Length: -1"),
+    *(b"Content-Length: 9223372036854775807", b"Content-Length:", b"Transfer-Encoding: chunked"),
+    *(b"transfer-encoding: Chunked", b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding : chunked"),
+    *(b"Cookie: a=b; oc_sessionPassphrase=c", b"cookie:", b"Authorization: Basic x", b"authorization_app_api: x"),
+    *(b"X-Forwarded-For: 1.2.3.4, 5.6.7.8", b"x-forwarded-for: \t1.1.1.1", b"X_Forwarded_For: 9.9.9.9"),
+    *(b"X-Request-Id: 1", b"X-Request-Ids: 1", b"EX-APP-ID: a", b"Ex-App-Idx: a", b"aa-version: 3", b"aa-versio: 3"),
+]
+PLAIN_LINES = [
+    b"Accept: */*",
+    b"X-A:",
+    b"x-a:  two words\t",
+    b"Accept-Language: en",
+    b"X: J\xf6rg",
+    b"X-Hop: 1",
+    b"X_Y: 1",
+]
+STARTS = [
+    *(b"GET / HTTP/1.1", b"GET /a/b?c=d&e HTTP/1.1", b"POST /a HTTP/1.1", b"get / HTTP/1.1", b"GET  / HTTP/1.1"),
+    *(b"GET / HTTP/1.0", b"GET /a%20b?#c HTTP/1.1", b'GET /"a" HTTP/1.1', b"OPTIONS * HTTP/1.1", b"MKCOL /a HTTP/1.1"),
+    *(
+        b"GET http://a/b HTTP/1.1",
+        b"CONNECT a:1 HTTP/1.1",
+        b"GET / HTTP/1.2",
+        b"GET /?a?b[]|{} HTTP/1.1",
+        b"PRI * HTTP/2.0",
+    ),
+]
+LINES = st.lists(
+    st.sampled_from(SPECIAL_LINES[:3]) | st.sampled_from(SPECIAL_LINES) | st.sampled_from(PLAIN_LINES), max_size=7
+)
+
+
+@st.composite
+def heads(draw: st.DrawFn) -> bytes:
+    """Heads that are nearly right, some with a byte changed, added or taken away."""
+    data = b"\r\n".join([draw(st.sampled_from(STARTS)), *draw(LINES), b"", b""])
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        at = draw(st.integers(0, len(data) - 5))
+        data = data[:at] + draw(st.binary(max_size=2) | st.sampled_from(BYTES)) + data[at + draw(st.integers(0, 2)) :]
+    end = data.find(b"\r\n\r\n")
+    return data[: end + 4] if end >= 0 else b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+BYTES = [b"\r", b"\n", b"\r\n", b"\0", b"\x7f", b"\t", b" ", b":", b"_", b"\r\n ", b"\x0b", b"\xff"]
+
+
+def meaning(read: Callable[[], RequestHead]) -> object:
+    """All that a head says; of plain lines what others read in them."""
+    try:
+        head = read()
+    except BadRequest as error:
+        return error.status
+    fields = head.fields
+    lines = [line.partition(b":") for line in fields.plain.split(b"\r\n")[:-1]]
+    return (
+        *(head.method, head.path, head.query, head.minor, head.length, head.keep_alive, head.upgrade),
+        *(fields.host, fields.special, fields.found, fields.named),
+        [(name.lower(), value.strip(b" \t")) for name, _, value in lines],
+    )
+
+
+@given(heads(), LINES)
+def test_expressions_read_a_head_as_it_is_read_line_by_line(data: bytes, others: list[bytes]) -> None:
+    reader = RequestReader(6, frozenset({b"x-hop"}))
+    careful = meaning(lambda: reader.read_any(data))
+    assert meaning(lambda: reader.read(data)) == careful
+    rest = data.partition(b"\r\n")[2]
+    for lines in (rest, b"\r\n".join([*others, b"", b""])):  # of the request before, the same ones or others
+        with suppress(BadRequest):
+            before = reader.read(b"GET /before HTTP/1.1\r\n" + lines).fields
+            assert meaning(lambda known=before: reader.read(data, known)) == careful  # type: ignore[misc]
+
+
+@settings(max_examples=200)
+@given(heads(), heads())
+def test_a_head_ends_where_its_first_empty_line_does(data: bytes, more: bytes) -> None:
+    reader = RequestReader(6)
+    found = reader.read_ordinary(more + data + more, len(more))
+    assert found is None or found[1] == len(more + data)
 
 
 def test_a_head_shows_neither_query_nor_headers() -> None:

@@ -75,7 +75,7 @@ def _passing(fields: RequestFields, dropped: frozenset[bytes]) -> bytes:
     lines = [b"%b: %b\r\n" % field for field in fields.special if field[0] not in dropped and b"_" not in field[0]]
     if fields.host is None:  # HTTP/1.0 may leave it out, HTTP/1.1 may not
         lines.append(b"host: localhost\r\n")
-    lines += _end_to_end(fields)
+    lines.append(fields.plain if fields.named <= _USUAL else _end_to_end(fields))
     if fields.length < 0:
         lines.append(b"transfer-encoding: chunked\r\n")
     if fields.upgrade is not None:
@@ -112,12 +112,11 @@ def _may_trail(name: bytes) -> bool:
     return name in _TRAILERS or not (name in _NOT_TRAILERS or name.startswith(_NOT_TRAILERS_BEGIN))
 
 
-def _end_to_end(fields: RequestFields) -> list[bytes]:
+def _end_to_end(fields: RequestFields) -> bytes:
     """The plain lines without those that the sender's Connection header declares hop-by-hop."""
-    if fields.named <= _USUAL:
-        return fields.plain
     named = fields.named - _END_TO_END
-    return [line for line in fields.plain if line.partition(b":")[0] not in named]
+    lines = fields.plain.splitlines(keepends=True)
+    return b"".join([line for line in lines if line.partition(b":")[0].lower() not in named])
 
 
 _USUAL = frozenset((b"keep-alive", b"close", b"upgrade"))

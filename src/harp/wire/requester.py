@@ -15,11 +15,10 @@ from msgspec import Struct
 from harp.errors import PeerError
 from harp.wire.chunked import A_TURN, ChunkedDecoder
 from harp.wire.http import CHUNKED, HEAD_END, NO_BODY, UNTIL_CLOSE, Fields
-from harp.wire.responses import ResponseHead, read_response
+from harp.wire.responses import ResponseHead, read_response, read_usual_response
 
 MAX_HEAD = 64 * 1024  # bytes of a response head
 _BEGINNING = b"HTTP/1."
-_FINAL = (b"HTTP/1.1 2", b"HTTP/1.1 3", b"HTTP/1.1 4", b"HTTP/1.1 5")
 _BARE_LF = re.compile(rb"(?<!\r)\n").search
 
 
@@ -188,9 +187,10 @@ class Requester:
     # Heads
 
     def _receive_head(self, data: bytes) -> Sequence[What]:
-        end = data.find(HEAD_END) + 4
-        if end > 3 and not self._held and data.startswith(_FINAL):  # nearly always
-            return self._begin(read_response(data[:end]), data[end:])
+        if not self._held:
+            usual = read_usual_response(data)
+            if usual is not None:  # nearly always
+                return self._begin(usual[0], data[usual[1] :])
         seen = 0
         if self._held:
             seen = len(self._held)

@@ -1,11 +1,16 @@
 """Request heads of HTTP/1.1: complete bytes in, checked values out (RFC 9112).
 
-What llhttp leaves to us is done here: versions, Host, the shape of the target, one unambiguous body length, limits.
+Paths, cookies, request ids and tags differ from request to request, so single lines are not remembered. An ordinary
+head is read by one expression that every byte has to fit, and cut at the lines that anybody here looks at by another.
+The other lines go on as they are. What is not ordinary (names with "_", rare methods and targets, repeated or doubtful
+framing) is read line by line by `read_any`, with llhttp as the judge; that is what reading means, and the expressions
+take nothing that it would read otherwise.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -15,50 +20,55 @@ from msgspec import Struct
 from harp.errors import BadRequest
 from harp.wire.http import (
     CHUNKED,
-    FIELDS_REMEMBERED,
     FORWARDED,
     HOP_BY_HOP,
     IGNORE,
     MAX_LENGTH,
+    NAME,
     RESERVED,
+    VALUE,
     Fields,
-    Lines,
+    read_lines,
 )
 
 REQUEST_SPECIAL = (
     HOP_BY_HOP | RESERVED | FORWARDED | {b"host", b"content-length", b"expect", b"cookie", b"authorization"}
 )
 MOST_OPTIONS = 64  # of a Connection header
+RECOGNISED = 4096  # bytes; longer header lines are not compared with those of the request before
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade"))
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _MINORS = {b" HTTP/1.1": 1, b" HTTP/1.0": 0}
+_VERSION = b" HTTP/1.1\r\n"
 
 # Printable ASCII without "#": a fragment never belongs on the wire, other bytes must be percent-encoded.
 _TARGET = re.compile(rb'[!"$-~]+').fullmatch
-# The usual request line, read by one expression: what it takes, llhttp and `_head_of` take as well.
-_START = re.compile(
-    rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|PROPFIND|REPORT) "
-    rb'(/[!"$->@-~]*+)(\?[!"$-~]*+)? HTTP/1\.1'
-).fullmatch
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.vV]+\])(?::\d{0,5})?").fullmatch
 _ABSOLUTE = re.compile(rb"(?i)https?://").match
 
+_START = (
+    rb"(GET|POST|HEAD|PUT|DELETE|OPTIONS|PATCH|PROPFIND|PROPPATCH|MKCOL|COPY|MOVE|LOCK|UNLOCK|REPORT|SEARCH)"
+    rb" (/[A-Za-z0-9/._~%=&+,:;@!$'()*-]*+)(\?[A-Za-z0-9/?._~%=&+,:;@!$'()*\[\]|-]*+)?+"
+)
+_ORDINARY_START = re.compile(_START).fullmatch
+
 
 class RequestFields:
-    """The header lines of one request, read. Requests of one client repeat them, so one object serves many requests.
+    """The header lines of one request, read. One object serves all requests of a connection that repeat them.
 
-    `special` are the lines that anybody here looks at, in order; `plain` are complete lines, rendered for the next hop,
-    that nobody does. `length` is the body's: bytes, or CHUNKED. `upgrade` is the protocol the client offers to switch
-    to, None when there is no offer that may be relayed. Nothing of it changes. `raw` are the bytes they were
-    read from, b"" when they are not to be recognised. `named` are the options of Connection: names of lines that stay
-    here, mostly.
+    `special` are the lines that anybody here looks at, in order; `found` are the same by name, the last of a name;
+    `plain` are the other lines, complete, as they go on. `length` is the body's: bytes, or CHUNKED. `upgrade` is the
+    protocol the client offers to switch to, None when there is no offer that may be relayed. Nothing of it changes.
+    `raw` is what follows the target of the head they were read from, b"" when that is not to be recognised. `named` are
+    the options of Connection: names of lines that stay here, mostly.
     """
 
-    __slots__ = ("host", "keep_alive", "length", "named", "plain", "raw", "special", "upgrade")
+    __slots__ = ("found", "host", "keep_alive", "length", "named", "plain", "raw", "special", "upgrade")
 
     special: Fields
-    plain: list[bytes]
+    found: dict[bytes, bytes]
+    plain: bytes
     host: bytes | None
     length: int
     keep_alive: bool
@@ -84,43 +94,56 @@ class RequestHead(Struct):
 
     def get(self, name: bytes) -> bytes | None:
         """The last value of a header, by its lower-case name."""
-        for key, value in reversed(self.fields.special):
-            if key == name:
-                return value
-        start = name + b": "
-        for line in reversed(self.fields.plain):
-            if line.startswith(start):
-                return line[len(start) : -2]
+        if name in self.fields.found:
+            return self.fields.found[name]
+        for line in reversed(self.fields.plain.split(b"\r\n")):
+            found, _, value = line.partition(b":")
+            if found.lower() == name:
+                return value.strip(b" \t")
         return None
 
 
 class RequestReader:
-    """Reads request heads, of any number of connections in turn.
+    """Reads request heads, of any number of connections in turn. `watched` are more header names to be special."""
 
-    `watched` are more header names to be special. `read` takes exactly one head including its empty line and raises
-    BadRequest. Only heads are fed to llhttp, which checks every byte of them; bodies pass it by. With `before`, what
-    the header lines of the connection's last request said, lines that repeat are not checked again: clients repeat
-    them, and so only the request line is read. Of one connection nothing is remembered for another but single header
-    lines that hold no credential.
-    """
-
-    __slots__ = ("_lines", "_max_headers")
+    __slots__ = ("_cut", "_max_headers", "_ordinary", "_special")
 
     def __init__(self, max_headers: int, watched: frozenset[bytes] = frozenset()) -> None:
         self._max_headers = max_headers
-        self._lines = Lines(REQUEST_SPECIAL | watched)
+        self._special = REQUEST_SPECIAL | watched
+        self._ordinary = re.compile(
+            rb"%b( HTTP/1\.1\r\n(?:%b:%b){0,%d}+\r\n)" % (_START, NAME, VALUE, max_headers)
+        ).match
+        self._cut = re.compile(rb"\n(%b):([^\r]*)\r" % _any_of(self._special)).split
 
     def read(self, data: bytes, before: RequestFields | None = None) -> RequestHead:
-        line, _, rest = data.partition(b"\r\n")
-        start = _START(line)
-        if start is None:
-            return _head_of(line, self._fields(data, line, rest))
-        fields = before if before is not None and before.raw == rest else self._fields(data, line, rest)
-        method, path, query = start.groups(b"")
-        return RequestHead(method, path, query, 1, fields, fields.length, fields.keep_alive, fields.upgrade)
+        """Read exactly one head with its empty line. Raises BadRequest."""
+        ordinary = self.read_ordinary(data, 0, before)
+        return ordinary[0] if ordinary is not None and ordinary[1] == len(data) else self.read_any(data)
 
-    def _fields(self, data: bytes, line: bytes, rest: bytes) -> RequestFields:
-        """The header lines of a head all of whose bytes have to be checked."""
+    def read_ordinary(
+        self, data: bytes, at: int, before: RequestFields | None = None
+    ) -> tuple[RequestHead, int] | None:
+        """Read the head that begins at `at`, and say where it ends; None: it is not ordinary, or not complete.
+
+        With `before`, what the header lines of the connection's last request said, lines that repeat are not read
+        again: clients repeat them, and then only the start of the head is new. Nothing of one connection is remembered
+        for another.
+        """
+        if before is not None and before.raw and data.endswith(before.raw, at):
+            start = _ORDINARY_START(data, at, len(data) - len(before.raw))
+            if start is not None:
+                method, path, query = start.groups(b"")
+                return _head(method, path, query, before), len(data)
+        found = self._ordinary(data, at)
+        if found is None:
+            return None
+        method, path, query, raw = found.groups(b"")
+        fields = self._ordinary_fields(raw)
+        return None if fields is None else (_head(method, path, query, fields), found.end())
+
+    def read_any(self, data: bytes) -> RequestHead:
+        """As `read`, line by line. This is what `read` means."""
         if data[:1] <= b" ":  # llhttp passes over line ends there, and we must see the method that others see
             raise BadRequest("malformed request: it does not begin with a method")
         try:
@@ -129,15 +152,69 @@ class RequestReader:
             pass
         except httptools.HttpParserError as error:
             raise BadRequest(f"malformed request: {error}") from None
+        line, _, rest = data.partition(b"\r\n")
         lines = rest.split(b"\r\n")
         if len(lines) > self._max_headers + 2:
             raise BadRequest(f"{len(lines) - 2} header lines, limit {self._max_headers}", 431)
         fields = RequestFields()
-        fields.special, fields.plain = self._lines.read(lines)
+        fields.special, plain = read_lines(lines, self._special)
+        fields.found, fields.plain = dict(fields.special), b"".join(plain)
         minor = _minor_of(line)
         _read_headers(fields, minor)
-        fields.raw = rest if minor and len(rest) <= FIELDS_REMEMBERED else b""
-        return fields
+        fields.raw = _VERSION + rest if minor and len(rest) < RECOGNISED else b""
+        return _head_of(line, fields)
+
+    def _ordinary_fields(self, raw: bytes) -> RequestFields | None:
+        """The fields of what follows the target of a head whose every byte has been checked; None: look closer."""
+        fields = RequestFields()
+        parts = self._cut(raw)  # between the plain ones: name, value, name, value
+        special = fields.special = list(zip(map(bytes.lower, parts[1::3]), map(bytes.strip, parts[2::3]), strict=True))
+        found = fields.found = dict(special)
+        host = fields.host = found.get(b"host")
+        if len(found) != len(special) or host is None or not _is_host(host):
+            return None
+        fields.plain = b"".join(parts[::3])[len(_VERSION) : -2]
+        fields.raw = raw if len(raw) <= RECOGNISED else b""
+        fields.length, fields.keep_alive, fields.upgrade, fields.named = 0, True, None, _NO_OPTIONS
+        return fields if _FRAMING.isdisjoint(found) or _read_usual_framing(fields, found) else None
+
+
+def _any_of(names: Iterable[bytes]) -> bytes:
+    """An expression for any of these lower-case names in any case, that looks at each letter once."""
+    rests: dict[bytes, set[bytes]] = {}
+    for name in names:
+        rests.setdefault(name[:1], set()).add(name[1:])
+    ends = rests.pop(b"", None) is not None
+    branches = [
+        (b"[%b%b]" % (first.upper(), first) if first.isalpha() else re.escape(first)) + _any_of(rest)
+        for first, rest in sorted(rests.items())
+    ]
+    if not branches:
+        return b""
+    return b"(?:%b)%b" % (b"|".join(branches), b"?" if ends else b"")
+
+
+def _read_usual_framing(fields: RequestFields, found: dict[bytes, bytes]) -> bool:
+    """Read Connection and the body's length where they say one usual thing; False: look closer."""
+    if b"connection" in found:
+        connection = found[b"connection"].lower()
+        if connection == b"close":
+            fields.keep_alive = False
+        elif connection != b"keep-alive":
+            return False
+        fields.named = frozenset((connection,))
+    length, coding = found.get(b"content-length"), found.get(b"transfer-encoding")
+    if length is not None:
+        if coding is not None or not length.isdigit() or len(length) > 18:
+            return False
+        fields.length = int(length)
+    elif coding is not None:
+        fields.length = CHUNKED
+    return (coding is None or coding.lower() == b"chunked") and b"upgrade" not in found
+
+
+def _head(method: bytes, path: bytes, query: bytes, fields: RequestFields) -> RequestHead:
+    return RequestHead(method, path, query, 1, fields, fields.length, fields.keep_alive, fields.upgrade)
 
 
 def _head_of(line: bytes, fields: RequestFields) -> RequestHead:

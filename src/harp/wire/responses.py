@@ -1,7 +1,7 @@
 """Response heads of HTTP/1.1: complete bytes in, checked values out (RFC 9112).
 
 Answers differ in dates, tags and ids, so nothing of them is remembered. A usual head is read by one expression that
-every byte has to fit; one with Connection or Transfer-Encoding needs a second, which finds the lines that decide about
+every byte has to fit; one with other framing than a length needs a second, which finds the lines that decide about
 framing. The other lines go on as they are, because each of them has been matched as a whole. Whatever is not ordinary
 is read line by line, with llhttp as the judge.
 """
@@ -14,25 +14,23 @@ import httptools
 from msgspec import Struct
 
 from harp.errors import PeerError
-from harp.wire.http import CHUNKED, HOP_BY_HOP, IGNORE, UNTIL_CLOSE, Fields, Lines
+from harp.wire.http import CHUNKED, HOP_BY_HOP, IGNORE, NAME, UNTIL_CLOSE, VALUE, Fields, read_lines
 
 RESPONSE_SPECIAL = HOP_BY_HOP | {b"content-length"}
 _VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
-_VALUE = rb"[\t\x20-\x7e\x80-\xff]*+\r\n"
-# Names with "_" are left to the long way: CGI-style servers cannot tell it from "-".
+# Names with "_" are left to the long way.
 _ORDINARY = re.compile(
-    rb"HTTP/1\.1 ([2-5][0-9][0-9]) (" + _VALUE + rb")(?:[!#$%&'*+.^`|~0-9A-Za-z-]++:" + _VALUE + rb")*+\r\n"
+    rb"HTTP/1\.1 ([2-5][0-9][0-9]) (" + VALUE + rb")(?:" + NAME + rb":" + VALUE + rb")*+\r\n"
 ).fullmatch
 _FIELD = (
-    rb"(?![CcKkPpTtUu](?i:on(?:tent-length|nection)|eep-alive|roxy-|e:|ransfer-encoding|pgrade:))"
-    rb"[!#$%&'*+.^`|~0-9A-Za-z-]++:" + _VALUE
-)  # one that says nothing about framing
-_USUAL = re.compile(
-    rb"HTTP/1\.1 ([2-5][0-9][0-9]) " + _VALUE + rb"(?:" + _FIELD + rb")*+"
-    rb"(?:[Cc]ontent-[Ll]ength:[ \t]*(0|[1-9][0-9]{0,17})\r\n(?:" + _FIELD + rb")*+)?\r\n"
-).fullmatch
+    rb"(?:(?![CcKkPpTtUu](?i:on(?:tent-length|nection)|eep-alive|roxy-|e:|ransfer-encoding|pgrade:))"
+    rb"%b:%b)*+" % (NAME, VALUE)
+)  # those that say nothing about framing
+_LENGTH = rb"(?:[Cc]ontent-[Ll]ength:[ \t]*(0|[1-9][0-9]{0,17})\r\n%b)?" % _FIELD
+_KEPT = rb"(?:([Cc]onnection:[ \t]*[Kk]eep-[Aa]live\r\n)%b)?" % _FIELD
+_USUAL = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) %b%b%b%b%b\r\n" % (VALUE, _FIELD, _LENGTH, _KEPT, _LENGTH)).match
 _FRAMING = re.compile(
     rb"\n([Cc](?i:onnection|ontent-length)|[Kk](?i:eep-alive)|[Pp](?i:roxy-[ac][a-z]*)|[Tt](?i:e|ransfer-encoding)"
     rb"|[Uu](?i:pgrade)):[ \t]*([^\r]*)"
@@ -68,28 +66,34 @@ class ResponseHead(Struct):
         return b""
 
 
+def read_usual_response(data: bytes) -> tuple[ResponseHead, int] | None:
+    """Read the head that `data` begins with, and say where it ends; None: it is not usual, or not complete."""
+    usual = _USUAL(data)
+    if usual is None:
+        return None
+    status, length, kept, other = usual.groups()
+    if length is None:
+        length = other
+    elif other is not None:
+        return None
+    end = usual.end()
+    start = data[: end - 2] if kept is None else data[: usual.start(3)] + data[usual.end(3) : end - 2]
+    if length is None:
+        return ResponseHead(int(status), start, UNTIL_CLOSE, True, None), end
+    return None if status == b"204" else (ResponseHead(int(status), start, int(length), True, None), end)
+
+
 def read_response(data: bytes) -> ResponseHead:
     """Read exactly one head, with its empty line. Raises PeerError."""
-    usual = _USUAL(data)
-    if usual is not None:
-        status, length = usual.groups()
-        if length is None:
-            return ResponseHead(int(status), data[:-2], UNTIL_CLOSE, True, None)
-        if status != b"204":
-            return ResponseHead(int(status), data[:-2], int(length), True, None)
+    usual = read_usual_response(data)
+    if usual is not None and usual[1] == len(data):
+        return usual[0]
     ordinary = _ORDINARY(data)
     if ordinary is not None:
         head = _read_ordinary(int(ordinary[1]), data, _FRAMING(data))
         if head is not None:
             return head
     return read_any_response(data)
-
-
-class ResponseReader:
-    """Reads response heads."""
-
-    def read(self, data: bytes) -> ResponseHead:
-        return read_response(data)
 
 
 def _read_ordinary(status: int, data: bytes, framing: Fields) -> ResponseHead | None:
@@ -130,7 +134,7 @@ def read_any_response(data: bytes) -> ResponseHead:
     status, reason = parser.get_status_code(), rest[4:]
     if _REASON(reason) is None:
         raise PeerError("a response with a control character in its reason")
-    special, plain = Lines(RESPONSE_SPECIAL).read(lines[1:])
+    special, plain = read_lines(lines[1:], RESPONSE_SPECIAL)
     length, connection, upgrade = _framing(special)
     minor, options = _VERSIONS[version], _options(connection)
     keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)

@@ -155,24 +155,26 @@ class ServerConnection:
         data, at = self._buffer, self._at
         if not data:
             return None
-        if data[at] == 0x0D:
-            at = self._after_blank_lines(data, at)
-        end = data.find(HEAD_END, at)
-        if end < 0:
-            self._check_partial(data, at)
-            return None
-        end += 4
-        if end - at > self._limit:
-            raise self._too_long()
+        ordinary = reader.read_ordinary(data, at, self._fields)
+        if ordinary is not None and ordinary[1] - at <= self._limit:
+            head, end = ordinary
+        else:
+            if data[at] == 0x0D:
+                at = self._after_blank_lines(data, at)
+            end = data.find(HEAD_END, at) + 4
+            if end < 4:
+                self._check_partial(data, at)
+                return None
+            if end - at > self._limit:
+                raise self._too_long()
+            self._at = end
+            head = reader.read_any(data[at:end])
         if end == len(data):
             self._buffer = b""
             self._at = 0
-            if at:
-                data = data[at:]
         else:
             self._at = end
-            data = data[at:end]
-        head = self.head = reader.read(data, self._fields)
+        self.head = head
         self.state = MOVES[self.state][HEAD]
         self._blank = 0
         self._fields = head.fields
