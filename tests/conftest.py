@@ -1,10 +1,10 @@
-"""What every test run says first."""
+"""Every test run: what it says first, how much properties are tried, and which tests may run side by side."""
 
 from __future__ import annotations
 
-import os
 import signal
 
+import pytest
 from hypothesis import settings
 
 from tests.live.frp import BUILT, EXAPP_VERSION, NEWEST
@@ -18,9 +18,8 @@ PEERS = {
     **{f"frpc {version}": str(BUILT / version / "frpc") for version in (EXAPP_VERSION, NEWEST)},
 }
 
-settings.register_profile("ci", max_examples=10_000, deadline=None)  # HYPOTHESIS_PROFILE=ci: minutes instead of seconds
-settings.register_profile("quick", deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+settings.register_profile("quick", deadline=None)  # on a busy machine an example may take its time
+settings.load_profile("quick")
 # Whoever starts the tests may ignore these (nohup does); their children would, too, and a shell cannot undo it.
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
@@ -33,3 +32,29 @@ def pytest_report_header() -> str:
     present = ", ".join(peer for peer, here in found.items() if here) or "none"
     missing = ", ".join(peer for peer, here in found.items() if not here)
     return f"peers: {present}" + (f"; missing: {missing}" if missing else "")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever shares fixtures is one group of pytest-xdist (--dist loadgroup); long groups come first."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=_rank)
+
+
+def _group(item: pytest.Item) -> str:
+    """One group of all that use the one Docker engine; else each file, and each long test, is one."""
+    if _is_docker(item):
+        return "docker"
+    return item.nodeid if item.get_closest_marker("core") else item.path.name
+
+
+def _is_docker(item: pytest.Item) -> bool:
+    return "/live/" in item.path.as_posix() and "engine" in getattr(item, "fixturenames", ())
+
+
+def _rank(item: pytest.Item) -> int:
+    if _is_docker(item):
+        return 0
+    if item.get_closest_marker("core"):
+        return 1
+    return 2 if "/live/" in item.path.as_posix() else 3

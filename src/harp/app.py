@@ -18,6 +18,7 @@ import structlog
 from harp.engines.inventory import EngineInventory
 from harp.errors import HarpError
 from harp.frontend.access import AccessLog
+from harp.frontend.books import Books
 from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import CONTROL, Gate
 from harp.lazy import load_module
@@ -113,8 +114,8 @@ class Harp:
             most_open=connections,
         )
         self.engines = EngineInventory(settings, self._dialer, self.ports, loop.time)
-        access_log = AccessLog(enabled=settings.logs.level in ("debug", "info"), json=settings.logs.format == "json")
-        self.gate = Gate(settings, self.instance, self.upstreams, self.deadlines, access_log, self.turns)
+        self.books = Books(AccessLog(settings.logs.access, json=settings.logs.format == "json"), self.warnings)
+        self.gate = Gate(settings, self.instance, self.upstreams, self.deadlines, self.books, self.turns)
         self.gate.limit_connections(connections)
         self._admin = AdminGate(settings, Pages(HarpFacts(self)), self.deadlines)
         self.tunnel = self._tunnel_server(tunnel_tls)

@@ -20,6 +20,8 @@ class ScriptedDialer:
         self.errors: list[Exception] = []
         self.offer: Offer | None = None  # of the tunnel through which connections are made
         self.strangers: set[Offer] = set()  # tunnels that are other ExApps'
+        self.failed_tries = 0  # addresses that are tried in vain before one connects
+        self.late_tries = 0  # addresses that are tried beside the one that connects, and given up for it
 
     def holder_objection(self, target: ExAppTunnel, offer: Offer) -> str | None:
         return "held by another" if offer in self.strangers else None
@@ -31,7 +33,11 @@ class ScriptedDialer:
         self.targets.append(target)
         if self.errors:
             raise self.errors.pop(0)
+        for _ in range(self.failed_tries):
+            factory()
         transport, protocol = MemoryTransport(), factory()
+        for _ in range(self.late_tries):
+            factory()
         assert isinstance(protocol, Upstream)
         protocol.connection_made(transport)
         self.made.append((transport, protocol))

@@ -21,6 +21,10 @@ ENTRY = Entry(
     sent=32,
     seconds=0.0123,
     reason="route ^/public$ is for PUBLIC",
+    peer="192.0.2.1",
+    counted="192.0.2.1",
+    verdict="forward",
+    received=5,
 )
 
 
@@ -33,18 +37,18 @@ class Full(BytesIO):
 
 async def test_a_line_of_text_tells_the_request_in_one_look() -> None:
     stream = BytesIO()
-    log = AccessLog(enabled=True, json=False, stream=stream)
+    log = AccessLog("all", json=False, stream=stream)
     log.write(ENTRY)
     log.flush()
     assert stream.getvalue() == (
         b"2026-01-02T03:04:05.678+00:00 [request ] 200 GET /exapps/hello/public 192.0.2.1 app=hello user=alice"
-        b" 32B 12.3ms id=id-1: route ^/public$ is for PUBLIC\n"
+        b" 5B>32B 12.3ms id=id-1: route ^/public$ is for PUBLIC\n"
     )
 
 
 async def test_lines_are_written_together_and_a_full_batch_at_once() -> None:
     stream = BytesIO()
-    log = AccessLog(enabled=True, json=True, stream=stream)
+    log = AccessLog("all", json=True, stream=stream)
     log.write(ENTRY)
     assert stream.getvalue() == b""
     for _ in range(BATCH // len(msgspec.json.encode(ENTRY)) + 1):
@@ -54,7 +58,7 @@ async def test_lines_are_written_together_and_a_full_batch_at_once() -> None:
 
 
 async def test_a_stream_that_takes_nothing_fails_no_request_and_keeps_no_lines() -> None:
-    log = AccessLog(enabled=True, json=True, stream=Full())
+    log = AccessLog("all", json=True, stream=Full())
     for _ in range(3 * BATCH // len(msgspec.json.encode(ENTRY))):
         log.write(ENTRY)
     log.flush()

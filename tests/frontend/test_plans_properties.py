@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from harp.frontend.access import AccessLog
+from harp.frontend.books import Books
 from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import Gate
 from harp.frontend.plans import Plans
+from harp.logs import RareWarnings
 from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable
 from harp.nextcloud.client import Seen
@@ -26,6 +28,7 @@ from harp.settings import load
 from tests.fakes.clock import Clock
 from tests.fakes.dialer import ScriptedDialer
 from tests.fakes.transport import MemoryTransport
+from tests.properties import core
 
 KEY = "a-shared-key-for-tests"
 SETTINGS = load(
@@ -119,9 +122,9 @@ class World:
         self.instance = Instance(SETTINGS, self.clock, client=self.cloud)
         self.dialer = ScriptedDialer()
         upstreams = Upstreams(self.dialer, PortTable(), self.deadlines, SETTINGS.timeouts)
-        log = AccessLog(enabled=True, json=True, stream=BytesIO())
+        books = Books(AccessLog("all", json=True, stream=BytesIO()), RareWarnings(self.clock))
         kept = Plans(self.deadlines, plans)
-        self.gate = Gate(SETTINGS, self.instance, upstreams, self.deadlines, log, plans=kept)
+        self.gate = Gate(SETTINGS, self.instance, upstreams, self.deadlines, books, plans=kept)
         self.open: dict[str, tuple[MemoryTransport, ClientConnection]] = {}
 
     async def ask(self, peer: str, path: str, lines: str, status: int) -> list[str]:
@@ -217,6 +220,7 @@ def stories(draw: st.DrawFn) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.timeout(900)  # HYPOTHESIS_PROFILE=ci takes a minute
+@core
 @given(stories())
 def test_a_gate_that_keeps_decisions_answers_as_one_that_keeps_none(steps: list[tuple[object, ...]]) -> None:
     async def compare() -> None:

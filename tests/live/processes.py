@@ -16,14 +16,24 @@ from typing import Self
 PATIENCE = 20.0  # seconds for anything that should take a moment
 FIRST_PORT, LAST_PORT = 18000, 22999  # below Linux's ephemeral ports, so that no outgoing connection takes one first
 
-_candidates = itertools.cycle(range(FIRST_PORT, LAST_PORT + 1))
-for _ in range(os.getpid() * 97 % (LAST_PORT - FIRST_PORT)):  # test runs side by side begin at different ports
+WORKERS = 4  # of pytest-xdist: each has ports of its own
+
+
+def _port_range() -> range:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % WORKERS
+    count = (LAST_PORT + 1 - FIRST_PORT) // WORKERS
+    return range(FIRST_PORT + worker * count, FIRST_PORT + (worker + 1) * count)
+
+
+_ports = _port_range()
+_candidates = itertools.cycle(_ports)
+for _ in range(os.getpid() * 97 % len(_ports)):  # test runs side by side begin at different ports
     next(_candidates)
 
 
 def free_port() -> int:
     """A loopback port that nobody listens on, never the same twice in a run."""
-    for port in itertools.islice(_candidates, LAST_PORT - FIRST_PORT):
+    for port in itertools.islice(_candidates, len(_ports)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -31,7 +41,12 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise RuntimeError(f"no free port between {FIRST_PORT} and {LAST_PORT}")
+    raise RuntimeError(f"no free port between {_ports.start} and {_ports.stop - 1}")
+
+
+def measured() -> dict[str, str]:
+    """The environment that counts a process in coverage; empty where that is not measured."""
+    return {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 
 
 class Process:
@@ -48,7 +63,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=file if output is None else output,
                 stderr=subprocess.STDOUT,
-                env=None if env is None else dict(env),
+                env=None if env is None else {**measured(), **env},
             )
 
     def __enter__(self) -> Self:

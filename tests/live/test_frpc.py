@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
+from importlib import metadata
 from itertools import product as combinations
 from pathlib import Path
 
@@ -98,8 +99,9 @@ async def test_every_release_serves_an_app(
             assert (facts.mux, facts.wire, facts.version) == (mux, int(protocol[1:]), version)
 
 
-@pytest.mark.xfail(
-    strict=False, reason="uvloop's TLS drops what a paused reader has not read when the peer closes: PR 661"
+@pytest.mark.skipif(
+    metadata.version("uvloop").startswith("0.23."),
+    reason="its TLS may drop what a paused reader has not read: uvloop PR 661",
 )
 async def test_a_slow_reader_gets_everything_also_without_multiplexing(
     directory: Path, app: Service, certs: Path

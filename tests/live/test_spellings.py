@@ -10,6 +10,7 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,7 @@ def forwarded(target: str, facts: Facts) -> str | None:
     return (verdict.target + head.query).decode() if isinstance(verdict, Forward) else None
 
 
+@cache
 def permitted() -> dict[str, list[str]]:
     """What is forwarded of all the spellings, with the tables that let it pass."""
     found: dict[str, list[str]] = {}
@@ -91,7 +93,6 @@ def permitted() -> dict[str, list[str]]:
     return found
 
 
-PERMITTED = permitted()
 PLAIN = {table: {path for path in HANDLERS if forwarded(path, facts)} for table, facts in FACTS.items()}
 
 
@@ -134,12 +135,12 @@ def php(port: int, folder: Path) -> list[str]:
 
 
 def node(port: int, folder: Path) -> list[str]:
-    return [path_of("nodejs", "node"), "--no-deprecation", str(SERVERS / "node.js"), str(port)]
+    return [str(fetched("node")), "--no-deprecation", str(SERVERS / "node.js"), str(port)]
 
 
 def express(port: int, folder: Path) -> list[str]:
     fetched("node_modules/express")
-    return [path_of("nodejs", "node"), str(SERVERS / "express.js"), str(port)]
+    return [str(fetched("node")), str(SERVERS / "express.js"), str(port)]
 
 
 def flask(port: int, folder: Path) -> list[str]:
@@ -194,13 +195,13 @@ async def test_no_spelling_reaches_a_handler_that_its_plain_path_does_not(server
     environment = {**os.environ, "HANDLERS": ",".join(HANDLERS), "NODE_PATH": str(CACHE / "node_modules")}
     with Process(server(port, tmp_path), tmp_path / "log", env=environment) as process:
         process.until_listening(port)
-        ran = await ask(port, list(PERMITTED))
+        ran = await ask(port, list(permitted()))
     assert sum(map(bool, ran.values())) >= 20, process.text()[-2000:]  # it is asked for things that it has
     reached = {
         f"{table}: {target} runs {word}"
         for target, words in ran.items()
         for word in words
-        for table in PERMITTED[target]
+        for table in permitted()[target]
         if word.partition("=")[2] not in PLAIN[table]
     }
     assert not reached, f"{len(reached)} spellings, for example\n" + "\n".join(sorted(reached)[:25])

@@ -583,6 +583,21 @@ async def test_an_exapp_that_has_died_behind_its_tunnel_is_noticed_although_it_h
     assert client.status == 502
 
 
+async def test_who_has_sent_an_interim_answer_through_a_fresh_tunnel_has_all_the_time_for_the_real_one() -> None:
+    world, _, client = await through_a_tunnel(GET, listens=True)
+    world.answer(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    await silence(world, 60.0)
+    world.answer(OK)
+    assert (client.status, client.received) == (200, b"ok")
+
+
+async def test_an_interim_answer_through_a_fresh_tunnel_does_not_lift_the_limit() -> None:
+    world, _, client = await through_a_tunnel(GET, listens=True)
+    world.answer(b"HTTP/1.1 102 Processing\r\n\r\n")
+    world.wait(TIMEOUTS.response + 1)
+    assert client.status == 504
+
+
 async def test_a_kept_stream_is_not_probed_because_it_has_carried_an_answer() -> None:
     world, offer, _ = await through_a_tunnel(GET, listens=True)
     world.answer(OK)
@@ -843,6 +858,22 @@ async def test_other_locations_are_left_alone(location: bytes) -> None:
     client, _ = await world.send(prefix=b"/exapps/hello")
     world.answer(b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")
     assert b"\r\nLocation: " + location + b"\r\n" in client.start
+
+
+async def test_addresses_that_do_not_connect_leave_nothing_in_the_count() -> None:
+    world = World()
+    world.dialer.failed_tries = 1  # uvloop makes the protocol before it knows whether there will be a connection
+    client, _ = await world.send()
+    world.answer(OK)
+    assert (client.status, repr(world.upstreams)) == (200, "<Upstreams 1 open, 1 idle, 1 targets>")
+
+
+async def test_the_connection_is_the_one_that_was_made_although_another_was_tried_beside_it() -> None:
+    world = World()
+    world.dialer.late_tries = 1
+    client, _ = await world.send()
+    world.answer(OK)
+    assert (client.status, client.received) == (200, b"ok")
 
 
 async def test_closing_the_proxy_drops_idle_connections() -> None:

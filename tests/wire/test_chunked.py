@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from harp.errors import PeerError
 from harp.wire.chunked import MAX_TINY, ChunkedDecoder, chunk, last_chunk
+from tests.properties import core
 
 BODY = b"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\nX-Sum: 1\r\n\r\nrest"
 
@@ -150,6 +151,7 @@ PIECES = st.sampled_from(
 )
 
 
+@core
 @given(st.lists(PIECES, max_size=12), st.lists(st.integers(0, 100), max_size=5), st.integers(1, 3))
 def test_any_slicing_of_any_bytes_gives_the_same_payload_or_refusal(
     pieces: list[bytes], cuts: list[int], most: int

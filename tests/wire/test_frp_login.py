@@ -21,6 +21,7 @@ from harp.wire.frp_login import (
     check_start,
     moved,
 )
+from tests.properties import core
 
 LOGIN = frp.encode(Login(version="0.61.1"), 1)
 HELLO = frp.frame(frp.FrameType.CLIENT_HELLO, frp.client_hello(bytes(32), tls=False, mux=True))
@@ -101,6 +102,7 @@ def test_another_first_message_raises(data: bytes, reason: str) -> None:
             pass
 
 
+@core
 @given(st.lists(st.binary(max_size=60), max_size=6), st.sampled_from([b"", frp.MAGIC, LOGIN, frp.MAGIC + HELLO]))
 def test_whatever_comes_is_a_message_or_an_error_and_can_be_ended(parts: list[bytes], start: bytes) -> None:
     messages = FirstMessages()

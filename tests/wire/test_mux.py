@@ -21,6 +21,7 @@ from harp.wire.mux import (
 )
 from harp.wire.windows import Budget
 from harp.wire.yamux import ACK, DATA, FIN, INITIAL_WINDOW, RST, SYN, Frame, FrameParser, GoAway
+from tests.properties import core
 
 OPENED_1 = yamux.window_update(1, 0, SYN)
 
@@ -257,6 +258,7 @@ def act(on: Session, what: str, number: int) -> None:
         on.reopen_window(stream)
 
 
+@core
 @given(
     st.lists(st.tuples(FRAMES, ACTS, st.integers(0, 6)), max_size=40),
     st.lists(st.integers(1, 3000), min_size=1, max_size=4),
@@ -288,6 +290,7 @@ def test_whatever_a_peer_sends_only_a_peer_error_comes_of_it(
     assert budget.lent == 0
 
 
+@core
 @given(st.lists(FRAMES, max_size=20), st.lists(st.integers(1, 400), min_size=1, max_size=50), st.integers(1, 40))
 def test_what_is_understood_does_not_depend_on_how_the_bytes_are_cut(
     frames: list[tuple[int, int, int, int]], cuts: list[int], cost: int

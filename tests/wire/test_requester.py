@@ -28,6 +28,7 @@ from harp.wire.requester import (
     Switched,
     What,
 )
+from tests.properties import core
 
 
 class Heard:
@@ -112,6 +113,14 @@ def test_trailers_come_with_the_end() -> None:
     assert (heard.body, heard.trailers) == (b"a", [(b"x-sum", b"1")])
 
 
+def test_no_bytes_are_no_part_of_a_body() -> None:
+    for answer in (b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"):
+        requester = Requester()
+        requester.request(bodyless=False, complete=True)
+        requester.receive(answer)
+        assert not requester.receive(b"")
+
+
 def test_a_body_without_a_length_ends_with_the_connection() -> None:
     heard, requester = exchange([b"HTTP/1.1 200 OK\r\n\r\nab", b"cd"], eof=True)
     assert (heard.length, heard.body, heard.ended, requester.state) == (UNTIL_CLOSE, b"abcd", True, CLOSED)
@@ -194,6 +203,7 @@ PIECES = st.sampled_from(
 ) | st.binary(max_size=3)
 
 
+@core
 @given(
     pieces=st.lists(PIECES, max_size=9),
     cuts=st.lists(st.integers(0, 200), max_size=8),
@@ -217,6 +227,7 @@ def test_whatever_arrives_means_the_same_in_every_slicing(
         assert bool(whole.error) == bool(sliced.error)
 
 
+@core
 @given(data=st.lists(st.binary(max_size=40), max_size=6))
 def test_no_bytes_raise_anything_but_a_peer_error(data: list[bytes]) -> None:
     exchange([b"HTTP/1.1 200 ", *data], eof=True)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from harp.errors import BadRequest
 from harp.wire.http import CHUNKED
 from harp.wire.requests import RequestHead, RequestReader
+from tests.properties import core
 
 
 def request(text: str | bytes, max_headers: int = 20) -> RequestHead:
@@ -62,6 +63,7 @@ def test_header_lines_that_repeat_are_read_once() -> None:
     assert reader.read(b"GET /a HTTP/1.1\r\nhost: a\r\naccept: B\r\n\r\n", before).fields is not before
 
 
+@core
 @given(
     st.sampled_from([b"GET", b"PUT", b"MKCOL", b"get", b"CONNECT", b"TRACE", b"\r\nGET", b"G\0T"]),
     st.binary(max_size=12).map(lambda rest: b"/" + rest)

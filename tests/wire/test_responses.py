@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from harp.errors import PeerError
 from harp.wire.http import CHUNKED, UNTIL_CLOSE
 from harp.wire.responses import ResponseHead, read_any_response, read_response
+from tests.properties import core
 
 
 def response(text: str) -> ResponseHead:
@@ -123,6 +124,7 @@ def reading(read: object, data: bytes) -> tuple[object, ...]:
     return (head.status, lines[0], fields, head.length, head.keep_alive, head.upgrade)
 
 
+@core
 @given(start=STARTS, lines=st.lists(LINES, max_size=6))
 def test_the_short_way_reads_every_head_as_the_long_one_does(start: bytes, lines: list[bytes]) -> None:
     data = b"\r\n".join([start, *lines]) + b"\r\n\r\n"

@@ -30,6 +30,7 @@ from harp.wire.server_connection import (
     ServerConnection,
     State,
 )
+from tests.properties import core
 
 LIMIT = 1000
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -162,6 +163,7 @@ FRAGMENTS = st.sampled_from((GET, POST, OLD, CHUNKED_PUT, *LINES, b"hello", b"\r
 CUTS = st.lists(st.integers(0, 5000), max_size=8)
 
 
+@core
 @given(st.lists(GOOD, max_size=5), CUTS)
 def test_requests_in_any_slices_are_what_llhttp_sees_in_one(requests: list[bytes], cuts: list[int]) -> None:
     data = b"".join(requests)
@@ -169,6 +171,7 @@ def test_requests_in_any_slices_are_what_llhttp_sees_in_one(requests: list[bytes
     assert seen(cut(data, cuts)) == expected
 
 
+@core
 @given(st.lists(FRAGMENTS, max_size=8), CUTS)
 def test_any_slicing_of_any_bytes_gives_the_same_events(fragments: list[bytes], cuts: list[int]) -> None:
     data = b"".join(fragments)
@@ -178,6 +181,7 @@ def test_any_slicing_of_any_bytes_gives_the_same_events(fragments: list[bytes], 
     assert sliced == whole
 
 
+@core
 @given(st.lists(PAYLOADS, min_size=1, max_size=5), st.booleans(), st.booleans())
 def test_answers_are_read_by_llhttp_as_they_were_given(pieces: list[bytes], known: bool, at_once: bool) -> None:
     connection = reading(GET)

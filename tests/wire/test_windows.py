@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from harp.wire.windows import NEAR_WINDOW, SLOW_WINDOW, Budget, ReceiveWindow
 from harp.wire.yamux import INITIAL_WINDOW
+from tests.properties import core
 
 MOST = 16 << 20
 TRIP = 0.05  # seconds
@@ -100,6 +101,7 @@ def test_what_slow_readers_leave_lying_is_not_lent() -> None:
     assert window.size == INITIAL_WINDOW
 
 
+@core
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.floats(0, 10), st.booleans(), st.none() | st.floats(0, 1)), max_size=60),
     st.integers(0, 8 << 20),

@@ -29,20 +29,38 @@ class Entry(Struct):
     sent: int  # bytes of response body
     seconds: float
     reason: str
+    peer: str = ""  # the other end of the connection: the reverse proxy, if there is one
+    counted: str = ""  # the address that strikes count on, as bans name it
+    verdict: str = ""  # "forward", "signed", "control", "engine", "refuse", "banned"; "" = it did not come to one
+    received: int = 0  # bytes of request body
     event: str = "request"  # as in every other line of the log
     level: str = "info"
 
 
 class AccessLog:
-    """Writes entries to `stream` (default stdout) as JSON lines or text. Off: `enabled` is false."""
+    """Writes entries to `stream` (default stdout) as JSON lines or text. What is written is the caller's choice.
 
-    def __init__(self, *, enabled: bool, json: bool, stream: BinaryIO | None = None) -> None:
-        self.enabled = enabled
+    `every` request, or `errors`: 4xx, 5xx and answers that were cut short. Both may be changed at any time.
+    """
+
+    def __init__(self, mode: str, *, json: bool, stream: BinaryIO | None = None) -> None:
+        """`mode` is "off", "errors" or "all"."""
+        self.every = self.errors = False
+        self.choose(mode)
         self._format = msgspec.json.encode if json else _text
         self._stream = output(stream or bytes_of(sys.stdout), json=json)
         self._lines: list[bytes] = []
         self._size = 0
         self._handle: asyncio.TimerHandle | None = None
+
+    @property
+    def mode(self) -> str:
+        """What is written now."""
+        return "all" if self.every else "errors" if self.errors else "off"
+
+    def choose(self, mode: str) -> None:
+        """Write "off", "errors" or "all" from now on."""
+        self.every, self.errors = mode == "all", mode == "errors"
 
     def write(self, entry: Entry) -> None:
         """Note one request; it reaches the stream within DELAY seconds."""
@@ -69,8 +87,12 @@ class AccessLog:
 def _text(entry: Entry) -> bytes:
     who = f" user={entry.user}" if entry.user else ""
     app = f" app={entry.app}" if entry.app else ""
+    verdict = f" {entry.verdict}" if entry.verdict not in ("", "forward") else ""
+    peer = f" peer={entry.peer}" if entry.peer != entry.address else ""
+    counted = f" counted={entry.counted}" if entry.counted != entry.address else ""
     line = (
-        f"{entry.time} [request ] {entry.status} {entry.method} {entry.path} {entry.address}{app}{who}"
-        f" {entry.sent}B {entry.seconds * 1000:.1f}ms id={entry.request_id}: {entry.reason}"
+        f"{entry.time} [request ] {entry.status} {entry.method} {entry.path} {entry.address}"
+        f"{peer}{counted}{app}{who}{verdict} {entry.received}B>{entry.sent}B {entry.seconds * 1000:.1f}ms"
+        f" id={entry.request_id}: {entry.reason}"
     )
     return printable(line).encode(errors="backslashreplace")

@@ -167,7 +167,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             core.receive(data)
             self._upload()
         elif self._wanted and state is RAW:
-            if self._handler is not None:
+            if self._handler is not None and self._exchange is not None:
+                self._exchange.received += len(data)
                 self._handler.body(data)
         elif state is LINGERING:
             self._swallowed += len(data)
@@ -312,6 +313,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         except PeerError as error:
             self._give_up(400, str(error))
             return
+        if self._exchange is not None:
+            self._exchange.received += len(data)
         if core.state is UPLOADING or core.state is DUPLEX:
             self.deadline = self._deadlines.now + self._gate.timeouts.client
             if core.more_of_body:
@@ -516,6 +519,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         core = self._core
         self._handler = None
         self._exchange = exchange
+        exchange.refused = True
         exchange.status = status
         if core.head is None or not core.bodiless or self._gate.draining:
             core.keep_alive = False

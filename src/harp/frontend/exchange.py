@@ -20,11 +20,14 @@ class Exchange(Struct, eq=False):
     address: str  # the true client's, as far as we know
     caller: Caller | None = None
     trusted: bool = False  # the caller may read why something failed, with hosts, ports and patterns
-    started: float = 0.0  # monotonic time of arrival, when anybody measures
+    started: float = 0.0  # monotonic time of arrival
+    peer: str = ""  # the other end of the connection
     verdict: Verdict | None = None
 
     status: int = 0  # 0 = the answer has not begun
-    sent: int = 0  # bytes of its body
+    received: int = 0  # bytes of the request's body
+    sent: int = 0  # bytes of the answer's
+    refused: bool = False  # the answer is an error of our own
     unreachable: bool = False  # the refusal says that the target could not be reached
     note: str = ""  # what went wrong, if anything
 

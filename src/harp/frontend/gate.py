@@ -17,12 +17,11 @@ from typing import Protocol
 
 import structlog
 
-from harp.frontend.access import AccessLog, Entry
+from harp.frontend.books import Books
 from harp.frontend.caller import Caller, Callers
 from harp.frontend.connection import ClientConnection
 from harp.frontend.exchange import Exchange
 from harp.frontend.plans import Plan, Plans
-from harp.logs import timestamp
 from harp.net.deadlines import Deadlines
 from harp.net.targets import Inner, exapp_target
 from harp.net.tasks import Tasks
@@ -96,7 +95,7 @@ class Gate:
         instance: Knowledge,
         upstreams: Upstreams,
         deadlines: Deadlines,
-        access_log: AccessLog,
+        books: Books,
         turns: Turns | None = None,
         plans: Plans | None = None,
     ) -> None:
@@ -111,7 +110,7 @@ class Gate:
         self._settings = settings
         self._instance = instance
         self._upstreams = upstreams
-        self._access_log = access_log
+        self._books = books
         self._rules = instance.rules
         self._callers = Callers(settings.proxies, instance.rules, instance.digest)
         self._plans = plans or Plans(deadlines)
@@ -168,13 +167,19 @@ class Gate:
     def begin(self, connection: ClientConnection, head: RequestHead | None, last: Exchange | None) -> Exchange:
         request_id = b"%b-%x" % (self._id_prefix, next(self._ids))
         if head is None:
-            return Exchange(None, request_id, connection.peer, trusted=True)  # nothing behind us is named yet
-        started = monotonic() if self._access_log.enabled else 0.0
+            peer = connection.peer
+            return Exchange(None, request_id, peer, trusted=True, peer=peer)  # nothing behind us is named yet
         caller = None if last is None or last.head is None or last.head.fields is not head.fields else last.caller
         if caller is None or caller.read_by is not self._callers:
             caller = self._callers.read(head.fields, connection.peer, secure=connection.secure)
         return Exchange(
-            head, caller.request_id or request_id, caller.address, caller, caller.credentials.key is Key.RIGHT, started
+            head,
+            caller.request_id or request_id,
+            caller.address,
+            caller,
+            caller.credentials.key is Key.RIGHT,
+            monotonic(),
+            connection.peer,
         )
 
     def handle(self, connection: ClientConnection, exchange: Exchange) -> None:
@@ -275,7 +280,7 @@ class Gate:
         self, connection: ClientConnection, exchange: Exchange, head: RequestHead, caller: Caller, target: bytes
     ) -> None:
         onward = control_head(head, target, caller.address.encode(), exchange.request_id)
-        self._forward(connection, head, TO_CONTROL, onward)
+        self._forward(connection, head, TO_CONTROL, onward, exchange.request_id)
 
     def _plan(self, verdict: Forward) -> Plan:
         if verdict.stripped:
@@ -293,11 +298,13 @@ class Gate:
         assert caller is not None
         prefix = caller.outer_prefix + verdict.prefix
         onward = request_head(head, verdict.target, caller.lines, plan.identity, prefix, exchange.request_id)
-        self._forward(connection, head, plan.hop, onward)
+        self._forward(connection, head, plan.hop, onward, exchange.request_id)
 
-    def _forward(self, connection: ClientConnection, head: RequestHead, hop: Hop, onward: bytes) -> None:
+    def _forward(
+        self, connection: ClientConnection, head: RequestHead, hop: Hop, onward: bytes, request_id: bytes
+    ) -> None:
         """`onward` is the head as the hop gets it."""
-        forwarding = Forwarding(self._upstreams, connection, head, hop, onward)
+        forwarding = Forwarding(self._upstreams, connection, head, hop, onward, request_id)
         connection.attach(forwarding)
         forwarding.start()
 
@@ -324,8 +331,7 @@ class Gate:
                 self._instance.strike(key, f"ExApp {verdict.app_id} answered {status}")
             if exchange.unreachable:
                 self._instance.connection_failed(verdict.record.app_id)
-        if self._access_log.enabled:
-            self._log(exchange)
+        self._books.enter(exchange)
 
     def drain(self) -> None:
         """Stop taking requests: idle connections close, the others after their exchange."""
@@ -338,7 +344,7 @@ class Gate:
         for connection in list(self.connections):
             connection.end(How.RESET, "HaRP is stopping")
         await self._tasks.close()
-        self._access_log.flush()
+        self._books.close()
 
     # Parts
 
@@ -348,25 +354,6 @@ class Gate:
         if app_id not in self._stripped:
             self._stripped.add(app_id)
             log.warning("prefix stripped by the reverse proxy", app=app_id, fix=verdict.reason)
-
-    def _log(self, exchange: Exchange) -> None:
-        head, verdict = exchange.head, exchange.verdict
-        forward = verdict if isinstance(verdict, Forward) else None
-        self._access_log.write(
-            Entry(
-                time=timestamp(),
-                request_id=exchange.request_id.decode("latin-1"),
-                address=exchange.address,
-                method=head.method.decode("latin-1") if head else "-",
-                path=head.path.decode("latin-1") if head else "-",
-                app=forward.app_id if forward else "",
-                user=forward.user if forward else "",
-                status=exchange.status,
-                sent=exchange.sent,
-                seconds=monotonic() - exchange.started if exchange.started else 0.0,
-                reason=exchange.note or (verdict.reason if verdict else ""),
-            )
-        )
 
 
 def _hop(targets: ExAppTargets, name: str, app_id: str, host: str, port: int, location_prefix: bytes) -> Hop:

@@ -20,7 +20,7 @@ from harp.proxy.upstream import Upstream
 from harp.proxy.upstreams import Upstreams
 from harp.wire.chunked import chunk, last_chunk
 from harp.wire.ends import How
-from harp.wire.forwarding import interim_response, switching_response, trailers_to_pass, with_prefix
+from harp.wire.forwarding import interim_response, switching_response, trailers_to_pass, with_id, with_prefix
 from harp.wire.http import Fields
 from harp.wire.requester import BODY, HEAD, RAW, WAITING
 from harp.wire.requests import RequestHead
@@ -58,6 +58,7 @@ class Forwarding:
         "_listening",
         "_quiet_since",
         "_request",
+        "_request_id",
         "_resent",
         "_retried",
         "_sent_body",
@@ -69,14 +70,21 @@ class Forwarding:
     )
 
     def __init__(
-        self, upstreams: Upstreams, downstream: Downstream, request: RequestHead, hop: Hop, head: bytes
+        self,
+        upstreams: Upstreams,
+        downstream: Downstream,
+        request: RequestHead,
+        hop: Hop,
+        head: bytes,
+        request_id: bytes = b"",
     ) -> None:
-        """`request` is what the client has sent, `head` what is sent in its place."""
+        """`request` is what the client has sent, `head` what is sent in its place; the answer gets the `request_id`."""
         self._upstreams = upstreams
         self._downstream = downstream
         self._request = request
         self._hop = hop
         self._head = head
+        self._request_id = request_id
         self._connection: Upstream | None = None
         self._task: asyncio.Task[None] | None = None
         self._chunked = request.length < 0
@@ -105,6 +113,11 @@ class Forwarding:
     async def _connect_and_send(self) -> None:
         try:
             connection = await self._upstreams.connect(self._hop.target)
+            self._task = None
+            if self._ended:
+                connection.end()
+            else:
+                self._send(connection)
         except Unreachable as error:
             self._unreachable(f"{self._hop.name} cannot be reached: {error}")
         except Exception:
@@ -113,12 +126,6 @@ class Forwarding:
             if not self._ended:
                 self._ended = True
                 self._downstream.refuse(500, "HaRP failed at this request; its log says why")
-        else:
-            self._task = None
-            if self._ended:
-                connection.end()
-            else:
-                self._send(connection)
 
     def _unreachable(self, reason: str) -> None:
         self._task = None
@@ -230,6 +237,7 @@ class Forwarding:
         start = head.start
         if self._hop.location_prefix:
             start = with_prefix(start, self._hop.location_prefix)
+        start = with_id(start, self._request_id)
         connection = self._connection
         if end:
             self._ended = True
@@ -264,7 +272,8 @@ class Forwarding:
         self._silence = self._upstreams.timeouts.tunnel
         self._heard()
         self._touch(connection)
-        self._downstream.upgrade(switching_response(head, head.upgrade or self._request.upgrade), data)
+        response = switching_response(with_id(head.start, self._request_id), head.upgrade or self._request.upgrade)
+        self._downstream.upgrade(response, data)
 
     def on_eof(self) -> None:
         self._server_done = True
@@ -297,8 +306,10 @@ class Forwarding:
 
     def _heard(self) -> None:
         """The first byte of an answer, through a new stream of a tunnel."""
-        if self._listening is not None and self._connection is not None:
-            self._listening.heard(self._connection.number)
+        connection = self._connection
+        if self._listening is not None and connection is not None:
+            self._listening.heard(connection.number)
+            connection.deadline = max(connection.deadline, connection.sent_at + self._upstreams.timeouts.response)
         self._listening = None
 
     def _response_limit(self) -> float:

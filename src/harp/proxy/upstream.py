@@ -96,6 +96,8 @@ class Pool(Protocol):
     deadlines: Deadlines
     turns: Turns
 
+    def made(self) -> None: ...
+
     def give_back(self, connection: Upstream) -> None: ...
 
     def rested(self, connection: Upstream) -> None: ...
@@ -196,6 +198,7 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(HIGH_WATER)
+        self._pool.made()
         self._pool.deadlines.watch(self)
 
     def data_received(self, data: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Protocol
+from typing import Protocol, cast
 from weakref import WeakKeyDictionary
 
 from harp.errors import Unreachable
@@ -119,6 +119,10 @@ class Upstreams:
         connection.deadline = now + self.timeouts.upstream_idle
         idle[connection] = None
 
+    def made(self) -> None:
+        """Count a connection. Its protocol alone is none yet: uvloop makes that before it tries to connect."""
+        self._open += 1
+
     def lost(self, connection: Upstream) -> None:
         """Forget a connection that has ended."""
         self._open -= 1
@@ -173,16 +177,8 @@ class Upstreams:
 
     async def dial(self, target: Target) -> Upstream:
         """A new connection, or Unreachable at the first refusal."""
-        connection: Upstream | None = None
-
-        def make() -> Upstream:
-            nonlocal connection
-            connection = Upstream(self, target)
-            self._open += 1
-            return connection
-
-        _, _, offer = await self._dialer.reach(target, make)
-        assert connection is not None
+        reached = await self._dialer.reach(target, lambda: Upstream(self, target))  # one for each address that is tried
+        connection, offer = cast(Upstream, reached.protocol), reached.offer
         if offer is not None:
             connection.offer = offer
             connection.number = self.listening(offer).opened()

@@ -165,6 +165,7 @@ class Engines:
 class Logs:
     level: str  # "debug", "info", "warning", "error"; HP_LOG_LEVEL
     format: str  # "text" or "json"; HP_LOG_FORMAT
+    access: str = "off"  # "off", "errors" or "all"; HP_ACCESS_LOG
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,7 +385,10 @@ def _own_cluster(r: Reader) -> str:
 
 
 def _logs(r: Reader) -> Logs:
+    level = r.read("HP_LOG_LEVEL", "warning", v.log_level)
+    usual = "all" if level in ("debug", "info") else "off"
     return Logs(
-        level=r.read("HP_LOG_LEVEL", "warning", v.log_level),
+        level=level,
+        access=r.optional("HP_ACCESS_LOG", v.choice("off", "errors", "all"), f"{usual}, by HP_LOG_LEVEL") or usual,
         format=r.read("HP_LOG_FORMAT", "text", v.choice("text", "json")),
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from harp.wire.http import FORWARDED, HOP_BY_HOP, RESERVED, Fields
 from harp.wire.requests import RequestFields, RequestHead
 from harp.wire.responses import ResponseHead
 
+_REQUEST_ID = re.compile(rb"(?i)\n(?:x-request-id:[^\n]*\n)+").sub
 _TO_EXAPP = HOP_BY_HOP | RESERVED | FORWARDED
 # The control API is ourselves: it needs to know the engine; the decision has used up all the rest.
 _TO_CONTROL = HOP_BY_HOP | FORWARDED | (RESERVED - {b"docker-engine-port"}) | {b"authorization", b"cookie"}
@@ -65,9 +68,16 @@ def interim_response(head: ResponseHead) -> bytes:
     return head.start + b"\r\n"
 
 
-def switching_response(head: ResponseHead, protocol: bytes) -> bytes:
-    """A whole 101 for the client."""
-    return b"%bconnection: upgrade\r\nupgrade: %b\r\n\r\n" % (head.start, protocol)
+def switching_response(start: bytes, protocol: bytes) -> bytes:
+    """A whole 101 for the client, from its first lines."""
+    return b"%bconnection: upgrade\r\nupgrade: %b\r\n\r\n" % (start, protocol)
+
+
+def with_id(start: bytes, request_id: bytes) -> bytes:
+    """The same start of a response, with the id under which our log has the request, in place of another one."""
+    if b"\nx-request-id:" in start.lower():
+        start = _REQUEST_ID(b"\n", start)
+    return b"%bx-request-id: %b\r\n" % (start, request_id) if request_id else start
 
 
 def _passing(fields: RequestFields, dropped: frozenset[bytes]) -> bytes:

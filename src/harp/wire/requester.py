@@ -280,6 +280,8 @@ class Requester:
     # Bodies
 
     def _receive_body(self, data: bytes) -> Sequence[What]:
+        if not data:  # to the client an empty chunk would be the last one
+            return NOTHING
         if self._chunks is not None:
             return self._receive_chunks(self._chunks, data)
         if self._left == UNTIL_CLOSE:

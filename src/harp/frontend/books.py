@@ -1,0 +1,91 @@
+"""What has become of requests, for people: the access log, and warnings of what HaRP itself could not serve."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from harp.frontend.access import AccessLog, Entry
+from harp.frontend.exchange import Exchange
+from harp.logs import RareWarnings, timestamp
+from harp.policy.question import Key
+from harp.policy.verdict import Control, Engine, Forward, Refuse, Verdict
+
+INTERNAL = 500  # is logged with its traceback where it happens
+KEY_FIX = "compare HP_SHARED_KEY with the key of the deploy daemon in Nextcloud"
+
+
+class Books:
+    """Takes every exchange that is over."""
+
+    def __init__(self, access_log: AccessLog, warnings: RareWarnings) -> None:
+        self.access_log = access_log
+        self._warnings = warnings
+
+    def enter(self, exchange: Exchange) -> None:
+        """Note one exchange that is over."""
+        if exchange.refused:
+            self._warn(exchange)
+        access = self.access_log
+        if access.every or (access.errors and (exchange.status >= 400 or exchange.status == 0 or exchange.note)):
+            access.write(entry_of(exchange))
+
+    def close(self) -> None:
+        """Write what waits."""
+        self.access_log.flush()
+
+    def _warn(self, exchange: Exchange) -> None:
+        """Log an error of our own that somebody has to repair: once per cause and ExApp in a minute."""
+        status, caller = exchange.status, exchange.caller
+        request_id = exchange.request_id.decode("latin-1")
+        if status > INTERNAL:
+            about = {"app": app, "request_id": request_id} if (app := _app_of(exchange)) else {"request_id": request_id}
+            self._warnings.warning("request not served", reason_of(exchange), "", status=status, **about)
+        elif status == 401 and caller is not None and caller.credentials.key is Key.WRONG:
+            self._warnings.warning(
+                "shared key refused", reason_of(exchange), caller.ban_key, fix=KEY_FIX, request_id=request_id
+            )
+
+
+def reason_of(exchange: Exchange) -> str:
+    """Why it ended as it did, in full."""
+    return exchange.note or (exchange.verdict.reason if exchange.verdict else "")
+
+
+def entry_of(exchange: Exchange) -> Entry:
+    """The line of the access log."""
+    head, verdict, caller = exchange.head, exchange.verdict, exchange.caller
+    return Entry(
+        time=timestamp(),
+        request_id=exchange.request_id.decode("latin-1"),
+        address=exchange.address,
+        peer=exchange.peer,
+        counted=caller.ban_key if caller is not None else exchange.address,
+        method=head.method.decode("latin-1") if head else "-",
+        path=head.path.decode("latin-1") if head else "-",
+        app=_app_of(exchange),
+        user=verdict.user if isinstance(verdict, Forward) else "",
+        verdict=_word_of(verdict),
+        status=exchange.status,
+        received=exchange.received,
+        sent=exchange.sent,
+        seconds=monotonic() - exchange.started if exchange.started else 0.0,
+        reason=reason_of(exchange),
+    )
+
+
+def _app_of(exchange: Exchange) -> str:
+    """The ExApp that was asked for, as the URL spells it; "" where the decision did not come so far."""
+    return exchange.verdict.app_id if isinstance(exchange.verdict, Forward) else ""
+
+
+def _word_of(verdict: Verdict | None) -> str:
+    match verdict:
+        case Forward():
+            return "signed" if verdict.signed else "forward"
+        case Control():
+            return "control"
+        case Engine():
+            return "engine"
+        case Refuse():
+            return "banned" if verdict.banned else "refuse"
+    return ""
