@@ -26,6 +26,7 @@ from tests.live.processes import Process, free_port
 from tests.live.product import HARP, Product, running
 from tests.live.tunnels import configuration
 
+from benchmarks.nextcloud import COOKIE
 from benchmarks.trial import OURS
 
 KIB = 1 << 10
@@ -49,7 +50,7 @@ class Peers:
         self.command = command
         self._stack = ExitStack()
         self.missing: dict[str, str] = {}
-        self.cookie = ""
+        self.cookie = COOKIE
         self.nextcloud = self.upstream = self.service = 0  # ports
         self.proxies: dict[str, int] = {}  # those beside us, on the way to upstream and service: name -> port
         self.processes: dict[str, Process] = {}  # everything that was started by `run`: name -> process
@@ -131,7 +132,6 @@ class Peers:
         apps = [f"{app}=127.0.0.1:{port}" for app, port in ports.items()]
         stand_in = self.run("nextcloud", [sys.executable, "-m", "benchmarks.nextcloud", str(self.nextcloud), *apps])
         stand_in.until(lambda: "ready" in stand_in.text(), "Nextcloud stand-in")
-        self.cookie = log_in(self.nextcloud)
 
     def _start_proxies(self) -> None:
         """HAProxy first: it is the one that others are compared with."""
@@ -390,15 +390,3 @@ def version_of(program: str, question: str) -> str:
 def version_key(version: str) -> tuple[int, ...]:
     """ "0.61.1" -> (0, 61, 1)."""
     return tuple(int(part) for part in version.split("."))
-
-
-def log_in(port: int) -> str:
-    """A session cookie header of the user "user" at the stand-in."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    form = {"Content-Type": "application/x-www-form-urlencoded"}
-    connection.request("POST", "/login", "user=user&password=user", form)
-    answer = connection.getresponse()
-    answer.read()
-    cookies = [value.partition(";")[0] for name, value in answer.getheaders() if name.lower() == "set-cookie"]
-    connection.close()
-    return "; ".join(cookies)
