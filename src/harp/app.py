@@ -25,6 +25,7 @@ from harp.lazy import load_module
 from harp.logs import RareWarnings, configure, drain
 from harp.loops import event_loop
 from harp.net import certificates
+from harp.net.certificate_dates import CertificateEnd, certificate_ends, warn_of
 from harp.net.deadlines import Deadlines
 from harp.net.dial import Dialer
 from harp.net.listen import Listener, https_context, listen, listen_tls, load_certificate, ports_of
@@ -74,6 +75,7 @@ class Harp:
         self._admin_servers: list[Listener] = []
         self._hurry = False
         self._certificates_made = False
+        self.certificates: list[CertificateEnd] = []  # as they were last looked at
         self._runners: list[web.AppRunner] = []
         self._tasks = Tasks()
         self._https: ssl.SSLContext | None = None
@@ -90,8 +92,8 @@ class Harp:
         self.deadlines = Deadlines()
         self.deadlines.watch(Memory(self.deadlines, resident, glibc))
         self.turns = Turns()
-        self.instance = Instance(settings, loop.time, self.deadlines)
         self.warnings = RareWarnings(loop.time, loop.call_later)
+        self.instance = Instance(settings, loop.time, self.deadlines, warnings=self.warnings)
         self.claim_check = ClaimCheck(settings, self.instance, EngineNames(self._frp_directory), self.warnings)
         self._resolver = Resolver(loop.time)
         self._dialer = Dialer(
@@ -129,6 +131,7 @@ class Harp:
         self.ready = True
         self._spawn(self.instance.probe())
         self._spawn(self._renew_certificates())
+        self._spawn(self._look_at_certificates())
         if self._certificates_made:  # ExApps from before have the old ones
             self._spawn(self.engines.renew_tunnel_files())
         log.info("serving", http=self.http_ports, https=self.https_ports, frp=self.frp_ports)
@@ -172,6 +175,7 @@ class Harp:
         if tunnel_tls is not None:
             self.tunnel.set_tls(tunnel_tls)
         self.gate.reload(settings)
+        self._spawn(self._look_at_certificates(once=True))
         log.warning("reloaded certificates and trusted proxies")
 
     @property
@@ -272,6 +276,16 @@ class Harp:
                     await self.engines.renew_tunnel_files()
             except HarpError as error:
                 log.error("tunnel certificates", problem=str(error))
+
+    async def _look_at_certificates(self, *, once: bool = False) -> None:
+        """Warn of certificates that end soon, twice a day."""
+        while True:
+            tls = self.settings.tunnel.tls
+            self.certificates = await asyncio.to_thread(certificate_ends, self.settings.certs, tunnel=tls)
+            warn_of(self.certificates, datetime.now(UTC))
+            if once:
+                return
+            await asyncio.sleep(RENEWAL_CHECK)
 
     def _ensure_certificates(self) -> certificates.Report:
         report = certificates.ensure(self._frp_directory, self.settings.tunnel.validity_days, datetime.now(UTC))

@@ -45,11 +45,12 @@ class Product:
             "HP_FRP_ADDRESS": f"127.0.0.1:{self.frp}",
             "HP_ADMIN_ADDRESS": f"127.0.0.1:{self.admin}",
             "HP_CERTS_DIR": str(self.certs),
-            "HP_LOG_LEVEL": "info",
+            "HP_LOG_LEVEL": os.environ.get("HARP_LIVE_LOG_LEVEL", "info"),
             "HP_LOG_FORMAT": "json",
             "HP_BLACKLIST_COUNT": "0",
             **environment,
         }
+        self.secrets = {KEY}  # that must not be in the log
         self._process: Process | None = None
 
     @property
@@ -73,7 +74,11 @@ class Product:
         return time.monotonic() - began
 
     def stop(self, timeout: float = PATIENCE) -> int:
-        return self.process.stop(timeout)
+        """End it, by TERM; its exit status. Whatever the test has done, no secret is in the log."""
+        status = self.process.stop(timeout)
+        text = self.process.text() if self.process.log.exists() else ""
+        assert not [secret for secret in self.secrets if secret in text]
+        return status
 
     def answers(self) -> bool:
         """Does the HTTP listener answer a request, whatever it says?"""
@@ -110,6 +115,7 @@ class Product:
     def register(self, app_id: str, host: str, port: int, **levels: int) -> None:
         """Push a record as AppAPI does (A 4.3). `levels`: route -> access level; none given = all of it PUBLIC."""
         routes = [{"url": f"^/{route}", "access_level": level} for route, level in levels.items()]
+        self.secrets.add(f"token of {app_id}")
         body = {
             "exapp_token": f"token of {app_id}",
             "exapp_version": "1.2.3",

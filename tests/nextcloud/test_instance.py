@@ -475,3 +475,26 @@ async def test_a_doubted_record_is_another_version_of_the_facts_once(
     for _ in range(3):
         instance.connection_failed("hello")
     assert instance.version == before + 1
+
+
+async def test_a_nextcloud_that_knows_no_exapp_at_all_may_refuse_the_key_and_the_log_says_so_once(
+    nextcloud: FakeNextcloud, instance: Instance
+) -> None:
+    nextcloud.record = Answer(401, KEY_REFUSED)
+    with capture_logs() as events:
+        await instance.probe()
+        await instance.record_of("hello")
+        await instance.record_of("other")
+    (warning,) = [event for event in events if event["log_level"] == "warning"]
+    assert warning["event"] == "Nextcloud refuses the shared key or knows no ExApp at all"
+    assert (warning["asked_for"], "HP_SHARED_KEY" in warning["fix"]) == ("hello", True)
+
+
+async def test_a_scanner_that_asks_for_apps_beside_those_there_are_proves_nothing_against_the_key(
+    nextcloud: FakeNextcloud, instance: Instance
+) -> None:
+    await instance.record_of("hello")
+    nextcloud.record = Answer(401, KEY_REFUSED)
+    with capture_logs() as events:
+        await instance.record_of("nobody")
+    assert [event for event in events if event["log_level"] == "warning"] == []

@@ -29,16 +29,28 @@ def selfcheck(server: ssl.SSLContext, directory: Path, name: str) -> list[Lifeti
     Returns the lifetimes of every certificate in use: CAs, server, client. Raises OSError, of which ssl.SSLError is
     one, for a file that is missing or does not fit another.
     """
+    client = client_context(directory)
+    theirs, ours = handshake(client, server, name)
+    shown = [*client.get_ca_certs(), theirs.getpeercert(), ours.getpeercert()]
+    return [lifetime_of(certificate) for certificate in shown if certificate]
+
+
+def client_context(directory: Path) -> ssl.SSLContext:
+    """Return TLS as a tunnel client with the files of `directory` has it. Raises OSError."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.hostname_checks_common_name = False  # Go does not look there either
     client.load_verify_locations(directory / "ca.crt")
     load_pair(client, directory, "client")
+    return client
+
+
+def handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str | None) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """Let both meet in memory; their ends of the connection. Raises OSError."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = server.wrap_bio(to_server, to_client, server_side=True)
     theirs = client.wrap_bio(to_client, to_server, server_hostname=name)
     _shake_hands(theirs, ours)
-    shown = [*client.get_ca_certs(), theirs.getpeercert(), ours.getpeercert()]
-    return [_lifetime(certificate) for certificate in shown if certificate]
+    return theirs, ours
 
 
 def load_pair(context: ssl.SSLContext, directory: Path, stem: str) -> None:
@@ -59,7 +71,8 @@ def _shake_hands(client: ssl.SSLObject, server: ssl.SSLObject) -> None:
     raise ssl.SSLError("the handshake does not end")
 
 
-def _lifetime(certificate: Mapping[str, object]) -> Lifetime:
+def lifetime_of(certificate: Mapping[str, object]) -> Lifetime:
+    """Return from when to when a certificate is good, as `getpeercert` shows it."""
     begin, end = (
         datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate[name])), UTC)
         for name in ("notBefore", "notAfter")

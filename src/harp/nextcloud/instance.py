@@ -9,15 +9,14 @@ from typing import Protocol, TypeVar
 
 import structlog
 
+from harp.logs import RareWarnings
 from harp.net.deadlines import Deadlines
+from harp.nextcloud.banning import Banning
 from harp.nextcloud.client import NextcloudClient, Seen
-from harp.policy.bans import PROXY_FACTOR
-from harp.policy.client_address import may_be_proxy
 from harp.policy.decide import CONTROL, rules_from
 from harp.policy.exapp import ExApp, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.question import Login
 from harp.settings import Settings
-from harp.state.bans import BanList
 from harp.state.records import RecordCache
 from harp.state.route_tables import RouteTables
 from harp.state.sessions import SessionCache
@@ -29,7 +28,7 @@ log = structlog.get_logger()
 PROBE_INTERVAL = 30.0  # seconds without news of a Nextcloud that answered
 RETRY_INTERVAL = 5.0  # seconds between probes of one that did not
 
-PROXY_FIX = "if this is the reverse proxy, everybody behind it is banned: name it in HP_TRUSTED_PROXY_IPS"
+KEY_FIX = "compare HP_SHARED_KEY with the key of the deploy daemon in Nextcloud"
 
 _STOPPING = Trouble("HaRP is stopping")
 
@@ -63,13 +62,16 @@ class Instance:
         now: Callable[[], float],
         deadlines: Deadlines | None = None,
         client: NextcloudCalls | None = None,
+        warnings: RareWarnings | None = None,
     ) -> None:
         """`client` asks in place of one made from the settings, `deadlines` watches the connections of that one."""
         self.url = settings.nextcloud.url
         self.rules = rules_from(settings)
         self.records = RecordCache(settings.nextcloud.record_lifetime, now)
         self.sessions = SessionCache(settings.nextcloud.session_lifetime, now, key=token_bytes(32))
-        self.bans = BanList(settings.bans, now)
+        self.banning = Banning(settings.bans, now, warnings or RareWarnings(now), self._outdate, deadlines)
+        self.bans = self.banning.list
+        self.calls = self.failures = 0  # to Nextcloud: answered or not, and those without a proper answer
         self.version = 0  # counts what changes or has to be asked again: decisions made before may not hold any more
         self.reachable: bool | None = None  # None = not asked yet
         self.last_error = ""  # why it is not reachable
@@ -82,6 +84,8 @@ class Instance:
         self._records_asked: dict[str, asyncio.Task[RecordFact]] = {}
         self._visitors_asked: dict[bytes, asyncio.Task[VisitorFact]] = {}
         self._closed = False
+        self._key_proved = False  # Nextcloud has shown us a record, or AppAPI has brought one
+        self._key_doubted = False
 
     # What is known now
 
@@ -153,16 +157,15 @@ class Instance:
 
     def strike(self, ban_key: str, reason: str, proxy_key: str = "") -> None:
         """Count a strike against a client, and against the peer that has named it where nobody says that it may."""
-        log.info("strike counted", address=ban_key, reason=reason)
-        if self.bans.strike(ban_key, reason):
-            self._banned(ban_key, reason)
-        if proxy_key and self.bans.strike(proxy_key, reason, PROXY_FACTOR):
-            self._banned(proxy_key, reason)
+        self.banning.strike(ban_key, reason, proxy_key)
 
-    def _banned(self, key: str, reason: str) -> None:
+    def lift(self, address: str) -> bool:
+        """End a ban at an operator's word. False if there was none."""
+        return self.banning.lift(address)
+
+    def _outdate(self) -> None:
+        """Decisions made before may not hold any more."""
         self.version += 1
-        fields = {"fix": PROXY_FIX} if may_be_proxy(key) else {}
-        log.warning("address banned", address=key, seconds=round(self.bans.seconds(key)), reason=reason, **fields)
 
     def connection_failed(self, app_id: str) -> None:
         """An ExApp's address did not answer: have its record refreshed at the next request."""
@@ -175,6 +178,7 @@ class Instance:
     def put(self, record: ExApp) -> None:
         """Take a record from the control API."""
         self._report(record)
+        self._key_proved = True
         self.version += 1
         self.records.put(record)
 
@@ -210,6 +214,8 @@ class Instance:
         changes = self.records.changes
         fact = await self._client.record(app_id, source)
         self._note(fact, probe=app_id == CONTROL)
+        if app_id != CONTROL:
+            self._note_key(app_id, fact)
         if isinstance(fact, ExApp) and self.records.get(app_id) != fact:
             self._report(fact)
             await self._compiled(fact)
@@ -230,17 +236,28 @@ class Instance:
             self.sessions.put(digest, seen.fact)
         return seen.fact
 
+    def _note_key(self, app_id: str, fact: RecordFact) -> None:
+        """Warn once when Nextcloud knows no ExApp at all: so it says as well when the shared key is wrong (A 5.2)."""
+        if isinstance(fact, ExApp):
+            self._key_proved = True
+        elif isinstance(fact, UnknownApp) and not fact.no_appapi and not (self._key_proved or self._key_doubted):
+            self._key_doubted = True
+            log.warning("Nextcloud refuses the shared key or knows no ExApp at all", asked_for=app_id, fix=KEY_FIX)
+
     def _note(self, fact: RecordFact | VisitorFact, *, probe: bool = False) -> None:
         """Keep the facts of readiness, and log when they change.
 
         Any good answer is good news. Trouble with one app or one visitor may be their own: a probe tells.
         """
+        self.calls += 1
         if not isinstance(fact, Trouble) and not (isinstance(fact, UnknownApp) and fact.no_appapi):
             if not self.reachable:
                 log.info("Nextcloud answers", url=self.url)
             self.reachable, self.last_error = True, ""
             self.last_success = self._noted = self._now()
-        elif probe:
+            return
+        self.failures += 1
+        if probe:
             if self.reachable is not False or self.last_error != fact.reason:
                 log.warning("trouble with Nextcloud", url=self.url, reason=fact.reason)
             self.reachable, self.last_error = False, fact.reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 
 from msgspec import Struct
 
@@ -39,6 +40,8 @@ class BanList:
         self._now = now
         self._capacity = capacity
         self._records: OrderedDict[str, _Record] = OrderedDict()  # in the order of the last strike
+        self._ends: list[tuple[float, str]] = []  # heap of the bans that were not reported as ended
+        self._banned: set[str] = set()  # who is in it
 
     def seconds(self, address: str) -> float:
         """Until `address` is served again; 0.0 = it is not banned."""
@@ -55,11 +58,34 @@ class BanList:
         record.reason = reason
         self._records[address] = record
         self._forget()
-        return before == 0.0 and self._left(record) > 0.0
+        if before > 0.0 or self._left(record) <= 0.0:
+            return False
+        if address not in self._banned:
+            self._banned.add(address)
+            heappush(self._ends, (record.times[0] + self._window, address))
+        return True
 
     def lift(self, address: str) -> bool:
         """Forgive all strikes. False if there were none."""
+        self._banned.discard(address)
         return self._records.pop(address, None) is not None
+
+    def ended(self) -> list[str]:
+        """The addresses whose ban has ended, each told once. A lifted ban is none of them."""
+        now, over = self._now(), []
+        while self._ends and self._ends[0][0] <= now:
+            address = heappop(self._ends)[1]
+            left = self.seconds(address)
+            if left > 0.0:  # there were more strikes
+                heappush(self._ends, (now + left, address))
+            elif address in self._banned:
+                self._banned.discard(address)
+                over.append(address)
+        return over
+
+    def next_end(self) -> float:
+        """When to ask for `ended`, on the clock of `now`; infinite without a ban."""
+        return self._ends[0][0] if self._ends else float("inf")
 
     def list(self) -> list[Ban]:
         """Every ban now, the longest last."""

@@ -95,7 +95,8 @@ async def test_the_log_names_facts_and_shows_neither_run_id_nor_control_characte
     client.hang_up()
     await world.until(lambda: not world.server.facts())
     seen = told(logged)
-    assert [event["event"] for event in seen] == ["tunnel connected", "tunnel claim granted", "tunnel closed"]
+    names = ["tunnel connected", "tunnel claim granted", "tunnel closed", "tunnel lost"]
+    assert [event["event"] for event in seen] == names
     shown = repr([list(event.values()) for event in logged])
     assert client.run_id not in shown
     assert seen[0]["client"] == r"1\x1b[31m\nx"

@@ -21,6 +21,7 @@ from harp.settings import Settings
 from harp.tunnel.server.acceptor import Acceptor
 from harp.tunnel.server.claim_queue import Check
 from harp.tunnel.server.claims import Claims, shown
+from harp.tunnel.server.news import TunnelNews
 from harp.tunnel.server.pending import LOGIN_LIMIT, FirstMessage, PendingConnection
 from harp.tunnel.server.tunnel import REASON, Channel, LoggedInClient, Tunnel, TunnelFacts
 from harp.wire.frp import WRONG_TOKEN, Login, LoginResp, NewWorkConn, StartWorkConn
@@ -62,6 +63,7 @@ class TunnelServer:
         self.budget = Budget(settings.tunnel.memory)
         self.turns = turns or Turns()
         self.warnings = warnings or RareWarnings(lambda: deadlines.now)
+        self.news = TunnelNews(self.warnings, deadlines)
         self.claims = Claims(ports, deadlines, listen=settings.tunnel.listen)
         self.check = check
         self._settings = settings
@@ -99,6 +101,7 @@ class TunnelServer:
 
     async def close(self) -> None:
         """End all tunnels; waits up to CLOSE_LIMIT for the clients to take what was sent."""
+        self.news.stopping = True
         await self._acceptor.close()
         tunnels = list(self._tunnels.values())
         for tunnel in tunnels:

@@ -15,6 +15,7 @@ from harp.net.ports import ProtocolFactory
 from harp.tunnel.mux import MuxSession
 from harp.tunnel.server.claim_queue import Check, ClaimQueue
 from harp.tunnel.server.claims import Claim, Claims, Connected, shown
+from harp.tunnel.server.news import TunnelNews
 from harp.tunnel.server.work_pool import WorkPool
 from harp.wire.frp import (
     CloseProxy,
@@ -79,6 +80,7 @@ class TunnelOwner(Protocol):
 
     deadlines: Deadlines
     warnings: RareWarnings
+    news: TunnelNews
     claims: Claims
     check: Check | None
 
@@ -148,6 +150,8 @@ class Tunnel(asyncio.Protocol):
         self.closed = True
         names = [shown(name) for name in self._claims.held]
         log.info("tunnel closed", address=self.address, names=names, reason=reason)
+        for claim in self._claims.held.values():
+            self._owner.news.lost(shown(claim.name), claim.port, self.address, shown(reason, REASON))
         self._owner.deadlines.drop(self)
         self._claims.close()
         self._owner.ended(self)
@@ -224,6 +228,7 @@ class Tunnel(asyncio.Protocol):
     def granted(self, claim: Claim) -> None:
         """As Answers."""
         log.info("tunnel claim granted", address=self.address, name=shown(claim.name), port=claim.port)
+        self._owner.news.granted(shown(claim.name), claim.port, self.address)
         self.granted_again(claim)
         # frpc handles its control messages in order: when the stream that we ask for now is here, it knows that it
         # has the claim. Before that it would close a started work stream without a word (F 5.5).

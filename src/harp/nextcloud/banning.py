@@ -1,0 +1,71 @@
+"""Bans as they begin, end and are lifted: counted, and told in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from harp.logs import RareWarnings
+from harp.net.deadlines import NEVER, Deadlines
+from harp.policy.bans import PROXY_FACTOR
+from harp.policy.client_address import may_be_proxy
+from harp.settings import Bans
+from harp.state.bans import BanList
+
+PROXY_FIX = "if this is the reverse proxy, everybody behind it is banned: name it in HP_TRUSTED_PROXY_IPS"
+
+log = structlog.get_logger()
+
+
+class Banning:
+    """Counts strikes and reports what comes of them. `changed` is called when a ban begins or is lifted."""
+
+    def __init__(
+        self,
+        bans: Bans,
+        now: Callable[[], float],
+        warnings: RareWarnings,
+        changed: Callable[[], None],
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        self.list = BanList(bans, now)
+        self.deadline = NEVER
+        self.begun = 0  # since the start
+        self.strikes = 0
+        self._now = now
+        self._warnings = warnings
+        self._changed = changed
+        if deadlines is not None:
+            deadlines.watch(self)
+
+    def strike(self, ban_key: str, reason: str, proxy_key: str = "") -> None:
+        """Count a strike against a client, and against the peer that has named it where nobody says that it may."""
+        self.strikes += 1
+        log.info("strike counted", address=ban_key, reason=reason)
+        if self.list.strike(ban_key, reason):
+            self._begun(ban_key, reason)
+        if proxy_key and self.list.strike(proxy_key, reason, PROXY_FACTOR):
+            self._begun(proxy_key, reason)
+
+    def lift(self, address: str) -> bool:
+        """Forgive an address everything, at an operator's word. False if it was not banned."""
+        was_banned = self.list.seconds(address) > 0.0
+        self.list.lift(address)
+        if was_banned:
+            self._changed()
+            log.warning("ban lifted", address=address)
+        return was_banned
+
+    def expired(self) -> None:
+        """Timed: a ban may be over."""
+        for address in self.list.ended():
+            self._warnings.warning("ban ended", "its strikes are too old to count", address)
+        self.deadline = self.list.next_end()
+
+    def _begun(self, key: str, reason: str) -> None:
+        self.begun += 1
+        self._changed()
+        fix = {"fix": PROXY_FIX} if may_be_proxy(key) else {}
+        self._warnings.warning("address banned", reason, key, seconds=round(self.list.seconds(key)), **fix)
+        self.deadline = min(self.deadline, self.list.next_end())
