@@ -280,7 +280,7 @@ class Requester:
     # Bodies
 
     def _receive_body(self, data: bytes) -> Sequence[What]:
-        if not data:  # to the client an empty chunk would be the last one
+        if not data and not self.more:  # to the client an empty chunk would be the last one
             return NOTHING
         if self._chunks is not None:
             return self._receive_chunks(self._chunks, data)
