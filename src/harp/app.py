@@ -216,7 +216,7 @@ class Harp:
         if await asyncio.to_thread(certificate.exists):
             self._https = https_context(certificate)
             servers = listen_tls(
-                self.settings.listen.https, lambda: ClientConnection(gate, secure=True), self._https, gate
+                self.settings.listen.https, lambda: ClientConnection(gate, secure=True), self._https, gate, self.turns
             )
             self._servers += servers
             self.https_ports = ports_of(servers)

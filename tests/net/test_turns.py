@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from harp.net.turns import BIG, BUDGET, LARGEST, MANY, SHARE, SMALLEST, WORK, Turns
+from harp.net.turns import BIG, BUDGET, LARGEST, MANY, SHARE, SIP, SMALLER, WORK, Turns
 
 
 class Pile:
@@ -81,17 +81,19 @@ async def test_the_line_is_one_line_of_state() -> None:
     assert repr(turns) == "<Turns 1 wait, 131072 bytes read in this turn>"
 
 
-async def test_while_many_wait_everybody_reads_less_at_a_time_and_stands_in_line_after_it() -> None:
+async def test_the_more_wait_the_less_is_read_at_a_time() -> None:
     turns, clock = Turns(), Turn()
     assert len(turns.view) == LARGEST
     piles = [Pile(turns, clock, LARGEST) for _ in range(MANY + BUDGET // SHARE)]
     for pile in piles:
         pile.read()
-    assert len(turns.view) == SMALLEST
-    newcomer = Pile(turns, clock, SMALLEST)
+    assert len(turns.view) == SIP
+    for pile in piles:
+        pile.turn_came = lambda: None  # type: ignore[method-assign]
     await clock.pass_by(1)
-    newcomer.read()
-    assert newcomer.paused
+    assert len(turns.view) == SMALLER
+    await clock.pass_by(20)
+    assert len(turns.view) == LARGEST
 
 
 async def test_who_has_work_left_may_stand_in_line_without_a_read() -> None:

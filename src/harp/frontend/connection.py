@@ -14,7 +14,7 @@ from harp.errors import BadRequest, PeerError
 from harp.frontend.answers import refusal, told
 from harp.frontend.exchange import Exchange
 from harp.net.deadlines import NEVER, Deadlines
-from harp.net.entrance import address_of, limit_tls
+from harp.net.entrance import address_of
 from harp.net.reset import reset
 from harp.net.turns import BIG, Turns
 from harp.proxy.exchange import Handler
@@ -144,7 +144,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.deadline = self._deadlines.now + self._gate.timeouts.head
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._turns.memory if self.secure else self._turns.view  # what TLS has read is in memory already
+        return self._turns.view
 
     def buffer_updated(self, nbytes: int) -> None:
         self.data_received(bytes(self._turns.memory[:nbytes]))
@@ -597,16 +597,12 @@ class ClientConnection(asyncio.BufferedProtocol):
     def _hold(self, reason: int) -> None:
         if not self._held:
             self.transport.pause_reading()
-            if self.secure:
-                limit_tls(self.transport, 0)
         self._held |= reason
 
     def _release(self, reasons: int) -> None:
         if self._held:
             self._held &= ~reasons
             if not self._held and not self.transport.is_closing():
-                if self.secure:
-                    limit_tls(self.transport, None)
                 self.transport.resume_reading()
 
     # Stopping

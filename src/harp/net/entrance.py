@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from harp.net.tasks import Tasks
+from harp.net.tls import TlsConnection
+from harp.net.turns import Turns
 
-HANDSHAKE = 10.0  # seconds
 ACCEPTS_A_TURN = 32  # connections, before others are served
 ACCEPT_PAUSE = 1.0  # seconds, when the process is out of file descriptors
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -34,37 +35,28 @@ def address_of(transport: asyncio.BaseTransport) -> str:
     return _host(transport.get_extra_info("peername"))
 
 
-def limit_tls(transport: asyncio.Transport, high: int | None) -> None:
-    """Say how much TLS may read ahead of its user: 0 with a pause stops it at once, None is the default.
-
-    Otherwise a connection whose user has paused reads half a megabyte more.
-    """
-    limit = getattr(transport, "set_read_buffer_limits", None)
-    if limit is not None:
-        limit(high)
-
-
 def _host(peer: Any) -> str:
     host: str = peer[0] if isinstance(peer, tuple) else ""
     return host.removeprefix("::ffff:")
 
 
 class TlsEntrance:
-    """Accepts connections on bound sockets, counts them, shakes hands, and makes way for the protocol of `factory`.
+    """Accepts connections on bound sockets, counts them, and gives those that have shaken hands to `factory`.
 
     From then on that one has to `release` what was counted here. Refused connections are closed without a word.
     """
 
-    def __init__(self, factory: Factory, context: ssl.SSLContext, admission: Admission) -> None:
+    def __init__(self, factory: Factory, context: ssl.SSLContext, admission: Admission, turns: Turns) -> None:
         self.sockets: list[socket.socket] = []
         self._factory = factory
         self._context = context
         self._admission = admission
+        self._turns = turns
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
 
     def __repr__(self) -> str:
-        return f"<TlsEntrance {len(self.sockets)} sockets, {len(self._tasks)} handshakes>"
+        return f"<TlsEntrance {len(self.sockets)} sockets>"
 
     def start(self, sock: socket.socket, backlog: int) -> None:
         """Accept connections of a bound socket."""
@@ -100,16 +92,17 @@ class TlsEntrance:
             sock.setblocking(False)
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._tasks.start(self._shake_hands(sock, address))
+            self._tasks.start(self._take(sock, address))
 
     def _resume(self, listener: socket.socket) -> None:
         if listener in self.sockets:
             self._loop.add_reader(listener, self._accept, listener)
 
-    async def _shake_hands(self, sock: socket.socket, address: str) -> None:
+    async def _take(self, sock: socket.socket, address: str) -> None:
+        def protocol() -> TlsConnection:
+            return TlsConnection(self._factory, self._context, self._turns, lambda: self._admission.release(address))
+
         try:
-            await self._loop.connect_accepted_socket(
-                self._factory, sock, ssl=self._context, ssl_handshake_timeout=HANDSHAKE
-            )
-        except OSError:  # whatever it is, it is between the client and its TLS library
+            await self._loop.connect_accepted_socket(protocol, sock)
+        except OSError:  # it has gone away again
             self._admission.release(address)

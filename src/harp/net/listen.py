@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from harp.errors import HarpError, words_of
 from harp.net.entrance import Admission, Factory, TlsEntrance
+from harp.net.turns import Turns
 from harp.settings import Address
 
 BACKLOG = 1024
@@ -37,10 +38,10 @@ async def listen(addresses: tuple[Address, ...], factory: Factory) -> list[Liste
 
 
 def listen_tls(
-    addresses: tuple[Address, ...], factory: Factory, context: ssl.SSLContext, admission: Admission
+    addresses: tuple[Address, ...], factory: Factory, context: ssl.SSLContext, admission: Admission, turns: Turns
 ) -> list[Listener]:
     """The same over TLS. `admission` counts connections from their accept on; the protocol releases them."""
-    entrance = TlsEntrance(factory, context, admission)
+    entrance = TlsEntrance(factory, context, admission, turns)
     for address in addresses:
         entrance.start(bound_socket(address), BACKLOG)
     return [entrance]
@@ -99,6 +100,7 @@ def https_context(certificate: Path) -> ssl.SSLContext:
     """TLS for browsers from a PEM file with chain and key. Raises ListenError in words."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a stranger's way to make us work; our writes never wait for reads
     context.set_alpn_protocols(["http/1.1"])
     load_certificate(context, certificate)
     return context

@@ -25,9 +25,10 @@ from typing import Protocol
 BIG = 16 * 1024  # bytes: smaller reads are not counted
 SHARE = 128 * 1024  # bytes: a read of this size is all that its connection gets in one turn
 LARGEST = 256 * 1024  # bytes read at once while few have much to read
-SMALLEST = 64 * 1024  # bytes read at once while many have: what is read is what may have to be kept for a slow reader
+SMALLER = 128 * 1024  # bytes read at once while many have: what is read is what may have to be kept for a slow reader
+SIP = 32 * 1024  # bytes read at once by who comes uninvited when a turn's budget is spent, as crowds of new clients do
 MANY = 16  # readers in line
-BUDGET = 512 * 1024  # bytes read in one turn of the loop by all who wait in line, about a millisecond's work
+BUDGET = 768 * 1024  # bytes read in one turn of the loop by all who wait in line, about a millisecond's work
 WORK = 0.0005  # seconds for those who work when their turn comes, on what they have read before
 
 
@@ -45,15 +46,15 @@ class Turns:
     the same one, so what was read has to be copied at once.
     """
 
-    __slots__ = ("_line", "_loop", "_many", "_scheduled", "_share", "_spent", "memory", "view")
+    __slots__ = ("_line", "_loop", "_many", "_scheduled", "_sip", "_spent", "memory", "view")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.memory = memoryview(bytearray(LARGEST))
-        self._many = self.memory[:SMALLEST]
+        self._many = self.memory[:SMALLER]
+        self._sip = self.memory[:SIP]
         self.view = self.memory
         self._line: deque[tuple[Reader, int]] = deque()
-        self._share = SHARE
         self._spent = 0  # bytes in this turn of the loop
         self._scheduled = False
 
@@ -72,8 +73,8 @@ class Turns:
             self._scheduled = True
             self._loop.call_soon(self._next_turn)
         if self._spent > BUDGET:
-            self._shrink()
-        elif size < self._share:
+            self.view = self._sip
+        elif size < SHARE:
             return False
         self._line.append((reader, size))
         return True
@@ -97,15 +98,8 @@ class Turns:
             reader.turn_came()
             if admitted >= BUDGET or clock() > until:
                 break
-        if len(line) >= MANY:
-            self._shrink()
-        else:
-            self.view, self._share = self.memory, SHARE
+        self.view = self._many if len(line) >= MANY else self.memory
         if line:
             self._loop.call_soon(self._next_turn)
         else:
             self._scheduled = False
-
-    def _shrink(self) -> None:
-        """Let everybody read little at a time, and stand in line after that."""
-        self.view, self._share = self._many, SMALLEST
