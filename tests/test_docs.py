@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import harp
+from harp.net.tls import MOVES as TLS
 from harp.policy.claims import MOVES as CLAIM
 from harp.settings import OBSOLETE, examine
 from harp.tunnel.stream import USES
@@ -52,7 +53,7 @@ def test_every_page_can_be_reached_from_the_first() -> None:
     assert {page.name for page in DOCS.glob("*.md")} <= linked
 
 
-@pytest.mark.parametrize("table", [SERVER, CONNECTION, FIRST_MESSAGE, CLAIM, REQUESTER, SESSION, STREAM, USES])
+@pytest.mark.parametrize("table", [SERVER, CONNECTION, FIRST_MESSAGE, CLAIM, REQUESTER, TLS, SESSION, STREAM, USES])
 def test_life_cycles_are_drawn_as_their_tables_are(table: Mapping[Any, Mapping[Any, Any]]) -> None:
     assert f"```mermaid\n{state_diagram(table)}\n```" in (DOCS / "architecture.md").read_text()
 
