@@ -15,7 +15,20 @@ import structlog
 from structlog.testing import capture_logs
 
 from harp.errors import HarpError
-from harp.logs import HIDDEN, KINDS, PERIOD, RareWarnings, Redactor, Timestamps, configure, fingerprint, is_secret_name
+from harp.logs import (
+    HIDDEN,
+    KINDS,
+    PERIOD,
+    RareWarnings,
+    Redactor,
+    Timestamps,
+    change_level,
+    configure,
+    debugging,
+    fingerprint,
+    is_secret_name,
+    level,
+)
 from harp.settings import Logs
 from tests.fakes.clock import Clock
 
@@ -70,6 +83,23 @@ def test_a_log_that_cannot_be_written_fails_nobody() -> None:
     structlog.get_logger().info("serving")
     logging.getLogger("asyncio").warning("slow")
     assert full.tried == 2
+
+
+def test_the_level_of_loggers_in_use_can_be_changed() -> None:
+    output = Output()
+    logger = logging_to(output, "warning")
+    logger.info("hidden")
+    logger.warning("first")
+    change_level("debug")
+    logger.debug("second")
+    logging.getLogger("asyncio").debug("third")
+    assert (level(), debugging()) == ("debug", True)
+    change_level("error")
+    logger.warning("hidden")
+    logging.getLogger("asyncio").warning("hidden")
+    logger.error("fourth")
+    assert [line["event"] for line in output.lines] == ["first", "second", "third", "fourth"]
+    assert level() == "error"
 
 
 def test_a_json_line_is_one_event_with_its_fields_and_the_time() -> None:
@@ -132,8 +162,8 @@ def test_a_library_whose_format_does_not_fit_is_heard_anyway() -> None:
 def test_a_libraries_critical_is_an_error_and_its_odd_levels_round_down() -> None:
     output = Output()
     logging_to(output, "debug")
-    for level in (logging.CRITICAL, 25, 5):
-        logging.getLogger("library").log(level, "event")
+    for number in (logging.CRITICAL, 25, 5):
+        logging.getLogger("library").log(number, "event")
     assert [line["level"] for line in output.lines] == ["error", "info"]
 
 

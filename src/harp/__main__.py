@@ -12,12 +12,17 @@ from importlib import import_module
 from harp import __version__
 from harp.errors import HarpError, SettingsError
 
-COMMANDS = {  # name -> what it does; harp.commands.NAME has `arguments(parser)` and `main(options) -> exit code`
+# Name -> what it does; harp.commands.NAME, "_" for "-", has `arguments(parser)` and `main(options) -> exit code`.
+COMMANDS = {
     "run": "start the gateway with the settings from the environment",
     "check": "show the settings in effect and every problem with them",
     "health": "report whether the HaRP that runs with these settings is healthy",
     "demo": "run a sample ExApp behind a tunnel, with a stand-in for Nextcloud",
     "tunnel": "connect a local service to a HaRP, as frpc does",
+    "apps": "show the ExApps that the running HaRP knows, and what they have served",
+    "tunnels": "show the tunnel clients that are connected",
+    "bans": "show who is turned away, and lift bans",
+    "log-level": "change how much the running HaRP logs",
     "engine": "list, check, add and register Docker engines",
     "exapp": "run an ExApp in its container, with a tunnel if its environment asks for one",
     "version": "print the version",
@@ -64,7 +69,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name == asked:
-            module = import_module(f"harp.commands.{name}")
+            module = import_module(f"harp.commands.{name.replace('-', '_')}")
             module.arguments(command)
             command.set_defaults(main=module.main)
     return parser

@@ -17,6 +17,7 @@ import structlog
 
 from harp.engines.inventory import EngineInventory
 from harp.errors import HarpError
+from harp.facts import HarpFacts
 from harp.frontend.access import AccessLog
 from harp.frontend.books import Books
 from harp.frontend.connection import ClientConnection
@@ -37,13 +38,11 @@ from harp.net.turns import Turns
 from harp.nextcloud.instance import Instance
 from harp.policy.client_address import ban_key
 from harp.policy.exapp import ExApp
-from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.proxy.upstreams import Upstreams
 from harp.settings import Limits, Settings, load
 from harp.state.engine_names import EngineNames
 from harp.status.admin import AdminGate
-from harp.status.conditions import Condition
-from harp.status.engines import EngineLine, TunnelOfEngine, inventory
+from harp.status.api import Api
 from harp.status.pages import Pages
 from harp.tunnel.server.claim_check import ClaimCheck
 from harp.tunnel.server.listener import TunnelServer
@@ -119,7 +118,8 @@ class Harp:
         self.books = Books(AccessLog(settings.logs.access, json=settings.logs.format == "json"), self.warnings)
         self.gate = Gate(settings, self.instance, self.upstreams, self.deadlines, self.books, self.turns)
         self.gate.limit_connections(connections)
-        self._admin = AdminGate(settings, Pages(HarpFacts(self)), self.deadlines)
+        facts = HarpFacts(self)
+        self._admin = AdminGate(settings, Pages(facts), self.deadlines, Api(facts))
         self.tunnel = self._tunnel_server(tunnel_tls)
         try:
             await self.tunnel.start()
@@ -306,43 +306,6 @@ class Harp:
         while self.gate.connections and not self._hurry and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(DRAIN_STEP)
             self.gate.drain()
-
-
-class HarpFacts:
-    """What the admin listener asks about."""
-
-    def __init__(self, harp: Harp) -> None:
-        self._harp = harp
-
-    def listeners(self) -> dict[str, Condition]:
-        harp = self._harp
-        ports = {"http": harp.http_ports, "https": harp.https_ports, "frp": harp.frp_ports}
-        up = harp.ready and not harp.draining
-        return {
-            name: Condition(up, f"port {', '.join(map(str, bound))}" if up else "not accepting")
-            for name, bound in ports.items()
-            if bound
-        }
-
-    def nextcloud(self) -> Condition | None:
-        instance = self._harp.instance
-        instance.keep_probed()
-        if instance.reachable is None:
-            return None
-        return Condition(instance.reachable, instance.last_error or "answers")
-
-    def draining(self) -> bool:
-        return self._harp.draining
-
-    def engines(self) -> list[EngineLine]:
-        engines = self._harp.engines
-        tunnels = [
-            (port, TunnelOfEngine(name, tunnel.address, tunnel.hostname, tunnel.since, tunnel.round_trip))
-            for tunnel in self._harp.tunnel.facts()
-            for name, port in tunnel.proxies
-            if port in engines.ports
-        ]
-        return inventory(LOCAL_ENGINE_PORT, engines.statuses(), tunnels)
 
 
 def run(settings: Settings) -> int:

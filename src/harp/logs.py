@@ -63,7 +63,6 @@ def configure(logs: Logs, secrets: Iterable[str] = (), stream: BinaryIO | None =
     """
     file = stream or bytes_of(sys.stderr)
     json = logs.format == "json"
-    level = LEVELS[logs.level]
     structlog.configure(
         processors=[
             add_time,
@@ -72,14 +71,38 @@ def configure(logs: Logs, secrets: Iterable[str] = (), stream: BinaryIO | None =
             Redactor(secrets),
             *(_json() if json else _text(colors=file is not None and file.isatty())),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=_Logger,
         logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, output(file, json=json))),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
     root.handlers[:] = [StandardLogs()]
-    root.setLevel(level)
+    change_level(logs.level)
     logging.captureWarnings(True)
+
+
+class _Logger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc] # made at run time
+    """The logger of every module. What is below the level is a method that does nothing, and so costs next to nothing.
+
+    Loggers that are in use are of this class, so a new level is a change of its methods.
+    """
+
+
+def change_level(name: str) -> None:
+    """Log from this level up, from now on."""
+    number = LEVELS[name]
+    filtering = structlog.make_filtering_bound_logger(number)
+    for method in ("debug", "info", "warning", "warn", "error", "exception", "critical", "fatal", "log", "msg"):
+        for one in (method, f"a{method}"):
+            if hasattr(filtering, one):
+                setattr(_Logger, one, getattr(filtering, one))
+    logging.getLogger().setLevel(number)
+
+
+def level() -> str:
+    """The name of the level in effect."""
+    number = logging.getLogger().getEffectiveLevel()
+    return next((name for name, one in LEVELS.items() if one == number), "warning")
 
 
 def output(stream: BinaryIO | None, *, json: bool) -> Sink:

@@ -10,7 +10,7 @@ from typing import Any
 class MemoryTransport(asyncio.Transport):
     """Bytes written are in `sent`. `unsent` is what it claims to have still to send."""
 
-    def __init__(self, peer: tuple[str, int] = ("192.0.2.1", 40000), *, half_close: bool = True) -> None:
+    def __init__(self, peer: tuple[str, int] | str = ("192.0.2.1", 40000), *, half_close: bool = True) -> None:
         super().__init__({"peername": peer})
         self.sent = b""
         self.unsent = 0

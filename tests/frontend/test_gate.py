@@ -113,8 +113,8 @@ class World:
         self.deadlines = Deadlines(clock=clock)
         self.log = BytesIO()
         proxy = Upstreams(self.dialer, PortTable(), self.deadlines, self.settings.timeouts)
-        books = Books(AccessLog(access, json=True, stream=self.log), RareWarnings(lambda: self.deadlines.now))
-        self.gate = Gate(self.settings, self.instance, proxy, self.deadlines, books)
+        self.books = Books(AccessLog(access, json=True, stream=self.log), RareWarnings(lambda: self.deadlines.now))
+        self.gate = Gate(self.settings, self.instance, proxy, self.deadlines, self.books)
         self.peer = peer
         self.wire, self.connection = self.connect()
 
@@ -686,3 +686,18 @@ async def test_what_strangers_do_wrong_is_no_warning() -> None:
         await world.ask("/exapps/nobody/x")
         await world.ask("/exapps/hello/user")
     assert [event for event in events if event["log_level"] == "warning"] == []
+
+
+async def test_requests_are_counted_by_exapp_and_for_those_that_are_none() -> None:
+    world = World()
+    await world.ask()
+    world.answer()
+    await world.ask("/exapps/HELLO/public")
+    world.answer(b"HTTP/1.1 500 Oh\r\nContent-Length: 3\r\n\r\noh!")
+    await world.ask("/exapps/nobody/x")
+    await world.ask("/exapps/app_api/info", lines=f"harp-shared-key: {KEY}\n")
+    world.answer()
+    books = world.books
+    assert {app: (traffic.requests, traffic.sent) for app, traffic in books.apps.items()} == {"hello": (2, 5)}
+    assert (books.control.requests, books.others.requests) == (1, 1)
+    assert books.refusals == {404: 1}

@@ -115,3 +115,15 @@ async def test_one_that_fails_does_not_keep_the_others_from_expiring(deadlines: 
     deadlines.tick()
     assert [waiter.count for waiter in waiters] == [1, 1, 1]
     assert [str(error) for error in reported] == ["a bug"] * 3
+
+
+async def test_a_loop_that_was_busy_shows_how_late_it_was(clock: Clock) -> None:
+    deadlines = Deadlines(tick=0.01, clock=clock)
+    assert deadlines.lag == 0.0
+    deadlines.watch(Waiter(NEVER))
+    clock.move(0.51)  # without a turn of the loop
+    async with asyncio.timeout(10):
+        while deadlines.lag == 0.0:
+            await asyncio.sleep(0)
+    assert deadlines.lag == pytest.approx(0.5)
+    deadlines.close()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harp.commands.health import connect
+from harp.commands.tables import ago, table
 from harp.errors import Unreachable
 from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.settings import Address, Settings
@@ -28,26 +29,18 @@ def check(settings: Settings, ports: Sequence[int]) -> int:
 
 
 def _show(lines: Iterable[EngineLine]) -> int:
-    print(f"{'port':<6}{'engine':<20}{'API':<14}{'seen':<10}{'tunnel':<24}{'round trip':<12}note")
-    for line in lines:
-        kind = ("podman " if line.podman else "Docker ") + line.version if line.version else "not asked yet"
-        seen = "never" if line.last_seen is None else f"{_age(line.last_seen)} ago"
-        tunnel, trip = ("none: local", "") if line.port == LOCAL_ENGINE_PORT else ("not connected", "")
-        if line.tunnel is not None:
-            tunnel = f"{line.tunnel.name} ({line.tunnel.address})"
-            trip = "" if line.tunnel.round_trip is None else f"{line.tunnel.round_trip * 1000:.0f} ms"
-        api = line.api.replace(" to ", "-")
-        print(f"{line.port:<6}{kind:<20}{api:<14}{seen:<10}{tunnel:<24}{trip:<12}{line.trouble}".rstrip())
+    print(table(("port", "engine", "API", "seen", "tunnel", "round trip", "note"), map(_row, lines)))
     return 0
 
 
-def _age(moment: float) -> str:
-    """How long ago, in one unit."""
-    seconds = max(0, int(time.time() - moment))
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
+def _row(line: EngineLine) -> tuple[str, ...]:
+    kind = ("podman " if line.podman else "Docker ") + line.version if line.version else "not asked yet"
+    seen = "never" if line.last_seen is None else f"{ago(line.last_seen)} ago"
+    tunnel, trip = ("none: local", "") if line.port == LOCAL_ENGINE_PORT else ("not connected", "")
+    if line.tunnel is not None:
+        tunnel = f"{line.tunnel.name} ({line.tunnel.address})"
+        trip = "" if line.tunnel.round_trip is None else f"{line.tunnel.round_trip * 1000:.0f} ms"
+    return str(line.port), kind, line.api.replace(" to ", "-"), seen, tunnel, trip, line.trouble
 
 
 def _check(settings: Settings, ports: Sequence[int]) -> int:

@@ -1,4 +1,4 @@
-"""What has become of requests, for people: the access log, and warnings of what HaRP itself could not serve."""
+"""What has become of requests, for people: counts, the access log, and warnings of what HaRP could not serve."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from time import monotonic
 
 from harp.frontend.access import AccessLog, Entry
 from harp.frontend.exchange import Exchange
+from harp.frontend.traffic import Traffic
 from harp.logs import RareWarnings, timestamp
 from harp.policy.question import Key
 from harp.policy.verdict import Control, Engine, Forward, Refuse, Verdict
 
+MOST_APPS = 4096  # as many as there are records
 INTERNAL = 500  # is logged with its traceback where it happens
 KEY_FIX = "compare HP_SHARED_KEY with the key of the deploy daemon in Nextcloud"
 
@@ -19,19 +21,38 @@ class Books:
 
     def __init__(self, access_log: AccessLog, warnings: RareWarnings) -> None:
         self.access_log = access_log
+        self.apps: dict[str, Traffic] = {}  # by lower-cased id
+        self.control = Traffic()  # calls of AppAPI to HaRP itself
+        self.others = Traffic()  # requests for no ExApp we know
+        self.refusals: dict[int, int] = {}  # answers of our own, by status
         self._warnings = warnings
 
     def enter(self, exchange: Exchange) -> None:
         """Note one exchange that is over."""
+        verdict = exchange.verdict
+        if isinstance(verdict, Forward):
+            traffic = self.apps.get(verdict.record.app_id) or self._traffic_of(verdict.record.app_id)
+        else:
+            traffic = self.control if isinstance(verdict, (Control, Engine)) else self.others
+        seconds = monotonic() - exchange.started if exchange.started else 0.0
+        traffic.count(exchange.status, exchange.received, exchange.sent, seconds)
         if exchange.refused:
+            self.refusals[exchange.status] = self.refusals.get(exchange.status, 0) + 1
             self._warn(exchange)
         access = self.access_log
         if access.every or (access.errors and (exchange.status >= 400 or exchange.status == 0 or exchange.note)):
-            access.write(entry_of(exchange))
+            access.write(entry_of(exchange, seconds))
 
     def close(self) -> None:
         """Write what waits."""
         self.access_log.flush()
+
+    def _traffic_of(self, app_id: str) -> Traffic:
+        """The counts of an ExApp that has had no request yet."""
+        if len(self.apps) >= MOST_APPS:
+            return self.others
+        traffic = self.apps[app_id] = Traffic()
+        return traffic
 
     def _warn(self, exchange: Exchange) -> None:
         """Log an error of our own that somebody has to repair: once per cause and ExApp in a minute."""
@@ -51,7 +72,7 @@ def reason_of(exchange: Exchange) -> str:
     return exchange.note or (exchange.verdict.reason if exchange.verdict else "")
 
 
-def entry_of(exchange: Exchange) -> Entry:
+def entry_of(exchange: Exchange, seconds: float) -> Entry:
     """The line of the access log."""
     head, verdict, caller = exchange.head, exchange.verdict, exchange.caller
     return Entry(
@@ -68,7 +89,7 @@ def entry_of(exchange: Exchange) -> Entry:
         status=exchange.status,
         received=exchange.received,
         sent=exchange.sent,
-        seconds=monotonic() - exchange.started if exchange.started else 0.0,
+        seconds=seconds,
         reason=reason_of(exchange),
     )
 

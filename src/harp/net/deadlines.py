@@ -7,10 +7,12 @@ them, so arming, moving and disarming a limit is one attribute write on the hot 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 NEVER = float("inf")
+LAGS = 240  # ticks, a minute
 
 
 class Timed(Protocol):
@@ -35,6 +37,12 @@ class Deadlines:
         self._watched: set[Timed] = set()
         self._handle: asyncio.TimerHandle | None = None
         self.now = self._clock()
+        self._lags: deque[float] = deque(maxlen=LAGS)
+
+    @property
+    def lag(self) -> float:
+        """The most seconds that the loop was late for a tick in the last minute."""
+        return max(self._lags, default=0.0)
 
     def watch(self, timed: Timed) -> None:
         """Look after `timed` from now on. It must be hashable by identity."""
@@ -66,4 +74,5 @@ class Deadlines:
 
     def _run(self) -> None:
         self._handle = self._loop.call_later(self._tick, self._run)
+        self._lags.append(max(0.0, self._clock() - self.now - self._tick))
         self.tick()

@@ -11,6 +11,7 @@ from harp.frontend.exchange import Exchange
 from harp.net.deadlines import Deadlines
 from harp.net.turns import Turns
 from harp.settings import Settings
+from harp.status.api import CHANGING, PREFIX, Api, objection_to_changes
 from harp.status.pages import Page, Pages
 from harp.wire.ends import How
 from harp.wire.requests import RequestHead, RequestReader
@@ -26,13 +27,14 @@ class AdminGate:
     draining = False
     patience = 1.0  # seconds; every answer is immediate
 
-    def __init__(self, settings: Settings, pages: Pages, deadlines: Deadlines) -> None:
+    def __init__(self, settings: Settings, pages: Pages, deadlines: Deadlines, api: Api | None = None) -> None:
         self.deadlines = deadlines
         self.turns = Turns()
         self.limits = settings.limits
         self.timeouts = settings.timeouts
         self.reader = RequestReader(settings.limits.headers)
         self._pages = pages
+        self._api = api
         self._connections: set[ClientConnection] = set()
 
     def begin(self, connection: ClientConnection, head: RequestHead | None, last: Exchange | None) -> Exchange:
@@ -42,18 +44,25 @@ class AdminGate:
         head = exchange.head
         assert head is not None
         try:
-            page = self._pages.at(head.path)
+            page = self._page(head, connection.peer)
         except Exception:
             log.exception("admin page failed")
             connection.refuse(500, "internal error; see the log")
             return
         if page is None:
-            known = ", ".join(path.decode() for path in self._pages.paths)
+            known = ", ".join([*(path.decode() for path in self._pages.paths), *([PREFIX] if self._api else [])])
             connection.refuse(404, f"the admin listener has {known}")
-        elif head.method not in (b"GET", b"HEAD"):
-            _send(connection, head, Page(405, b'{"status":"only GET and HEAD are served"}'), b"allow: GET, HEAD\r\n")
         else:
             _send(connection, head, page)
+
+    def _page(self, head: RequestHead, peer: str) -> Page | None:
+        if self._api is not None and head.path.startswith(PREFIX.encode()):
+            refused = objection_to_changes(peer, head.get(CHANGING))
+            return self._api.answer(head.method, head.path, head.query, refused=refused)
+        page = self._pages.at(head.path)
+        if page is not None and head.method not in (b"GET", b"HEAD"):
+            return Page(405, b'{"status":"only GET and HEAD are served"}', allow="GET, HEAD")
+        return page
 
     def finished(self, exchange: Exchange) -> None:
         pass
@@ -73,9 +82,10 @@ class AdminGate:
             connection.end(How.RESET)
 
 
-def _send(connection: ClientConnection, head: RequestHead, page: Page, fields: bytes = b"") -> None:
+def _send(connection: ClientConnection, head: RequestHead, page: Page) -> None:
     phrase = HTTPStatus(page.status).phrase.encode()
-    kind = b"content-type: application/json\r\ncache-control: no-store\r\n"
-    start = b"HTTP/1.1 %d %b\r\n%b%bcontent-length: %d\r\n" % (page.status, phrase, kind, fields, len(page.body))
+    kind = b"content-type: %b\r\ncache-control: no-store\r\n" % page.kind.encode()
+    allow = b"allow: %b\r\n" % page.allow.encode() if page.allow else b""
+    start = b"HTTP/1.1 %d %b\r\n%b%bcontent-length: %d\r\n" % (page.status, phrase, kind, allow, len(page.body))
     body = b"" if head.method == b"HEAD" else page.body
     connection.send_head(page.status, start, len(page.body), body, True)

@@ -35,10 +35,12 @@ class Facts(Protocol):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A page as it is now; `body` is JSON."""
+    """A page as it is now."""
 
     status: int
     body: bytes
+    kind: str = "application/json"
+    allow: str = ""  # the methods that would do, for 405
 
 
 class Pages:

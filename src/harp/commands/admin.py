@@ -1,0 +1,70 @@
+"""The admin API as commands use it."""
+
+from __future__ import annotations
+
+import http.client
+import os
+from typing import TypeVar
+from urllib.parse import quote
+
+from harp.commands.health import connect
+from harp.errors import HarpError, Unreachable
+from harp.settings import Settings, load
+from harp.wire.decoding import decoded
+
+T = TypeVar("T")
+PATIENCE = 10.0  # seconds for an answer
+CHANGING = {"Sec-Harp-Admin": "harp"}  # see status.api
+
+
+class Refused(HarpError):
+    """The running HaRP does not do what it was asked; the text is its own."""
+
+
+class Admin:
+    """Calls the HaRP that runs with these settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._address = settings.listen.admin[0]
+
+    def fetch(self, what: str) -> bytes:
+        """The JSON of GET /api/v1/`what`. Raises Unreachable, or Refused in HaRP's words."""
+        return self._call("GET", what)
+
+    def read(self, what: str, kind: type[T]) -> T:
+        """The same, decoded."""
+        return decoded(self.fetch(what), kind, lambda error: Unreachable(f"the admin listener answers {error}"))
+
+    def lift(self, address: str) -> None:
+        """End a ban."""
+        self._call("DELETE", f"bans/{quote(address, safe='')}")
+
+    def change_logs(self, query: str) -> bytes:
+        """Change what is logged; the answer says what is in effect now."""
+        return self._call("PUT", f"logs?{query}")
+
+    def _call(self, method: str, what: str) -> bytes:
+        client = http.client.HTTPConnection("localhost", timeout=PATIENCE)
+        try:
+            client.sock = connect(self._address)
+            client.sock.settimeout(PATIENCE)
+            client.request(method, f"/api/v1/{what}", headers={} if method == "GET" else CHANGING)
+            answer = client.getresponse()
+            status, body = answer.status, answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            text = f"the admin listener {self._address} does not answer ({error}): does `harp run` run here?"
+            raise Unreachable(text) from error
+        finally:
+            client.close()
+        if status == 200:
+            return body
+        told = decoded(body, dict[str, str], lambda error: Unreachable(self._stranger(status)))
+        raise Refused(told.get("error", f"the admin listener answers {status}"))
+
+    def _stranger(self, status: int) -> str:
+        return f"the admin listener {self._address} answers {status}: is it another program?"
+
+
+def of_environment() -> Admin:
+    """The HaRP that runs with the settings of the environment. Raises SettingsError."""
+    return Admin(load(os.environ))

@@ -1,0 +1,50 @@
+"""`harp apps`: the ExApps that the running HaRP knows, how they are reached, and what they have served."""
+
+from __future__ import annotations
+
+import argparse
+
+from msgspec import Struct
+
+from harp.commands.admin import of_environment
+from harp.commands.tables import table
+from harp.status.snapshot import AppLine
+
+HEADERS = ("app", "version", "address", "tunnel", "routes", "requests", "4xx", "5xx", "average", "sent")
+
+
+class _Apps(Struct):
+    apps: list[AppLine]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--json", action="store_true", help="print what the admin API answers (/api/v1/apps)")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Print the ExApps; the exit code."""
+    admin = of_environment()
+    if options.json:
+        print(admin.fetch("apps").decode())
+        return 0
+    apps = admin.read("apps", _Apps).apps
+    print(table(HEADERS, map(_row, apps)) if apps else "No ExApp is known yet: HaRP learns of one when it is used.")
+    return 0
+
+
+def _row(line: AppLine) -> tuple[str, ...]:
+    traffic = line.traffic
+    timed = sum(traffic.buckets)
+    return (
+        line.app,
+        line.version,
+        f"{line.host}:{line.port}",
+        line.tunnel or "none needed",
+        str(len(line.routes)),
+        str(sum(traffic.statuses.values())),
+        str(traffic.statuses["4xx"]),
+        str(traffic.statuses["5xx"]),
+        f"{traffic.seconds / timed * 1000:.1f} ms" if timed else "",
+        f"{traffic.sent / 1e6:.1f} MB",
+    )

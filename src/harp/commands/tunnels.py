@@ -1,0 +1,46 @@
+"""`harp tunnels`: the tunnel clients that are connected now."""
+
+from __future__ import annotations
+
+import argparse
+
+from msgspec import Struct
+
+from harp.commands.admin import of_environment
+from harp.commands.tables import ago, table
+from harp.status.snapshot import TunnelLine
+
+HEADERS = ("port", "name", "address", "host", "client", "up for", "round trip", "streams")
+
+
+class _Tunnels(Struct):
+    tunnels: list[TunnelLine]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--json", action="store_true", help="print what the admin API answers (/api/v1/tunnels)")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Print the tunnels; the exit code."""
+    admin = of_environment()
+    if options.json:
+        print(admin.fetch("tunnels").decode())
+        return 0
+    tunnels = sorted(admin.read("tunnels", _Tunnels).tunnels, key=lambda tunnel: tunnel.ports)
+    print(table(HEADERS, map(_row, tunnels)) if tunnels else "No tunnel is connected.")
+    return 0
+
+
+def _row(tunnel: TunnelLine) -> tuple[str, ...]:
+    return (
+        ", ".join(map(str, tunnel.ports)) or "none",
+        ", ".join(tunnel.names) or "none",
+        tunnel.address,
+        tunnel.hostname,
+        f"{tunnel.client} {tunnel.system}",
+        ago(tunnel.since),
+        "" if tunnel.round_trip is None else f"{tunnel.round_trip * 1000:.1f} ms",
+        str(tunnel.streams),
+    )

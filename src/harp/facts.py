@@ -1,0 +1,177 @@
+"""What a running HaRP knows about itself: gathers the values of `status.snapshot` from the objects that have them."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harp import __version__
+from harp.frontend.traffic import CLASSES, Traffic
+from harp.logs import change_level, level
+from harp.net.memory import resident
+from harp.net.targets import ExAppTunnel, exapp_target
+from harp.policy.exapp import ExApp
+from harp.policy.ports import LOCAL_ENGINE_PORT
+from harp.status.conditions import Condition
+from harp.status.engines import EngineLine, TunnelOfEngine, inventory
+from harp.status.snapshot import (
+    AppLine,
+    BanLine,
+    BanTotals,
+    CertificateLine,
+    NextcloudLine,
+    Process,
+    RouteLine,
+    Snapshot,
+    TrafficLine,
+    TunnelLine,
+)
+
+if TYPE_CHECKING:
+    from harp.app import Harp
+
+NO_TRAFFIC = Traffic()
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+class HarpFacts:
+    """What the admin listener asks about, and the few things it may change."""
+
+    def __init__(self, harp: Harp) -> None:
+        self._harp = harp
+        self._started = time.time()
+
+    # For health and readiness
+
+    def listeners(self) -> dict[str, Condition]:
+        harp = self._harp
+        ports = {"http": harp.http_ports, "https": harp.https_ports, "frp": harp.frp_ports}
+        up = harp.ready and not harp.draining
+        return {
+            name: Condition(up, f"port {', '.join(map(str, bound))}" if up else "not accepting")
+            for name, bound in ports.items()
+            if bound
+        }
+
+    def nextcloud(self) -> Condition | None:
+        instance = self._harp.instance
+        instance.keep_probed()
+        if instance.reachable is None:
+            return None
+        return Condition(instance.reachable, instance.last_error or "answers")
+
+    def draining(self) -> bool:
+        return self._harp.draining
+
+    # Parts of the snapshot
+
+    def engines(self) -> list[EngineLine]:
+        engines = self._harp.engines
+        tunnels = [
+            (port, TunnelOfEngine(name, tunnel.address, tunnel.hostname, tunnel.since, tunnel.round_trip))
+            for tunnel in self._harp.tunnel.facts()
+            for name, port in tunnel.proxies
+            if port in engines.ports
+        ]
+        return inventory(LOCAL_ENGINE_PORT, engines.statuses(), tunnels)
+
+    def apps(self) -> list[AppLine]:
+        traffic = self._harp.books.apps
+        records = self._harp.instance.records.list()
+        return [self._app(record, traffic.get(record.app_id, NO_TRAFFIC)) for record in records]
+
+    def _app(self, record: ExApp, traffic: Traffic) -> AppLine:
+        harp = self._harp
+        target = exapp_target(record.app_id, record.host, record.port, harp.instance.rules.targets)
+        tunnel = ""
+        if isinstance(target, ExAppTunnel):
+            tunnel = "connected" if harp.ports.get(target.port) is not None else "not connected"
+        routes = tuple(RouteLine(route.url, route.access_level.name) for route in record.routes)
+        return AppLine(record.app_id, record.version, record.host, record.port, tunnel, routes, _line(traffic))
+
+    def tunnels(self) -> list[TunnelLine]:
+        return [
+            TunnelLine(
+                names=tuple(name for name, _ in tunnel.proxies),
+                ports=tuple(port for _, port in tunnel.proxies),
+                address=tunnel.address,
+                hostname=tunnel.hostname,
+                client=tunnel.version,
+                system=tunnel.system,
+                since=tunnel.since,
+                round_trip=tunnel.round_trip,
+                streams=tunnel.streams,
+                mux=tunnel.mux,
+                wire=tunnel.wire,
+            )
+            for tunnel in self._harp.tunnel.facts()
+        ]
+
+    def bans(self) -> list[BanLine]:
+        return [BanLine(ban.address, ban.seconds, ban.reason) for ban in self._harp.instance.bans.list()]
+
+    def certificates(self) -> list[CertificateLine]:
+        return [CertificateLine(one.file, one.end) for one in self._harp.certificates]
+
+    def process(self) -> Process:
+        harp = self._harp
+        books = harp.books
+        traffic = [*books.apps.values(), books.control, books.others]
+        return Process(
+            version=__version__,
+            started=self._started,
+            cpu=time.process_time(),
+            memory=resident(),
+            descriptors=_open_descriptors(),
+            most_descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            connections=len(harp.gate.connections),
+            requests=sum(one.requests for one in traffic),
+            loop_lag=harp.deadlines.lag,
+            log_level=level(),
+            access_log=books.access_log.mode,
+        )
+
+    def snapshot(self) -> Snapshot:
+        harp = self._harp
+        instance, books = harp.instance, harp.books
+        return Snapshot(
+            process=self.process(),
+            listeners=self.listeners(),
+            nextcloud=NextcloudLine(instance.url, self.nextcloud(), instance.calls, instance.failures),
+            apps=tuple(self.apps()),
+            control=_line(books.control),
+            others=_line(books.others),
+            refusals=dict(books.refusals),
+            tunnels=tuple(self.tunnels()),
+            tunnels_lost=harp.tunnel.news.lost_count,
+            engines=tuple(self.engines()),
+            bans=tuple(self.bans()),
+            ban_totals=BanTotals(instance.banning.strikes, instance.banning.begun),
+            certificates=tuple(self.certificates()),
+        )
+
+    # Changes
+
+    def lift(self, address: str) -> bool:
+        return self._harp.instance.lift(address)
+
+    def change_logs(self, log_level: str | None, access_log: str | None) -> None:
+        if log_level is not None:
+            change_level(log_level)
+        if access_log is not None:
+            self._harp.books.access_log.choose(access_log)
+
+
+def _open_descriptors() -> int:
+    """How many there are; 0 where the system does not say."""
+    try:
+        return sum(1 for _ in DESCRIPTORS.iterdir())
+    except OSError:
+        return 0
+
+
+def _line(traffic: Traffic) -> TrafficLine:
+    statuses = dict(zip(CLASSES, traffic.classes, strict=True))
+    return TrafficLine(statuses, traffic.received, traffic.sent, traffic.seconds, tuple(traffic.buckets))

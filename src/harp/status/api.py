@@ -1,0 +1,120 @@
+"""The admin API, version 1: facts as JSON, and the few things that may be changed while HaRP runs.
+
+Whoever reaches the admin listener may read. Changing takes a connection from this host, and a header that no script of
+a web page can send: names that begin with `Sec-` are the browser's own (Fetch standard, "forbidden request-header").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Protocol
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+
+from harp.status.engines import EngineLine
+from harp.status.pages import Page
+from harp.status.snapshot import AppLine, BanLine, CertificateLine, Process, Snapshot, TunnelLine
+
+PREFIX = "/api/v1/"
+CHANGING = b"sec-harp-admin"  # its value does not matter
+LEVELS = ("debug", "info", "warning", "error")
+ACCESS = ("off", "errors", "all")
+
+
+class ApiFacts(Protocol):
+    """What the API shows and changes: `harp.facts.HarpFacts`."""
+
+    def apps(self) -> Sequence[AppLine]:
+        """Every ExApp that is known."""
+
+    def tunnels(self) -> Sequence[TunnelLine]:
+        """Every tunnel that is connected."""
+
+    def engines(self) -> Sequence[EngineLine]:
+        """Every engine that was used or has a tunnel."""
+
+    def bans(self) -> Sequence[BanLine]:
+        """Every ban now."""
+
+    def certificates(self) -> Sequence[CertificateLine]:
+        """Every certificate in use."""
+
+    def process(self) -> Process:
+        """The process itself."""
+
+    def snapshot(self) -> Snapshot:
+        """All of it."""
+
+    def lift(self, address: str) -> bool:
+        """End a ban. False if there was none."""
+
+    def change_logs(self, log_level: str | None, access_log: str | None) -> None:
+        """Log at another level, and other requests, from now on; None leaves it."""
+
+
+class Api:
+    """Answers the requests below PREFIX."""
+
+    def __init__(self, facts: ApiFacts) -> None:
+        self._facts = facts
+        self._shown: Mapping[str, Callable[[], object]] = {
+            "apps": lambda: {"apps": facts.apps()},
+            "bans": lambda: {"bans": facts.bans()},
+            "certificates": lambda: {"certificates": facts.certificates()},
+            "engines": lambda: {"engines": facts.engines()},
+            "process": facts.process,
+            "snapshot": facts.snapshot,
+            "tunnels": lambda: {"tunnels": facts.tunnels()},
+        }
+
+    def answer(self, method: bytes, path: bytes, query: bytes, *, refused: str) -> Page:
+        """`path` begins with PREFIX. `refused` says why this caller may not change anything, "" when it may."""
+        rest = path.decode("latin-1").removeprefix(PREFIX)
+        if rest in self._shown:
+            if method not in (b"GET", b"HEAD"):
+                return _trouble(405, "only GET and HEAD are served", "GET, HEAD")
+            return Page(200, msgspec.json.encode(self._shown[rest]()))
+        if rest.startswith("bans/"):
+            if method != b"DELETE":
+                return _trouble(405, "a ban can be lifted, with DELETE", "DELETE")
+            return _trouble(403, refused) if refused else self._lift(unquote(rest.removeprefix("bans/")))
+        if rest == "logs":
+            if method != b"PUT":
+                return _trouble(405, "logs can be changed, with PUT", "PUT")
+            return _trouble(403, refused) if refused else self._change_logs(query)
+        return _trouble(404, f"{PREFIX} has {', '.join(sorted([*self._shown, 'bans/ADDRESS', 'logs']))}")
+
+    def _lift(self, address: str) -> Page:
+        if not self._facts.lift(address):
+            return _trouble(404, f"{address} is not banned")
+        return Page(200, msgspec.json.encode({"lifted": address}))
+
+    def _change_logs(self, query: bytes) -> Page:
+        wishes = parse_qs(query.decode("latin-1").removeprefix("?"), keep_blank_values=True)
+        for name, values in wishes.items():
+            known = {"level": LEVELS, "access": ACCESS}.get(name)
+            if known is None:
+                return _trouble(400, f"{name} is not known; give level or access")
+            if values[-1] not in known:
+                return _trouble(400, f"{name} is one of {', '.join(known)}")
+        level, access = (wishes[name][-1] if name in wishes else None for name in ("level", "access"))
+        self._facts.change_logs(level, access)
+        process = self._facts.process()
+        return Page(200, msgspec.json.encode({"level": process.log_level, "access": process.access_log}))
+
+
+def objection_to_changes(peer: str, header: bytes | None) -> str:
+    """Why a caller from `peer` ("" on a unix socket), with that value of the header, may not change anything; or ""."""
+    try:
+        here = not peer or ip_address(peer.partition("%")[0]).is_loopback
+    except ValueError:
+        here = False
+    if not here:
+        return "changes are made from this host only: over loopback or a unix socket"
+    return "" if header else f"a change needs the header {CHANGING.decode()}, which web pages cannot send"
+
+
+def _trouble(status: int, reason: str, allow: str = "") -> Page:
+    return Page(status, msgspec.json.encode({"error": reason}), allow=allow)

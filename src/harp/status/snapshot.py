@@ -1,0 +1,122 @@
+"""The one source of facts about a running HaRP: terminal, API and metrics show what is in here.
+
+Everything is a value made at the moment somebody asks; times are Unix seconds, durations seconds, sizes bytes. There
+are no secrets in it.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from harp.status.conditions import Condition
+from harp.status.engines import EngineLine
+
+
+class TrafficLine(Struct, frozen=True):
+    """Requests that are over, since the start."""
+
+    statuses: dict[str, int]  # by class: "none" (no answer), "1xx" to "5xx"
+    received: int
+    sent: int
+    seconds: float  # all requests together, without upgraded streams
+    buckets: tuple[int, ...]  # how many took up to each of `frontend.traffic.BOUNDS`, and longer than all
+
+
+class RouteLine(Struct, frozen=True):
+    """A route of an ExApp."""
+
+    url: str
+    level: str  # "PUBLIC", "USER", "ADMIN"
+
+
+class AppLine(Struct, frozen=True):
+    """An ExApp that this HaRP knows: Nextcloud or AppAPI has told of it since the start."""
+
+    app: str
+    version: str
+    host: str
+    port: int
+    tunnel: str  # "connected", "not connected"; "" = it is reached without one
+    routes: tuple[RouteLine, ...]
+    traffic: TrafficLine
+
+
+class TunnelLine(Struct, frozen=True):
+    """A tunnel client that is connected."""
+
+    names: tuple[str, ...]  # that it has claimed
+    ports: tuple[int, ...]
+    address: str
+    hostname: str  # in the client's own words, as `client` and `system`
+    client: str
+    system: str
+    since: float
+    round_trip: float | None  # None = not measured yet
+    streams: int  # open now, those that wait for requests included
+    mux: bool
+    wire: int
+
+
+class BanLine(Struct, frozen=True):
+    """An address that is turned away."""
+
+    address: str
+    seconds: float  # until it is served again
+    reason: str  # of its last strike
+
+
+class CertificateLine(Struct, frozen=True):
+    """A certificate in use."""
+
+    file: str
+    end: float
+
+
+class Process(Struct, frozen=True):
+    """The process itself."""
+
+    version: str
+    started: float
+    cpu: float  # seconds of the processor, used since the start
+    memory: int  # resident
+    descriptors: int
+    most_descriptors: int
+    connections: int  # of clients
+    requests: int  # since the start
+    loop_lag: float  # the longest that the event loop was late in the last minute
+    log_level: str
+    access_log: str
+
+
+class NextcloudLine(Struct, frozen=True):
+    """Nextcloud, as the last calls have found it."""
+
+    url: str
+    condition: Condition | None  # None = not asked yet
+    calls: int  # since the start
+    failures: int
+
+
+class BanTotals(Struct, frozen=True):
+    """Strikes and bans since the start."""
+
+    strikes: int
+    begun: int
+
+
+class Snapshot(Struct, frozen=True):
+    """Everything."""
+
+    process: Process
+    listeners: dict[str, Condition]
+    nextcloud: NextcloudLine
+    apps: tuple[AppLine, ...]
+    control: TrafficLine  # calls of AppAPI to HaRP itself
+    others: TrafficLine  # requests that were for no ExApp we know
+    refusals: dict[int, int]  # answers that HaRP made itself, by status
+    tunnels: tuple[TunnelLine, ...]
+    tunnels_lost: int  # since the start
+    engines: tuple[EngineLine, ...]
+    bans: tuple[BanLine, ...]
+    ban_totals: BanTotals
+    certificates: tuple[CertificateLine, ...]

@@ -1,0 +1,97 @@
+"""A HaRP that knows one of everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from harp.frontend.traffic import BOUNDS, CLASSES
+from harp.status.conditions import Condition
+from harp.status.engines import EngineLine
+from harp.status.snapshot import (
+    AppLine,
+    BanLine,
+    BanTotals,
+    CertificateLine,
+    NextcloudLine,
+    Process,
+    RouteLine,
+    Snapshot,
+    TrafficLine,
+    TunnelLine,
+)
+
+NONE = TrafficLine(dict.fromkeys(CLASSES, 0), 0, 0, 0.0, (0,) * (len(BOUNDS) + 1))
+SOME = TrafficLine({**NONE.statuses, "2xx": 3, "5xx": 1}, 10, 2_000_000, 1.5, (3, *(0,) * (len(BOUNDS) - 1), 1))
+HELLO = AppLine("hello", "1.2.3", "127.0.0.1", 23000, "connected", (RouteLine("^/public", "PUBLIC"),), SOME)
+DIRECT = AppLine("direct", "1.0", "direct-host", 8080, "", (), NONE)
+TUNNEL = TunnelLine(("hello",), (23000,), "192.0.2.1", "box", "0.61.1", "linux/amd64", 1.7e9, 0.0123, 4, True, 1)
+ENGINE = EngineLine(24000, "28.0", "1.24 to 1.48", False, 1.7e9, "", None)
+PROCESS = Process("1", 1.7e9, 12.5, 35_000_000, 40, 20_000, 7, 4, 0.002, "warning", "off")
+
+
+class FakeFacts:
+    """Answers as `harp.facts.HarpFacts` does, and notes what is changed."""
+
+    def __init__(self) -> None:
+        addresses = ("8.8.4.4", "2001:db8::/64 (hello)")
+        self.banned = {address: BanLine(address, 100.0, "wrong key") for address in addresses}
+        self.changes: list[str] = []
+        self.in_effect = PROCESS
+        self.known: list[AppLine] = [HELLO, DIRECT]
+
+    def listeners(self) -> dict[str, Condition]:
+        return {"http": Condition(True, "port 8780")}
+
+    def nextcloud(self) -> Condition | None:
+        return Condition(True, "answers")
+
+    def draining(self) -> bool:
+        return False
+
+    def apps(self) -> Sequence[AppLine]:
+        return self.known
+
+    def tunnels(self) -> Sequence[TunnelLine]:
+        return [TUNNEL]
+
+    def engines(self) -> Sequence[EngineLine]:
+        return [ENGINE]
+
+    def bans(self) -> Sequence[BanLine]:
+        return list(self.banned.values())
+
+    def certificates(self) -> Sequence[CertificateLine]:
+        return [CertificateLine("/certs/cert.pem", 1.9e9)]
+
+    def process(self) -> Process:
+        return self.in_effect
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            process=self.process(),
+            listeners=self.listeners(),
+            nextcloud=NextcloudLine("http://cloud", self.nextcloud(), 20, 2),
+            apps=tuple(self.apps()),
+            control=NONE,
+            others=NONE,
+            refusals={403: 5, 503: 1},
+            tunnels=tuple(self.tunnels()),
+            tunnels_lost=1,
+            engines=tuple(self.engines()),
+            bans=tuple(self.bans()),
+            ban_totals=BanTotals(30, 3),
+            certificates=tuple(self.certificates()),
+        )
+
+    def lift(self, address: str) -> bool:
+        self.changes.append(address)
+        return self.banned.pop(address, None) is not None
+
+    def change_logs(self, log_level: str | None, access_log: str | None) -> None:
+        wishes: dict[str, Any] = {"log_level": log_level, "access_log": access_log}
+        wishes = {name: wish for name, wish in wishes.items() if wish is not None}
+        self.changes.append(str(wishes))
+        self.in_effect = replace(self.in_effect, **wishes)
