@@ -119,7 +119,7 @@ class Harp:
         self.gate = Gate(settings, self.instance, self.upstreams, self.deadlines, self.books, self.turns)
         self.gate.limit_connections(connections)
         facts = HarpFacts(self)
-        self._admin = AdminGate(settings, Pages(facts), self.deadlines, Api(facts))
+        self._admin = AdminGate(settings, Pages(facts), self.deadlines, Api(facts), facts.metrics)
         self.tunnel = self._tunnel_server(tunnel_tls)
         try:
             await self.tunnel.start()
@@ -148,7 +148,7 @@ class Harp:
         await self.upstreams.close()
         for server in self._admin_servers:
             server.close()
-        self._admin.close()
+        await self._admin.close()
         for runner in self._runners:
             await runner.cleanup()
         await self.engines.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from harp import __version__
 from harp.frontend.traffic import CLASSES, Traffic
+from harp.lazy import load_module
 from harp.logs import change_level, level
 from harp.net.memory import resident
 from harp.net.targets import ExAppTunnel, exapp_target
@@ -16,6 +18,7 @@ from harp.policy.exapp import ExApp
 from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.status.conditions import Condition
 from harp.status.engines import EngineLine, TunnelOfEngine, inventory
+from harp.status.pages import Page
 from harp.status.snapshot import (
     AppLine,
     BanLine,
@@ -133,7 +136,8 @@ class HarpFacts:
             access_log=books.access_log.mode,
         )
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, bans: bool = True) -> Snapshot:
+        """Without `bans` their list is empty: it may be very long, and is not what a plot needs."""
         harp = self._harp
         instance, books = harp.instance, harp.books
         return Snapshot(
@@ -147,10 +151,16 @@ class HarpFacts:
             tunnels=tuple(self.tunnels()),
             tunnels_lost=harp.tunnel.news.lost_count,
             engines=tuple(self.engines()),
-            bans=tuple(self.bans()),
-            ban_totals=BanTotals(instance.banning.strikes, instance.banning.begun),
+            bans=tuple(self.bans()) if bans else (),
+            ban_totals=BanTotals(instance.banning.strikes, instance.banning.begun, instance.bans.banned),
             certificates=tuple(self.certificates()),
         )
+
+    async def metrics(self) -> Page:
+        """The page for Prometheus, rendered beside the loop."""
+        module = await load_module("harp.status.metrics")
+        page: Page = await asyncio.to_thread(module.page, self.snapshot(bans=False))
+        return page
 
     # Changes
 
@@ -167,7 +177,7 @@ class HarpFacts:
 def _open_descriptors() -> int:
     """How many there are; 0 where the system does not say."""
     try:
-        return sum(1 for _ in DESCRIPTORS.iterdir())
+        return DESCRIPTORS.stat().st_size or sum(1 for _ in DESCRIPTORS.iterdir())  # Linux before 6.2 knows no size
     except OSError:
         return 0
 

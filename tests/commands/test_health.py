@@ -68,7 +68,7 @@ async def listeners(directory: Path) -> AsyncIterator[dict[str, str]]:
             "HP_EXAPPS_HTTPS_ADDRESS": f"127.0.0.1:{free_port()}",
         }
     finally:
-        gate.close()
+        await gate.close()
         gate.deadlines.close()
         await asyncio.sleep(0.01)  # connections are accepted, and end, in the loop's next turns
         for server in servers:

@@ -82,7 +82,7 @@ class FakeFacts:
             tunnels_lost=1,
             engines=tuple(self.engines()),
             bans=tuple(self.bans()),
-            ban_totals=BanTotals(30, 3),
+            ban_totals=BanTotals(30, 3, len(self.banned)),
             certificates=tuple(self.certificates()),
         )
 

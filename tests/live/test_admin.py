@@ -139,3 +139,31 @@ def test_without_a_running_harp_the_commands_say_so(world: World, tmp_path: Path
         done = harp(product, command)
         assert done.returncode == 1
         assert "does `harp run` run here?" in done.stderr
+
+
+def test_prometheus_reads_the_metrics_and_finds_a_request_that_was_made(product: Product) -> None:
+    before = scraped(product)
+    assert product.status("/exapps/hello/public") == 200
+    assert product.status("/exapps/nobody/x") == 404
+    after = scraped(product)
+    grown = {name: round(after[name] - before.get(name, 0.0), 3) for name in after}
+    assert grown["harp_requests_total", ("hello", "2xx")] == 1
+    assert grown["harp_request_duration_seconds_count", ("hello",)] == 1
+    assert grown["harp_requests_total", ("", "4xx")] == 1
+    assert grown["harp_refusals_total", ("404",)] == 1
+    assert after["harp_app_tunnel_up", ("hello",)] == 1
+    assert after["harp_tunnel_streams", ("hello", str(TUNNEL_PORT))] >= 1
+    assert after["process_resident_memory_bytes", ()] > 20e6
+    assert after["process_open_fds", ()] > 10
+    assert after["harp_certificate_days_left", (str(product.certs / "frp/ca.crt"),)] > 1000
+
+
+def scraped(product: Product) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Every sample by name and values of labels."""
+    url = f"http://127.0.0.1:{product.admin}/metrics"
+    argv = [path_of("curl", "curl"), "-sf", url]
+    text = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True).stdout
+    parser = pytest.importorskip("prometheus_client.openmetrics.parser", reason="make setup installs it")
+    families = parser.text_string_to_metric_families(text)
+    samples = [sample for family in families for sample in family.samples]
+    return {(sample.name, tuple(sample.labels.values())): sample.value for sample in samples}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
 import pytest
 
 from harp.frontend.connection import ClientConnection
@@ -10,7 +13,7 @@ from harp.settings import load
 from harp.status.admin import CONNECTIONS, AdminGate
 from harp.status.conditions import Condition
 from harp.status.engines import EngineLine
-from harp.status.pages import Pages
+from harp.status.pages import Page, Pages
 from tests.fakes.clock import Clock
 from tests.fakes.transport import MemoryTransport
 
@@ -103,5 +106,59 @@ async def test_connections_are_limited(gate: AdminGate) -> None:
 
 async def test_closing_ends_every_connection(gate: AdminGate) -> None:
     _, wire = connected(gate)
-    gate.close()
+    await gate.close()
     assert wire.aborted
+
+
+def measured(metrics: Callable[[], Awaitable[Page]]) -> tuple[AdminGate, ClientConnection, MemoryTransport]:
+    """An admin listener with these metrics, and a client that has asked for them."""
+    gate = AdminGate(SETTINGS, Pages(Facts()), Deadlines(clock=Clock()), metrics=metrics)
+    connection, wire = connected(gate)
+    connection.data_received(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+    return gate, connection, wire
+
+
+async def test_metrics_are_sent_when_they_are_made_and_as_what_they_are() -> None:
+    made = asyncio.Event()
+
+    async def metrics() -> Page:
+        await made.wait()
+        return Page(200, b"# EOF\n", kind="application/openmetrics-text")
+
+    _, _, wire = measured(metrics)
+    await turns()
+    assert wire.take() == b""
+    made.set()
+    await turns()
+    told = wire.take()
+    assert b"\r\ncontent-type: application/openmetrics-text\r\n" in told
+    assert told.endswith(b"\r\n\r\n# EOF\n")
+
+
+async def test_metrics_that_fail_are_500() -> None:
+    async def metrics() -> Page:
+        raise RuntimeError("a bug")
+
+    _, _, wire = measured(metrics)
+    await turns()
+    assert wire.take().startswith(b"HTTP/1.1 500 ")
+
+
+async def test_who_leaves_before_the_metrics_are_made_is_sent_nothing() -> None:
+    made = asyncio.Event()
+
+    async def metrics() -> Page:
+        await made.wait()
+        return Page(200, b"")
+
+    gate, connection, wire = measured(metrics)
+    connection.connection_lost(None)
+    made.set()
+    await turns()
+    assert wire.take() == b""
+    await gate.close()
+
+
+async def turns() -> None:
+    for _ in range(8):
+        await asyncio.sleep(0)

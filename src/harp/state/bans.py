@@ -70,6 +70,11 @@ class BanList:
         self._banned.discard(address)
         return self._records.pop(address, None) is not None
 
+    @property
+    def banned(self) -> int:
+        """How many bans have begun and were neither lifted nor reported as ended."""
+        return len(self._banned)
+
     def ended(self) -> list[str]:
         """The addresses whose ban has ended, each told once. A lifted ban is none of them."""
         now, over = self._now(), []

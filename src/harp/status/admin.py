@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 import structlog
@@ -9,6 +10,7 @@ import structlog
 from harp.frontend.connection import ClientConnection
 from harp.frontend.exchange import Exchange
 from harp.net.deadlines import Deadlines
+from harp.net.tasks import Tasks
 from harp.net.turns import Turns
 from harp.settings import Settings
 from harp.status.api import CHANGING, PREFIX, Api, objection_to_changes
@@ -17,6 +19,7 @@ from harp.wire.ends import How
 from harp.wire.requests import RequestHead, RequestReader
 
 CONNECTIONS = 64  # at once
+METRICS = b"/metrics"
 
 log = structlog.get_logger()
 
@@ -25,9 +28,16 @@ class AdminGate:
     """The gate of the admin listener's connections. While HaRP drains it goes on answering, to say so."""
 
     draining = False
-    patience = 1.0  # seconds; every answer is immediate
+    patience = 10.0  # seconds; every answer is immediate, but for the first metrics, whose library has to be loaded
 
-    def __init__(self, settings: Settings, pages: Pages, deadlines: Deadlines, api: Api | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        pages: Pages,
+        deadlines: Deadlines,
+        api: Api | None = None,
+        metrics: Callable[[], Awaitable[Page]] | None = None,
+    ) -> None:
         self.deadlines = deadlines
         self.turns = Turns()
         self.limits = settings.limits
@@ -35,6 +45,8 @@ class AdminGate:
         self.reader = RequestReader(settings.limits.headers)
         self._pages = pages
         self._api = api
+        self._metrics = metrics
+        self._tasks = Tasks()
         self._connections: set[ClientConnection] = set()
 
     def begin(self, connection: ClientConnection, head: RequestHead | None, last: Exchange | None) -> Exchange:
@@ -43,6 +55,9 @@ class AdminGate:
     def handle(self, connection: ClientConnection, exchange: Exchange) -> None:
         head = exchange.head
         assert head is not None
+        if self._metrics is not None and head.path == METRICS and head.method in (b"GET", b"HEAD"):
+            self._tasks.start(self._measured(connection, exchange, self._metrics))
+            return
         try:
             page = self._page(head, connection.peer)
         except Exception:
@@ -50,10 +65,23 @@ class AdminGate:
             connection.refuse(500, "internal error; see the log")
             return
         if page is None:
-            known = ", ".join([*(path.decode() for path in self._pages.paths), *([PREFIX] if self._api else [])])
+            more = [PREFIX, METRICS.decode()] if self._api else []
+            known = ", ".join([*(path.decode() for path in self._pages.paths), *more])
             connection.refuse(404, f"the admin listener has {known}")
         else:
             _send(connection, head, page)
+
+    async def _measured(
+        self, connection: ClientConnection, exchange: Exchange, metrics: Callable[[], Awaitable[Page]]
+    ) -> None:
+        """Answer with the metrics, which are made beside the loop."""
+        try:
+            page = await metrics()
+        except Exception:
+            log.exception("metrics failed")
+            page = Page(500, b"internal error; see the log\n", kind="text/plain")
+        if connection.waits(exchange) and exchange.head is not None:
+            _send(connection, exchange.head, page)
 
     def _page(self, head: RequestHead, peer: str) -> Page | None:
         if self._api is not None and head.path.startswith(PREFIX.encode()):
@@ -76,8 +104,9 @@ class AdminGate:
     def closed(self, connection: ClientConnection) -> None:
         self._connections.discard(connection)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End every connection now."""
+        await self._tasks.close()
         for connection in list(self._connections):
             connection.end(How.RESET)
 

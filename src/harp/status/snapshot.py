@@ -98,10 +98,11 @@ class NextcloudLine(Struct, frozen=True):
 
 
 class BanTotals(Struct, frozen=True):
-    """Strikes and bans since the start."""
+    """Strikes and bans."""
 
-    strikes: int
-    begun: int
+    strikes: int  # since the start
+    begun: int  # since the start
+    now: int  # addresses that are banned
 
 
 class Snapshot(Struct, frozen=True):

@@ -1,0 +1,124 @@
+"""/metrics for Prometheus: made of a snapshot when it is asked for, by a library that is loaded at the first scrape."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client import Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.openmetrics.exposition import ALLOWUTF8, CONTENT_TYPE_LATEST, generate_latest
+
+from harp.frontend.traffic import BOUNDS
+from harp.status.pages import Page
+from harp.status.snapshot import Snapshot, TrafficLine
+
+DAY = 86400.0
+EDGES = [*map(str, BOUNDS), "+Inf"]
+
+
+def page(snapshot: Snapshot) -> Page:
+    """Return the page."""
+    return Page(200, generate_latest(_Collected(snapshot), ALLOWUTF8), kind=CONTENT_TYPE_LATEST)
+
+
+class _Collected:
+    """What the library asks for its samples."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        snapshot = self._snapshot
+        yield from _of_process(snapshot)
+        yield from _of_requests(snapshot)
+        yield from _of_tunnels(snapshot)
+        yield from _of_nextcloud(snapshot)
+        bans = snapshot.ban_totals
+        yield GaugeMetricFamily("harp_bans", "Addresses that are banned now.", bans.now)
+        yield CounterMetricFamily("harp_bans_begun", "Bans that have begun.", bans.begun)
+        yield CounterMetricFamily("harp_strikes", "Strikes counted.", bans.strikes)
+        left = GaugeMetricFamily("harp_certificate_days_left", "Days until a certificate ends.", labels=["file"])
+        for certificate in snapshot.certificates:
+            left.add_metric([certificate.file], round((certificate.end - time.time()) / DAY, 2))
+        yield left
+
+
+def _of_process(snapshot: Snapshot) -> Iterator[Metric]:
+    process = snapshot.process
+    yield InfoMetricFamily("harp", "This HaRP.", {"version": process.version})
+    yield GaugeMetricFamily("process_start_time_seconds", "When the process started.", process.started)
+    yield CounterMetricFamily("process_cpu_seconds", "Time of the processor that was used.", process.cpu)
+    yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory.", process.memory)
+    yield GaugeMetricFamily("process_open_fds", "Open file descriptors.", process.descriptors)
+    yield GaugeMetricFamily("process_max_fds", "Limit of open file descriptors.", process.most_descriptors)
+    yield GaugeMetricFamily("harp_connections", "Open connections of clients.", process.connections)
+    text = "The longest that the event loop was late in the last minute."
+    yield GaugeMetricFamily("harp_loop_lag_seconds", text, process.loop_lag)
+    up = GaugeMetricFamily("harp_listener_up", "1 while a listener accepts connections.", labels=["listener"])
+    for name, condition in snapshot.listeners.items():
+        up.add_metric([name], float(condition.ok))
+    yield up
+
+
+def _of_requests(snapshot: Snapshot) -> Iterator[Metric]:
+    """`app` is "" for requests to no ExApp we know, and "app_api" for calls of AppAPI to HaRP itself."""
+    kinds = [(line.app, line.traffic) for line in snapshot.apps]
+    kinds += [("app_api", snapshot.control), ("", snapshot.others)]
+    requests = CounterMetricFamily("harp_requests", "Requests, by class of their status.", labels=["app", "status"])
+    received = CounterMetricFamily("harp_received_bytes", "Bytes of requests' bodies.", labels=["app"])
+    sent = CounterMetricFamily("harp_sent_bytes", "Bytes of answers' bodies.", labels=["app"])
+    text = "From a request's head to the end of its answer, without upgraded streams."
+    durations = HistogramMetricFamily("harp_request_duration_seconds", text, labels=["app"])
+    for app, traffic in kinds:
+        for status, count in traffic.statuses.items():
+            if count:
+                requests.add_metric([app, status], count)
+        if any(traffic.statuses.values()):
+            received.add_metric([app], traffic.received)
+            sent.add_metric([app], traffic.sent)
+            durations.add_metric([app], _cumulative(traffic), traffic.seconds)
+    yield from (requests, received, sent, durations)
+    refusals = CounterMetricFamily("harp_refusals", "Answers that HaRP made itself.", labels=["status"])
+    for own, count in sorted(snapshot.refusals.items()):
+        refusals.add_metric([str(own)], count)
+    yield refusals
+
+
+def _cumulative(traffic: TrafficLine) -> list[tuple[str, float]]:
+    total, buckets = 0, []
+    for edge, count in zip(EDGES, traffic.buckets, strict=True):
+        total += count
+        buckets.append((edge, float(total)))
+    return buckets
+
+
+def _of_tunnels(snapshot: Snapshot) -> Iterator[Metric]:
+    yield GaugeMetricFamily("harp_tunnels", "Tunnel clients that are connected.", len(snapshot.tunnels))
+    yield CounterMetricFamily("harp_tunnels_lost", "Tunnels that ended with a port.", snapshot.tunnels_lost)
+    streams = GaugeMetricFamily("harp_tunnel_streams", "Open streams.", labels=["name", "port"])
+    trips = GaugeMetricFamily("harp_tunnel_round_trip_seconds", "Of the last ping.", labels=["name", "port"])
+    for tunnel in snapshot.tunnels:
+        for name, port in zip(tunnel.names, tunnel.ports, strict=True):
+            streams.add_metric([name, str(port)], tunnel.streams)
+            if tunnel.round_trip is not None:
+                trips.add_metric([name, str(port)], tunnel.round_trip)
+    yield from (streams, trips)
+    connected = GaugeMetricFamily("harp_app_tunnel_up", "1 while an ExApp's tunnel is connected.", labels=["app"])
+    for line in snapshot.apps:
+        if line.tunnel:
+            connected.add_metric([line.app], float(line.tunnel == "connected"))
+    yield connected
+
+
+def _of_nextcloud(snapshot: Snapshot) -> Iterator[Metric]:
+    nextcloud = snapshot.nextcloud
+    yield CounterMetricFamily("harp_nextcloud_calls", "Calls to Nextcloud.", nextcloud.calls)
+    yield CounterMetricFamily("harp_nextcloud_failures", "Those without a proper answer.", nextcloud.failures)
+    up = nextcloud.condition is not None and nextcloud.condition.ok
+    yield GaugeMetricFamily("harp_nextcloud_up", "1 while Nextcloud answers.", float(up))

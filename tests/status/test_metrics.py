@@ -1,0 +1,84 @@
+"""/metrics, as a Prometheus reads it."""
+
+from __future__ import annotations
+
+import importlib
+import time
+
+import msgspec
+import pytest
+
+from harp.frontend.traffic import BOUNDS
+from tests.fakes.facts import HELLO, SOME, TUNNEL, FakeFacts
+
+parser = pytest.importorskip("prometheus_client.openmetrics.parser", reason="make setup installs it")
+metrics = importlib.import_module("harp.status.metrics")
+
+
+def scraped(facts: FakeFacts) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Every sample by name and values of labels; reading it checks the whole format."""
+    made = metrics.page(facts.snapshot())
+    assert made.kind.startswith("application/openmetrics-text; version=1.")
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in parser.text_string_to_metric_families(made.body.decode())
+        for sample in family.samples
+    }
+
+
+def test_what_an_operator_plots_is_there() -> None:
+    found = scraped(FakeFacts())
+    expected = {
+        ("harp_requests_total", ("hello", "2xx")): 3,
+        ("harp_requests_total", ("hello", "5xx")): 1,
+        ("harp_received_bytes_total", ("hello",)): 10,
+        ("harp_sent_bytes_total", ("hello",)): 2_000_000,
+        ("harp_request_duration_seconds_bucket", ("hello", "0.005")): 3,
+        ("harp_request_duration_seconds_bucket", ("hello", "60.0")): 3,
+        ("harp_request_duration_seconds_bucket", ("hello", "+Inf")): 4,
+        ("harp_request_duration_seconds_sum", ("hello",)): 1.5,
+        ("harp_request_duration_seconds_count", ("hello",)): 4,
+        ("harp_refusals_total", ("403",)): 5,
+        ("harp_refusals_total", ("503",)): 1,
+        ("harp_connections", ()): 7,
+        ("harp_tunnels", ()): 1,
+        ("harp_tunnels_lost_total", ()): 1,
+        ("harp_tunnel_streams", ("hello", "23000")): 4,
+        ("harp_app_tunnel_up", ("hello",)): 1,
+        ("harp_bans", ()): 2,
+        ("harp_bans_begun_total", ()): 3,
+        ("harp_strikes_total", ()): 30,
+        ("harp_nextcloud_calls_total", ()): 20,
+        ("harp_nextcloud_failures_total", ()): 2,
+        ("harp_nextcloud_up", ()): 1,
+        ("harp_loop_lag_seconds", ()): 0.002,
+        ("process_resident_memory_bytes", ()): 35_000_000,
+        ("process_open_fds", ()): 40,
+        ("process_max_fds", ()): 20_000,
+        ("harp_info", ("1",)): 1,
+        ("harp_listener_up", ("http",)): 1,
+    }
+    assert {name: found[name] for name in expected} == expected
+    assert found["harp_certificate_days_left", ("/certs/cert.pem",)] > 0
+
+
+def test_words_of_clients_cannot_break_the_format() -> None:
+    facts = FakeFacts()
+    evil = 'a"\\\n} 1\n# EOF'
+    facts.known = [msgspec.structs.replace(HELLO, app=evil)]
+    assert scraped(facts)["harp_requests_total", (evil, "2xx")] == 3
+
+
+@pytest.mark.alone
+def test_a_hundred_exapps_take_less_than_50_ms() -> None:
+    facts = FakeFacts()
+    full = msgspec.structs.replace(SOME, statuses=dict.fromkeys(SOME.statuses, 9), buckets=(1,) * (len(BOUNDS) + 1))
+    facts.known = [msgspec.structs.replace(HELLO, app=f"app{number}", traffic=full) for number in range(100)]
+    tunnels = tuple(msgspec.structs.replace(TUNNEL, names=(f"app{number}",)) for number in range(100))
+    snapshot = msgspec.structs.replace(facts.snapshot(), tunnels=tunnels)
+    took = []
+    for _ in range(5):
+        began = time.process_time()
+        metrics.page(snapshot)
+        took.append(time.process_time() - began)
+    assert min(took) < 0.05
