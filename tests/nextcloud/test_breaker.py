@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harp.nextcloud.breaker import LIVELY, RETRY, Attempt, Breaker, State
+from harp.nextcloud.breaker import LIVELY, RETRY, STALE, Attempt, Breaker, State
 from harp.policy.exapp import Trouble
 from tests.fakes.clock import Clock
 
@@ -54,9 +54,19 @@ def test_the_one_that_tries_again_is_not_forgotten_when_an_older_call_ends(break
 
 def test_while_nextcloud_hangs_only_probes_pass(breaker: Breaker, clock: Clock) -> None:
     breaker.failed(State.HANGING, SILENT, clock())
-    clock.move(1000)
+    clock.move(STALE - 1)
     assert breaker.enter() is SILENT
     entered(breaker, probe=True)
+
+
+def test_after_a_quiet_time_one_call_finds_out_whether_nextcloud_still_hangs(breaker: Breaker, clock: Clock) -> None:
+    breaker.failed(State.HANGING, SILENT, clock())
+    clock.move(STALE)
+    attempt = entered(breaker)
+    assert breaker.enter() is SILENT
+    breaker.failed(State.HANGING, SILENT, clock())
+    breaker.leave(attempt)
+    assert breaker.enter() is SILENT
 
 
 @pytest.mark.parametrize("state", [State.REFUSING, State.HANGING])

@@ -87,10 +87,25 @@ async def test_there_is_a_limit_to_waiting_for_one_and_for_all() -> None:
         queue.enter("a")
     with pytest.raises(QueueFull):
         queue.enter("a")
-    for number in range(MOST - MOST_OF_ONE):
+    queue = FairQueue(1, 1)
+    for number in range(MOST + 1):
         queue.enter(f"{number}")
     with pytest.raises(QueueFull):
         queue.enter("b")
+
+
+async def test_a_few_sources_that_fill_all_room_keep_nobody_out() -> None:
+    queue = FairQueue(1, 1)
+    queue.enter("")
+    crowd = [queue.enter(f"{number % 4}") for number in range(MOST)]
+    turn = queue.enter("late")
+    refused = [one for one in crowd if one.ready.done()]
+    assert len(refused) == 1
+    with pytest.raises(QueueFull):  # whoever has waited shortest in the longest line
+        await refused[0].ready
+    assert not turn.ready.done()
+    with pytest.raises(QueueFull):
+        queue.enter("0")
 
 
 async def test_a_crowd_of_sources_is_served_without_looking_at_all_of_them() -> None:

@@ -14,6 +14,7 @@ from harp.wire.requester import (
     CLOSED,
     IDLE,
     MAX_HEAD,
+    MOST_INTERIM,
     MOVES,
     RAW,
     RESTING,
@@ -111,6 +112,24 @@ def test_an_answer_cut_at_any_byte_is_still_one_answer(data: bytes, length: int,
 def test_trailers_come_with_the_end() -> None:
     heard, _ = exchange([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n"])
     assert (heard.body, heard.trailers) == (b"a", [(b"x-sum", b"1")])
+
+
+def test_interim_answers_without_end_are_an_error() -> None:
+    continue_ = b"HTTP/1.1 100 Continue\r\n\r\n"
+    heard, requester = exchange([continue_ * MOST_INTERIM, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])
+    assert (heard.error, heard.ended, requester.state) == ("", True, IDLE)
+    for slices in ([continue_ * (MOST_INTERIM + 1)], [continue_] * (MOST_INTERIM + 1)):
+        heard, _ = exchange(slices)
+        assert heard.error == f"more than {MOST_INTERIM} interim responses"
+
+
+def test_every_request_may_have_interim_answers() -> None:
+    requester = Requester()
+    for _ in range(3):
+        requester.request(bodyless=False, complete=True)
+        requester.receive(b"HTTP/1.1 102 Processing\r\n\r\n" * MOST_INTERIM)
+        requester.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        assert requester.state is IDLE
 
 
 def test_no_bytes_are_no_part_of_a_body() -> None:

@@ -66,6 +66,12 @@ def test_a_switch_of_protocols_names_the_new_one() -> None:
     assert (head.status, head.upgrade) == (101, b"websocket")
 
 
+@pytest.mark.parametrize("status", ["100 Continue", "103 Early Hints", "204 No Content"])
+def test_an_answer_that_never_has_a_body_tells_no_length_of_one(status: str) -> None:
+    head = response(f"HTTP/1.1 {status}\nContent-Length: 5\nLink: a\n\n")
+    assert head.start == f"HTTP/1.1 {status}\r\nlink: a\r\n".encode()
+
+
 def test_a_control_character_in_a_reason_is_refused() -> None:
     with pytest.raises(PeerError):
         read_response(b"HTTP/1.1 200 O\0K\r\n\r\n")

@@ -10,6 +10,7 @@ from msgspec import Struct
 from harp.policy.exapp import Trouble
 
 RETRY = 2.0  # seconds after a failed connect in which nobody tries again
+STALE = 30.0  # seconds after a call without an answer in which only probes try again; later that is old news
 LIVELY = 2.0  # seconds after an answer in which Nextcloud is taken to be there
 
 
@@ -18,7 +19,8 @@ class State(Enum):
 
     UP = auto()
     REFUSING = auto()  # no connection could be made: one call at a time tries again, RETRY seconds after the last
-    HANGING = auto()  # a call was not answered in time: only probes go on trying, for a visitor would wait long
+    HANGING = auto()  # a call was not answered in time: only probes go on trying, for a visitor would wait long; but
+    # where nobody comes, nobody probes: the first visitor after STALE seconds is not told what was
 
 
 class Attempt(Struct, eq=False):
@@ -45,17 +47,17 @@ class Breaker:
         match self.state:
             case State.UP:
                 return None
-            case State.REFUSING:
+            case State.HANGING if probe:
+                return None
+            case _:
                 return self._trouble if self._trying or self._now() < self._retry_at else None
-            case State.HANGING:
-                return None if probe else self._trouble
 
     def enter(self, *, probe: bool = False) -> Attempt | Trouble:
         """Go on, and `leave` afterwards; or the reason why not to call now."""
         trouble = self.trouble(probe=probe)
         if trouble is not None:
             return trouble
-        alone = self.state is State.REFUSING
+        alone = self.state is State.REFUSING or (self.state is State.HANGING and not probe)
         if alone:
             self._trying = True
         self._under_way += 1
@@ -81,5 +83,5 @@ class Breaker:
         if self._answered > began:
             return False
         self.state, self._trouble = state, trouble
-        self._retry_at = self._now() + RETRY
+        self._retry_at = self._now() + (STALE if state is State.HANGING else RETRY)
         return True

@@ -30,6 +30,7 @@ RECORD_CALLS = 8  # at once; scanners try many ids
 RECORD_CALLS_OF_ONE = 2  # at once for one client address
 VISITOR_CALLS = 100  # at once
 VISITOR_CALLS_OF_ONE = 8  # at once for one client address
+_CROWDED = Trouble("too many calls to Nextcloud are waiting")
 SETTLE = 0.02  # seconds in which a refused password is counted, before the client's next one is sent
 PROBE_LIMIT = 10.0  # seconds for a call that is to find out whether Nextcloud answers again
 AGAIN = (0.05, 0.2, 0.5, 1.0, 2.0)  # seconds before each new attempt of a call that failed while others are answered
@@ -140,7 +141,7 @@ class NextcloudClient:
         try:
             turn = queue.enter(source)
         except QueueFull:
-            return Trouble("too many calls to Nextcloud are waiting")
+            return _CROWDED
         if app_id:
             self._record_turns[app_id] = turn
         try:
@@ -149,6 +150,8 @@ class NextcloudClient:
             if all(self._banned(one) for one in turn.lines):
                 return Trouble("the client was banned while the call to Nextcloud waited")
             return await self._get(target, headers, limit)
+        except QueueFull:
+            return _CROWDED
         except TimeoutError:
             return Trouble("Nextcloud is too slow for the number of calls that wait")
         finally:

@@ -28,6 +28,7 @@ class FairQueue:
     """Gives turns: at most `at_once`, at most `per_source` of them to one source (a client, by its address).
 
     A source has a line of its own, and the lines are served in turn: whoever fills one delays only who stands in it.
+    When there is no room, the last one of the longest line goes: its `ready` raises QueueFull.
     """
 
     def __init__(self, at_once: int, per_source: int) -> None:
@@ -73,13 +74,26 @@ class FairQueue:
 
     def _append(self, turn: Turn, source: str) -> None:
         line = self._lines.get(source)
-        if self._waiting >= MOST or (line is not None and len(line) >= MOST_OF_ONE):
+        standing = 0 if line is None else len(line)
+        if standing >= MOST_OF_ONE or (self._waiting >= MOST and not self._make_room(standing)):
             raise QueueFull
         if line is None:
             line = self._lines[source] = deque()
         line.append(turn)
         turn.lines.add(source)
         self._waiting += 1
+
+    def _make_room(self, standing: int) -> bool:
+        """Send one away who stands in a line that is longer than that of the newcomer, which has `standing`."""
+        source, longest = max(self._lines.items(), key=lambda line: len(line[1]))
+        if len(longest) <= standing + 1:
+            return False
+        turn = longest.pop()
+        self._waiting -= 1
+        turn.lines.discard(source)
+        if not turn.lines and not turn.ready.done():
+            turn.ready.set_exception(QueueFull())
+        return True
 
     def _serve(self) -> None:
         """Give turns while there are any. Few lines are passed over: those whose source has all it may have."""

@@ -18,6 +18,7 @@ from harp.wire.http import CHUNKED, HEAD_END, NO_BODY, UNTIL_CLOSE, Fields
 from harp.wire.responses import ResponseHead, read_response, read_usual_response
 
 MAX_HEAD = 64 * 1024  # bytes of a response head
+MOST_INTERIM = 256  # 1xx responses to one request: "102 Processing" every few seconds for half an hour
 _BEGINNING = b"HTTP/1."
 _BARE_LF = re.compile(rb"(?<!\r)\n").search
 
@@ -112,13 +113,14 @@ class Requester:
     and what `ChunkedDecoder` holds back.
     """
 
-    __slots__ = ("_bodyless", "_chunks", "_complete", "_held", "_left", "_reusable", "state")
+    __slots__ = ("_bodyless", "_chunks", "_complete", "_held", "_interims", "_left", "_reusable", "state")
 
     def __init__(self) -> None:
         self.state = IDLE
         self._held = b""  # of a head
         self._bodyless = False  # the request is HEAD
         self._complete = False  # the request, with its body
+        self._interims = 0  # to the request under way
         self._left = 0  # of the answer's body, in bytes; or UNTIL_CLOSE
         self._chunks: ChunkedDecoder | None = None
         self._reusable = True
@@ -146,6 +148,7 @@ class Requester:
         self.state = MOVES[self.state][_REQUEST]
         self._bodyless = bodyless
         self._complete = complete
+        self._interims = 0
 
     def request_complete(self) -> None:
         """The body is sent, to its end."""
@@ -211,6 +214,9 @@ class Requester:
                 return [*before, Switched(head, data)]
             if head.status < 100:
                 raise PeerError(f"a response with status {head.status}")
+            self._interims += 1
+            if self._interims > MOST_INTERIM:
+                raise PeerError(f"more than {MOST_INTERIM} interim responses")
             self._move(_PART)
             before.append(Interim(head))
             seen = 0

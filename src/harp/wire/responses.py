@@ -138,7 +138,7 @@ def read_any_response(data: bytes) -> ResponseHead:
     length, connection, upgrade = _framing(special)
     minor, options = _VERSIONS[version], _options(connection)
     keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
-    known = [b"content-length: %d\r\n" % length] if length >= 0 and status != 204 else []
+    known = [b"content-length: %d\r\n" % length] if length >= 0 and status >= 200 and status != 204 else []
     start = b"".join([b"HTTP/1.1 %d %b\r\n" % (status, reason), *_end_to_end(plain, options), *known])
     return ResponseHead(status, start, length, keep_alive, upgrade)
 
