@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
 
-from harp.frontend.connection import LINGER_TIME, REQUESTS_A_TURN, ClientConnection
+from harp.frontend.connection import LINGER_TIME, REQUESTS_A_TURN, TURN_TIME, ClientConnection
 from harp.frontend.exchange import Exchange
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.turns import SHARE, Turns
@@ -165,6 +166,23 @@ async def test_of_a_client_that_has_sent_ahead_a_lot_not_everything_is_served_in
         turns += 1
         await asyncio.sleep(0)
     assert turns >= 9
+    assert world.wire.reading
+
+
+async def test_requests_that_take_long_to_decide_about_are_few_in_a_turn_of_the_loop() -> None:
+    world = World()
+
+    def ponder(connection: ClientConnection, head: RequestHead) -> None:
+        until = time.thread_time() + TURN_TIME
+        while time.thread_time() <= until:
+            pass
+        respond_ok(connection, head)
+
+    world.gate.script = ponder
+    assert world.feed(GET * 10) == OK * 2
+    assert not world.wire.reading
+    while len(world.gate.heads) < 10:
+        await asyncio.sleep(0)
     assert world.wire.reading
 
 
