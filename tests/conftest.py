@@ -34,10 +34,11 @@ def pytest_report_header() -> str:
     return f"peers: {present}" + (f"; missing: {missing}" if missing else "")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Whatever shares fixtures is one group of pytest-xdist (--dist loadgroup); long groups come first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    if config.pluginmanager.hasplugin("xdist"):  # which may be off: -p no:xdist
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
     items.sort(key=_rank)
 
 
