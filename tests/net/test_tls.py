@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -192,13 +193,40 @@ async def test_a_handshake_without_end_is_cut() -> None:
     side, wire = Side(), MemoryTransport()
     connection = side.connection()
     connection.connection_made(wire)
-    for _ in range(MOST_OF_HANDSHAKE // 1024 + 1):
-        assert not wire.aborted
-        connection.get_buffer(-1)[:1024] = bytes(1024)
+    endless = b"\x16\x03\x01\x40\x00\x01\x01\x00\x00"  # a ClientHello of 64 KiB, as OpenSSL would believe
+    for number in range(MOST_OF_HANDSHAKE // 1024 + 2):
+        if wire.aborted or wire.closed:
+            break
+        piece = endless.ljust(1024, b"\0") if not number else bytes(1024)
+        connection.get_buffer(-1)[:1024] = piece
         connection.buffer_updated(1024)
-    assert wire.aborted
+        assert not wire.reading
+        await asyncio.sleep(0.001)
+    assert wire.closed
     connection.connection_lost(None)
     assert side.failed == 1
+
+
+async def test_much_that_follows_the_handshake_at_once_arrives() -> None:
+    side = Side()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(side.connection, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+
+    def send() -> None:
+        with (
+            socket.create_connection(("127.0.0.1", port)) as plain,
+            side.client.wrap_socket(plain, server_hostname="localhost") as wire,
+        ):
+            wire.sendall(bytes(MB))
+            wire.recv(1)
+
+    sending = loop.run_in_executor(None, send)
+    await until(side, MB)
+    side.app.transport.close()
+    await sending
+    await side.app.lost.wait()
+    server.close()
 
 
 def test_every_state_can_be_reached_and_left() -> None:

@@ -90,20 +90,23 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
         self._limit = asyncio.get_running_loop().call_later(HANDSHAKE, self.abort)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._turns.view
+        return self._turns.memory[:SLICE] if self._state is SHAKING else self._turns.view
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._state is OPEN:
             self._decrypt(self._turns.memory[:nbytes])
         elif self._state is SHAKING:
-            self._count(nbytes, MOST_OF_HANDSHAKE)
+            self._received += nbytes
             for piece, _ in self._records.cut(self._turns.memory[:nbytes]):
                 self._incoming.write(piece)
+            self._tcp.pause_reading()  # what follows the handshake at once waits as well
             if not self._in_line:
                 self._in_line = True
                 self._turns.join(self)
         else:
-            self._count(nbytes, MOST_OF_FAREWELL)
+            self._received += nbytes
+            if self._received > MOST_OF_FAREWELL:  # who sends without end is not listened to for ever
+                self.abort()
 
     def eof_received(self) -> bool:
         """The end without close_notify: whatever was under way is not complete."""
@@ -140,6 +143,10 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
             self._ssl.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
+            if self._received > MOST_OF_HANDSHAKE:
+                self.abort()
+            else:
+                self._tcp.resume_reading()
             return
         except ssl.SSLError:  # whatever it is, it is between the client and its TLS library
             self._flush()
@@ -150,6 +157,7 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
         self._stop_clock()
         self._move(Event.SHAKEN)
         self._received = 0
+        self._tcp.resume_reading()
         self._app = cast("asyncio.Protocol", self._factory())
         self._app.connection_made(self)
         if self._state is OPEN and self._incoming.pending:
@@ -271,12 +279,6 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
         return self._ssl if name == "ssl_object" else self._tcp.get_extra_info(name, default)
 
     # Parts
-
-    def _count(self, size: int, most: int) -> None:
-        """Bytes that are not the user's have come. Who sends without end is not listened to for ever."""
-        self._received += size
-        if self._received > most:
-            self.abort()
 
     def _stop_clock(self) -> None:
         if self._limit is not None:
