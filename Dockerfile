@@ -3,6 +3,7 @@
 # BASE may be any image with Python 3.11 or newer and its venv module, such as python:3.14-slim or a Debian of your own.
 # Without PyPI: put wheels of everything in requirements.lock, and of hatchling, into ./wheels, and build with
 # --build-arg PIP_ARGS="--no-index --find-links=/build/wheels".
+# The compiled part, if you want it: `pip wheel --no-deps --wheel-dir wheels ./core` on the same architecture, first.
 
 ARG BASE=docker.io/library/python:3.13-slim
 
@@ -13,6 +14,9 @@ COPY . .
 RUN set -e; \
     python3 -m venv /opt/harp; \
     PIP_CONSTRAINT=requirements.lock /opt/harp/bin/pip install --no-cache-dir --no-compile ${PIP_ARGS} .; \
+    for wheel in wheels/appapi_harp_core-*.whl; do \
+        if [ -e "$wheel" ]; then /opt/harp/bin/pip install --no-cache-dir --no-compile --no-index --no-deps "$wheel"; fi; \
+    done; \
     /opt/harp/bin/pip uninstall --yes --quiet setuptools pip; \
     find /opt/harp -type d -name tests -prune -exec rm -r {} +; \
     python3 -m compileall -q /opt/harp/lib; \

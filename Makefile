@@ -5,13 +5,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup run test coverage check bench bench-quick frp traefik lock clean
+.PHONY: setup core run test coverage check bench bench-quick frp traefik lock clean
 
 setup: $(READY)
 
 $(READY): pyproject.toml requirements.lock scripts/setup
 	PYTHON="$(PYTHON)" scripts/setup
 	@touch $@
+
+# The optional compiled part, built by cargo and installed; `make test` with it and without it is the same suite.
+core: $(READY)
+	scripts/build-core
 
 run: $(READY)
 	$(BIN)/harp demo

@@ -17,10 +17,6 @@ Fields = list[tuple[bytes, bytes]]  # (lower-case name, value without outer whit
 HEAD_END = b"\r\n\r\n"
 MAX_LENGTH = 1 << 62
 
-# What names and lines of ordinary heads are made of. Names with "_" are not: CGI-style servers cannot tell it from "-".
-NAME = rb"[!#$%&'*+.^`|~0-9A-Za-z-]++"
-VALUE = rb"[\t\x20-\x7e\x80-\xff]*+\r\n"
-
 # Between neighbours only. Their effect is applied by each side's own framing (RFC 9110 section 7.6.1).
 HOP_BY_HOP = frozenset(
     (

@@ -10,7 +10,6 @@ take nothing that it would read otherwise.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -18,18 +17,18 @@ import httptools
 from msgspec import Struct
 
 from harp.errors import BadRequest
+from harp.wire.core import RequestCutter
 from harp.wire.http import (
     CHUNKED,
     FORWARDED,
     HOP_BY_HOP,
     IGNORE,
     MAX_LENGTH,
-    NAME,
     RESERVED,
-    VALUE,
     Fields,
     read_lines,
 )
+from harp.wire.ordinary import START, VERSION
 
 REQUEST_SPECIAL = (
     HOP_BY_HOP | RESERVED | FORWARDED | {b"host", b"content-length", b"expect", b"cookie", b"authorization"}
@@ -40,18 +39,13 @@ RECOGNISED = 4096  # bytes; longer header lines are not compared with those of t
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade"))
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _MINORS = {b" HTTP/1.1": 1, b" HTTP/1.0": 0}
-_VERSION = b" HTTP/1.1\r\n"
 
 # Printable ASCII without "#": a fragment never belongs on the wire, other bytes must be percent-encoded.
 _TARGET = re.compile(rb'[!"$-~]+').fullmatch
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.vV]+\])(?::\d{0,5})?").fullmatch
 _ABSOLUTE = re.compile(rb"(?i)https?://").match
 
-_START = (
-    rb"(GET|POST|HEAD|PUT|DELETE|OPTIONS|PATCH|PROPFIND|PROPPATCH|MKCOL|COPY|MOVE|LOCK|UNLOCK|REPORT|SEARCH)"
-    rb" (/[A-Za-z0-9/._~%=&+,:;@!$'()*-]*+)(\?[A-Za-z0-9/?._~%=&+,:;@!$'()*\[\]|-]*+)?+"
-)
-_ORDINARY_START = re.compile(_START).fullmatch
+_ORDINARY_START = re.compile(START).fullmatch
 
 
 class RequestFields:
@@ -106,15 +100,12 @@ class RequestHead(Struct):
 class RequestReader:
     """Reads request heads, of any number of connections in turn. `watched` are more header names to be special."""
 
-    __slots__ = ("_cut", "_max_headers", "_ordinary", "_special")
+    __slots__ = ("_cut", "_max_headers", "_special")
 
     def __init__(self, max_headers: int, watched: frozenset[bytes] = frozenset()) -> None:
         self._max_headers = max_headers
         self._special = REQUEST_SPECIAL | watched
-        self._ordinary = re.compile(
-            rb"%b( HTTP/1\.1\r\n(?:%b:%b){0,%d}+\r\n)" % (_START, NAME, VALUE, max_headers)
-        ).match
-        self._cut = re.compile(rb"\n(%b):([^\r]*)\r" % _any_of(self._special)).split
+        self._cut = RequestCutter(sorted(self._special), max_headers).cut
 
     def read(self, data: bytes, before: RequestFields | None = None) -> RequestHead:
         """Read exactly one head with its empty line. Raises BadRequest."""
@@ -135,12 +126,14 @@ class RequestReader:
             if start is not None:
                 method, path, query = start.groups(b"")
                 return _head(method, path, query, before), len(data)
-        found = self._ordinary(data, at)
-        if found is None:
+        cut = self._cut(data, at)
+        if cut is None:
             return None
-        method, path, query, raw = found.groups(b"")
-        fields = self._ordinary_fields(raw)
-        return None if fields is None else (_head(method, path, query, fields), found.end())
+        method, path, query, raw, special, plain = cut
+        fields = _fields_of(raw, special, plain)
+        if fields is None:
+            return None
+        return _head(method, path, query, fields), at + len(method) + 1 + len(path) + len(query) + len(raw)
 
     def read_any(self, data: bytes) -> RequestHead:
         """As `read`, line by line. This is what `read` means."""
@@ -161,37 +154,21 @@ class RequestReader:
         fields.found, fields.plain = dict(fields.special), b"".join(plain)
         minor = _minor_of(line)
         _read_headers(fields, minor)
-        fields.raw = _VERSION + rest if minor and len(rest) < RECOGNISED else b""
+        fields.raw = VERSION + rest if minor and len(rest) < RECOGNISED else b""
         return _head_of(line, fields)
 
-    def _ordinary_fields(self, raw: bytes) -> RequestFields | None:
-        """The fields of what follows the target of a head whose every byte has been checked; None: look closer."""
-        fields = RequestFields()
-        parts = self._cut(raw)  # between the plain ones: name, value, name, value
-        special = fields.special = list(zip(map(bytes.lower, parts[1::3]), map(bytes.strip, parts[2::3]), strict=True))
-        found = fields.found = dict(special)
-        host = fields.host = found.get(b"host")
-        if len(found) != len(special) or host is None or not _is_host(host):
-            return None
-        fields.plain = b"".join(parts[::3])[len(_VERSION) : -2]
-        fields.raw = raw if len(raw) <= RECOGNISED else b""
-        fields.length, fields.keep_alive, fields.upgrade, fields.named = 0, True, None, _NO_OPTIONS
-        return fields if _FRAMING.isdisjoint(found) or _read_usual_framing(fields, found) else None
 
-
-def _any_of(names: Iterable[bytes]) -> bytes:
-    """An expression for any of these lower-case names in any case, that looks at each letter once."""
-    rests: dict[bytes, set[bytes]] = {}
-    for name in names:
-        rests.setdefault(name[:1], set()).add(name[1:])
-    ends = rests.pop(b"", None) is not None
-    branches = [
-        (b"[%b%b]" % (first.upper(), first) if first.isalpha() else re.escape(first)) + _any_of(rest)
-        for first, rest in sorted(rests.items())
-    ]
-    if not branches:
-        return b""
-    return b"(?:%b)%b" % (b"|".join(branches), b"?" if ends else b"")
+def _fields_of(raw: bytes, special: Fields, plain: bytes) -> RequestFields | None:
+    """The fields of an ordinary head, which says only one thing about each matter; None: look closer."""
+    fields = RequestFields()
+    found = fields.found = dict(special)
+    host = fields.host = found.get(b"host")
+    if len(found) != len(special) or host is None or not _is_host(host):
+        return None
+    fields.special, fields.plain = special, plain
+    fields.raw = raw if len(raw) <= RECOGNISED else b""
+    fields.length, fields.keep_alive, fields.upgrade, fields.named = 0, True, None, _NO_OPTIONS
+    return fields if _FRAMING.isdisjoint(found) or _read_usual_framing(fields, found) else None
 
 
 def _read_usual_framing(fields: RequestFields, found: dict[bytes, bytes]) -> bool:

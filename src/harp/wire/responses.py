@@ -14,23 +14,14 @@ import httptools
 from msgspec import Struct
 
 from harp.errors import PeerError
-from harp.wire.http import CHUNKED, HOP_BY_HOP, IGNORE, NAME, UNTIL_CLOSE, VALUE, Fields, read_lines
+from harp.wire.core import cut_response
+from harp.wire.http import CHUNKED, HOP_BY_HOP, IGNORE, UNTIL_CLOSE, Fields, read_lines
+from harp.wire.ordinary import ORDINARY
 
 RESPONSE_SPECIAL = HOP_BY_HOP | {b"content-length"}
 _VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
-# Names with "_" are left to the long way.
-_ORDINARY = re.compile(
-    rb"HTTP/1\.1 ([2-5][0-9][0-9]) (" + VALUE + rb")(?:" + NAME + rb":" + VALUE + rb")*+\r\n"
-).fullmatch
-_FIELD = (
-    rb"(?:(?![CcKkPpTtUu](?i:on(?:tent-length|nection)|eep-alive|roxy-|e:|ransfer-encoding|pgrade:))"
-    rb"%b:%b)*+" % (NAME, VALUE)
-)  # those that say nothing about framing
-_LENGTH = rb"(?:[Cc]ontent-[Ll]ength:[ \t]*(0|[1-9][0-9]{0,17})\r\n%b)?" % _FIELD
-_KEPT = rb"(?:([Cc]onnection:[ \t]*[Kk]eep-[Aa]live\r\n)%b)?" % _FIELD
-_USUAL = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) %b%b%b%b%b\r\n" % (VALUE, _FIELD, _LENGTH, _KEPT, _LENGTH)).match
 _FRAMING = re.compile(
     rb"\n([Cc](?i:onnection|ontent-length)|[Kk](?i:eep-alive)|[Pp](?i:roxy-[ac][a-z]*)|[Tt](?i:e|ransfer-encoding)"
     rb"|[Uu](?i:pgrade)):[ \t]*([^\r]*)"
@@ -68,19 +59,11 @@ class ResponseHead(Struct):
 
 def read_usual_response(data: bytes) -> tuple[ResponseHead, int] | None:
     """Read the head that `data` begins with, and say where it ends; None: it is not usual, or not complete."""
-    usual = _USUAL(data)
-    if usual is None:
+    cut = cut_response(data)
+    if cut is None:
         return None
-    status, length, kept, other = usual.groups()
-    if length is None:
-        length = other
-    elif other is not None:
-        return None
-    end = usual.end()
-    start = data[: end - 2] if kept is None else data[: usual.start(3)] + data[usual.end(3) : end - 2]
-    if length is None:
-        return ResponseHead(int(status), start, UNTIL_CLOSE, True, None), end
-    return None if status == b"204" else (ResponseHead(int(status), start, int(length), True, None), end)
+    status, start, length, end = cut
+    return ResponseHead(status, start, length, True, None), end
 
 
 def read_response(data: bytes) -> ResponseHead:
@@ -88,7 +71,7 @@ def read_response(data: bytes) -> ResponseHead:
     usual = read_usual_response(data)
     if usual is not None and usual[1] == len(data):
         return usual[0]
-    ordinary = _ORDINARY(data)
+    ordinary = ORDINARY(data)
     if ordinary is not None:
         head = _read_ordinary(int(ordinary[1]), data, _FRAMING(data))
         if head is not None:

@@ -1,0 +1,9 @@
+from collections.abc import Sequence
+
+class RequestCutter:
+    def __new__(cls, special: Sequence[bytes], most: int) -> RequestCutter: ...
+    def cut(
+        self, data: bytes, at: int
+    ) -> tuple[bytes, bytes, bytes, bytes, list[tuple[bytes, bytes]], bytes] | None: ...
+
+def cut_response(data: bytes) -> tuple[int, bytes, int, int] | None: ...

@@ -1,0 +1,98 @@
+"""Ordinary heads of HTTP/1.1, cut by expressions that every byte of them has to fit.
+
+None means: not ordinary, or not complete. Then `harp.wire.requests` and `harp.wire.responses` read line by line.
+The optional package `appapi-harp-core` (the folder core/) has the same two in compiled form, in use where it is
+installed; a property test says that they are equal to these on every input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from harp.wire.http import UNTIL_CLOSE, Fields
+
+# Names with "_" are not ordinary: CGI-style servers cannot tell it from "-".
+_NAME = rb"[!#$%&'*+.^`|~0-9A-Za-z-]++"
+_VALUE = rb"[\t\x20-\x7e\x80-\xff]*+\r\n"
+START = (
+    rb"(GET|POST|HEAD|PUT|DELETE|OPTIONS|PATCH|PROPFIND|PROPPATCH|MKCOL|COPY|MOVE|LOCK|UNLOCK|REPORT|SEARCH)"
+    rb" (/[A-Za-z0-9/._~%=&+,:;@!$'()*-]*+)(\?[A-Za-z0-9/?._~%=&+,:;@!$'()*\[\]|-]*+)?+"
+)
+VERSION = b" HTTP/1.1\r\n"
+ORDINARY = re.compile(
+    rb"HTTP/1\.1 ([2-5][0-9][0-9]) (" + _VALUE + rb")(?:" + _NAME + rb":" + _VALUE + rb")*+\r\n"
+).fullmatch  # a final response
+
+_LINES = (
+    rb"(?:(?![CcKkPpTtUu](?i:on(?:tent-length|nection)|eep-alive|roxy-|e:|ransfer-encoding|pgrade:))"
+    rb"%b:%b)*+" % (_NAME, _VALUE)
+)  # those that say nothing about framing
+_LENGTH = rb"(?:[Cc]ontent-[Ll]ength:[ \t]*(0|[1-9][0-9]{0,17})\r\n%b)?" % _LINES
+_KEPT = rb"(?:([Cc]onnection:[ \t]*[Kk]eep-[Aa]live\r\n)%b)?" % _LINES
+_USUAL = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) %b%b%b%b%b\r\n" % (_VALUE, _LINES, _LENGTH, _KEPT, _LENGTH)).match
+
+Cut = tuple[bytes, bytes, bytes, bytes, Fields, bytes]
+
+
+class RequestCutter:
+    """Cuts request heads. `special` are the lower-case names of the lines that come out one by one.
+
+    A head with more than `most` lines is not ordinary.
+    """
+
+    __slots__ = ("_cut", "_ordinary")
+
+    def __init__(self, special: Iterable[bytes], most: int) -> None:
+        self._ordinary = re.compile(rb"%b( HTTP/1\.1\r\n(?:%b:%b){0,%d}+\r\n)" % (START, _NAME, _VALUE, most)).match
+        self._cut = re.compile(rb"\n(%b):([^\r]*)\r" % _any_of(special)).split
+
+    def cut(self, data: bytes, at: int) -> Cut | None:
+        """Cut the head that begins at `at` into method, path, query, raw, special lines and plain lines.
+
+        `query` is b"" or begins with "?", `raw` is all that follows the target. Special lines are pairs of lower-case
+        name and value without outer white space, plain ones are as they came.
+        """
+        found = self._ordinary(data, at)
+        if found is None:
+            return None
+        method, path, query, raw = found.groups(b"")
+        parts = self._cut(raw)  # between the plain ones: name, value, name, value
+        special = list(zip(map(bytes.lower, parts[1::3]), map(bytes.strip, parts[2::3]), strict=True))
+        return method, path, query, raw, special, b"".join(parts[::3])[len(VERSION) : -2]
+
+
+def cut_response(data: bytes) -> tuple[int, bytes, int, int] | None:
+    """Cut the head that `data` begins with, of a final response that says its length at most, and that it is kept.
+
+    Return the status, what goes on to the client (without the empty line), the body's length or UNTIL_CLOSE, and where
+    the head ends.
+    """
+    usual = _USUAL(data)
+    if usual is None:
+        return None
+    status, length, kept, other = usual.groups()
+    if length is None:
+        length = other
+    elif other is not None:
+        return None
+    if length is not None and status == b"204":
+        return None
+    end = usual.end()
+    start = data[: end - 2] if kept is None else data[: usual.start(3)] + data[usual.end(3) : end - 2]
+    return int(status), start, UNTIL_CLOSE if length is None else int(length), end
+
+
+def _any_of(names: Iterable[bytes]) -> bytes:
+    """An expression for any of these lower-case names in any case, that looks at each letter once."""
+    rests: dict[bytes, set[bytes]] = {}
+    for name in names:
+        rests.setdefault(name[:1], set()).add(name[1:])
+    ends = rests.pop(b"", None) is not None
+    branches = [
+        (b"[%b%b]" % (first.upper(), first) if first.isalpha() else re.escape(first)) + _any_of(rest)
+        for first, rest in sorted(rests.items())
+    ]
+    if not branches:
+        return b""
+    return b"(?:%b)%b" % (b"|".join(branches), b"?" if ends else b"")
