@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harp.errors import BadRequest
@@ -103,6 +103,7 @@ def meaning(read: Callable[[], RequestHead]) -> object:
     )
 
 
+@core
 @given(heads(), LINES)
 def test_expressions_read_a_head_as_it_is_read_line_by_line(data: bytes, others: list[bytes]) -> None:
     reader = RequestReader(6, frozenset({b"x-hop"}))
@@ -115,7 +116,6 @@ def test_expressions_read_a_head_as_it_is_read_line_by_line(data: bytes, others:
             assert meaning(lambda known=before: reader.read(data, known)) == careful  # type: ignore[misc]
 
 
-@settings(max_examples=200)
 @given(heads(), heads())
 def test_a_head_ends_where_its_first_empty_line_does(data: bytes, more: bytes) -> None:
     reader = RequestReader(6)
