@@ -162,11 +162,9 @@ class ServerConnection:
             if data[at] == 0x0D:
                 at = self._after_blank_lines(data, at)
             end = data.find(HEAD_END, at) + 4
-            if end < 4:
+            if end < 4 or end - at > self._limit:
                 self._check_partial(data, at)
                 return None
-            if end - at > self._limit:
-                raise self._too_long()
             self._at = end
             head = reader.read_any(data[at:end])
         if end == len(data):
@@ -307,14 +305,12 @@ class ServerConnection:
         return begin
 
     def _check_partial(self, data: bytes, at: int) -> None:
-        """Is this the beginning of a head?"""
-        if len(data) - at > self._limit:
-            raise self._too_long()
-        if data.count(b"\n", at) != data.count(b"\r\n", at):
+        """Is this the beginning of a head? The same objection is raised however the bytes are sliced."""
+        end = min(len(data), at + self._limit)
+        if data.count(b"\n", at, end) != data.count(b"\r\n", at, end):
             raise BadRequest("malformed request: a line that does not end in CR LF")
-
-    def _too_long(self) -> BadRequest:
-        return BadRequest(f"a request head of more than {self._limit} bytes", 431)
+        if len(data) > end:
+            raise BadRequest(f"a request head of more than {self._limit} bytes", 431)
 
     def _take_chunks(self, decoder: ChunkedDecoder, data: bytes) -> bytes:
         pieces = decoder.feed(data, A_TURN)
