@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -208,25 +207,34 @@ async def test_a_handshake_without_end_is_cut() -> None:
 
 
 async def test_much_that_follows_the_handshake_at_once_arrives() -> None:
-    side = Side()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(side.connection, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    side, wire = Side(), MemoryTransport()
+    connection = side.connection()
+    connection.connection_made(wire)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = side.client.wrap_bio(incoming, outgoing, server_hostname="localhost")
 
-    def send() -> None:
-        with (
-            socket.create_connection(("127.0.0.1", port)) as plain,
-            side.client.wrap_socket(plain, server_hostname="localhost") as wire,
-        ):
-            wire.sendall(bytes(MB))
-            wire.recv(1)
+    async def send() -> None:
+        data = outgoing.read()
+        while data and not wire.closed:
+            if wire.reading:
+                size = min(len(data), len(connection.get_buffer(-1)))
+                connection.get_buffer(-1)[:size] = data[:size]
+                connection.buffer_updated(size)
+                data = data[size:]
+            else:
+                await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        incoming.write(wire.take())
 
-    sending = loop.run_in_executor(None, send)
-    await until(side, MB)
-    side.app.transport.close()
-    await sending
-    await side.app.lost.wait()
-    server.close()
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    await send()
+    client.do_handshake()
+    client.write(bytes(MB))
+    await send()
+    assert len(side.app.received) == MB
+    connection.abort()
+    connection.connection_lost(None)
 
 
 def test_every_state_can_be_reached_and_left() -> None:
