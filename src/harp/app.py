@@ -42,7 +42,7 @@ from harp.proxy.upstreams import Upstreams
 from harp.settings import Limits, Settings, load
 from harp.state.engine_names import EngineNames
 from harp.status.admin import AdminGate
-from harp.status.api import Api
+from harp.status.api import StatusApi
 from harp.status.pages import Pages
 from harp.tunnel.server.claim_check import ClaimCheck
 from harp.tunnel.server.listener import TunnelServer
@@ -101,25 +101,20 @@ class Harp:
             connect=settings.timeouts.connect,
             hold=settings.tunnel.hold,
             targets=self.instance.rules.targets,
-            is_exapp=lambda name: isinstance(self.instance.records.get(name), ExApp),
+            is_exapp=self._is_exapp,
             strict=settings.tunnel.claims == "strict",
         )
         self._dialer.offer_inner(CONTROL.name, self._serve_control)
         connections = _connections_allowed(settings.limits)
         self.upstreams = Upstreams(
-            self._dialer,
-            self.ports,
-            self.deadlines,
-            settings.timeouts,
-            turns=self.turns,
-            most_open=connections,
+            self._dialer, self.ports, self.deadlines, settings.timeouts, turns=self.turns, most_open=connections
         )
         self.engines = EngineInventory(settings, self._dialer, self.ports, loop.time)
         self.books = Books(AccessLog(settings.logs.access, json=settings.logs.format == "json"), self.warnings)
         self.gate = Gate(settings, self.instance, self.upstreams, self.deadlines, self.books, self.turns)
         self.gate.limit_connections(connections)
         facts = HarpFacts(self)
-        self._admin = AdminGate(settings, Pages(facts), self.deadlines, Api(facts), facts.metrics)
+        self._admin = AdminGate(settings, Pages(facts), self.deadlines, StatusApi(facts), facts.metrics)
         self.tunnel = self._tunnel_server(tunnel_tls)
         try:
             await self.tunnel.start()
@@ -135,6 +130,9 @@ class Harp:
         if self._certificates_made:  # ExApps from before have the old ones
             self._spawn(self.engines.renew_tunnel_files())
         log.info("serving", http=self.http_ports, https=self.https_ports, frp=self.frp_ports)
+
+    def _is_exapp(self, name: str) -> bool:
+        return isinstance(self.instance.records.get(name), ExApp)
 
     async def stop(self, drain: float | None = None) -> None:
         """Drain for up to `drain` seconds (default HP_TIMEOUT_DRAIN), then end everything; tunnels go last."""

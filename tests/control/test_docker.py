@@ -1,10 +1,9 @@
-"""/docker/exapp/...: the statuses and JSON that AppAPI looks at, and what is wrong with a request (A 4.6, A 10)."""
+"""The control API's calls for containers: bodies in, verbs out."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from io import BytesIO
-from typing import Any
 
 import pytest
 from aiohttp import web
@@ -26,68 +25,15 @@ from harp.engines.verbs import CreatedContainer, DeletedImage, StartOutcome
 from harp.policy.container import CreatePlan, Mount, Names, ResourceLimits
 from harp.policy.keys import own_key
 from harp.settings import load
+from tests.control.deployer import APP, FakeDeployer
 
 KEY = "a-shared-key-for-tests"
+
 ENV = {"HP_SHARED_KEY": KEY, "NC_INSTANCE_URL": "http://cloud"}
-APP = Names("app")
+
 CREATE = {"name": "app", "instance_id": "", "image_id": "img:1", "network_mode": "net", "start_container": True}
 
 Client = TestClient[web.Request, web.Application]
-
-
-class FakeDeployer:
-    """Gives `result` and notes what it was asked; `error` is raised instead."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[object, ...]] = []
-        self.ports: list[int] = []
-        self.links: dict[str, str] = {}
-        self.looked: list[tuple[str, str, str]] = []
-        self.result: Any = None
-        self.error: EngineError | None = None
-
-    async def engine(self, port: int, patience: float = 15.0) -> Any:
-        self.ports.append(port)
-        return self
-
-    def name(self, port: int) -> str:
-        return f"the engine of port {port}"
-
-    def doubt(self, port: int) -> None: ...
-
-    def _answer(self, *asked: object) -> Any:
-        self.asked.append(asked)
-        if self.error is not None:
-            raise self.error
-        return self.result
-
-    async def exists(self, names: Names) -> str | None:
-        return self._answer("exists", names)  # type: ignore[no-any-return]
-
-    async def first_link(self, image: str, root: str, path: str) -> str | None:
-        self.looked.append((image, root, path))
-        return self.links.get(path)
-
-    async def create(self, plan: CreatePlan) -> CreatedContainer:
-        return self._answer("create", plan)  # type: ignore[no-any-return]
-
-    async def start(self, names: Names) -> bool:
-        return self._answer("start", names)  # type: ignore[no-any-return]
-
-    async def stop(self, names: Names) -> bool:
-        return self._answer("stop", names)  # type: ignore[no-any-return]
-
-    async def wait_for_start(self, names: Names) -> StartOutcome:
-        return self._answer("wait_for_start", names)  # type: ignore[no-any-return]
-
-    async def remove(self, names: Names, *, data: bool) -> None:
-        self._answer("remove", names, data)
-
-    async def image_remove(self, reference: str) -> DeletedImage:
-        return self._answer("image_remove", reference)  # type: ignore[no-any-return]
-
-    async def install_certificates(self, names: Names, bundle: str, *, tunnel: bool) -> None:
-        self._answer("install_certificates", names, bundle, tunnel)
 
 
 @pytest.fixture
@@ -116,9 +62,6 @@ async def post(client: Client, verb: str, body: object, port: str | None = "2400
 VERBS = ["exists", "create", "start", "stop", "wait_for_start", "remove", "image_remove", "install_certificates"]
 
 
-# The engine's port
-
-
 @pytest.mark.parametrize("verb", VERBS)
 async def test_without_a_port_or_with_one_that_is_none_every_verb_is_400(
     client: Client, deployer: FakeDeployer, verb: str
@@ -138,9 +81,6 @@ async def test_a_port_that_is_not_an_engines_is_400_and_the_list_is_told(client:
 
 def test_ports_are_told_as_they_are_written() -> None:
     assert shown_ports(frozenset((24000, 24001, 24002, 24010, 24020, 24021))) == "24000-24002,24010,24020-24021"
-
-
-# The names
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "image_remove"])
@@ -171,9 +111,6 @@ async def test_only_post_is_taken_and_only_these_verbs(client: Client) -> None:
     assert (await client.post("/docker/exapp/deploy")).status == 404
 
 
-# exists
-
-
 async def test_exists_is_200_with_and_without_a_container(client: Client, deployer: FakeDeployer) -> None:
     deployer.result = "img:1"
     assert await post(client, "exists", {"name": "app", "unknown": 1}) == (200, '{"exists":true,"image_ref":"img:1"}')
@@ -181,9 +118,6 @@ async def test_exists_is_200_with_and_without_a_container(client: Client, deploy
     assert await post(client, "exists", {"name": "app"}, "24007") == (200, '{"exists":false}')
     assert deployer.ports == [24000, 24007]
     assert deployer.asked == [("exists", APP)] * 2
-
-
-# create
 
 
 async def test_create_is_201_with_id_and_name(client: Client, deployer: FakeDeployer) -> None:
@@ -278,9 +212,6 @@ async def test_with_derived_keys_a_container_gets_its_own(deployer: FakeDeployer
         assert plan.environment == (f"HP_SHARED_KEY={expected}", "APP_ID=app")
 
 
-# start, stop, wait_for_start, remove
-
-
 @pytest.mark.parametrize(
     ("verb", "text"), [("start", "Container already started"), ("stop", "Container already stopped")]
 )
@@ -319,9 +250,6 @@ async def test_remove_keeps_the_data_unless_told(client: Client, deployer: FakeD
     assert [asked[2] for asked in deployer.asked] == [False, True, True]
 
 
-# image_remove, install_certificates
-
-
 async def test_image_remove_is_200_whatever_became_of_it(client: Client, deployer: FakeDeployer) -> None:
     deployer.result = DeletedImage(False, reason="in_use")
     assert await post(client, "image_remove", {"image_ref": "a:1"}) == (200, '{"deleted":false,"reason":"in_use"}')
@@ -350,9 +278,6 @@ async def test_a_bundle_of_ten_megabytes_is_taken(client: Client, deployer: Fake
     body = BytesIO(b'{"name": "app", "system_certs_bundle": "%b"}' % (b"x" * (10 << 20)))
     headers = {"docker-engine-port": "24000"}
     assert (await client.post("/docker/exapp/install_certificates", data=body, headers=headers)).status == 204
-
-
-# Errors of engines
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from harp.net.ports import PortTable
 from harp.nextcloud.client import Seen
 from harp.nextcloud.instance import Instance
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor
-from harp.policy.question import Login
+from harp.policy.question import VisitorLogin
 from harp.proxy.upstreams import Upstreams
 from harp.settings import load
 from tests.fakes.clock import Clock
@@ -102,7 +102,7 @@ class Cloud:
     async def record(self, app_id: str, source: str) -> RecordFact:
         return self.answer if app_id == "a" else UnknownApp()
 
-    async def visitor(self, app_id: str, login: Login, address: str, source: str) -> Seen:
+    async def visitor(self, app_id: str, login: VisitorLogin, address: str, source: str) -> Seen:
         return self.seen
 
     def also(self, app_id: str, source: str) -> None:

@@ -14,9 +14,10 @@ import tomllib
 from hashlib import sha256
 from pathlib import Path
 
-from tests.live.engine import CACHE, DEBIAN, Engine, Podman, busybox_tree, provide_busybox, provide_debian, tar_of
+from tests.live.engine import Engine, Podman
 from tests.live.frp import EXAPP_VERSION, frpc
 from tests.live.peers import find, path_of
+from tests.live.trees import CACHE, DEBIAN, busybox_tree, provide_busybox, provide_debian, tar_of
 
 ROOT = Path(__file__).parents[2]
 HARP_IMAGE = "harp-test/harp:1"

@@ -14,8 +14,9 @@ import trustme
 
 from tests.live.appapi import App
 from tests.live.daemon import Daemon, running_daemon
-from tests.live.engine import APP_UID, Engine, provide_busybox, provide_debian, provide_scratch
+from tests.live.engine import Engine
 from tests.live.images import provide_python_exapp, provide_small_exapp
+from tests.live.trees import APP_UID, provide_busybox, provide_debian, provide_scratch
 
 pytestmark = pytest.mark.timeout(300)  # the first test makes images
 

@@ -11,10 +11,11 @@ from random import Random
 import pytest
 
 from tests.live.daemon import Daemon, running_daemon
-from tests.live.engine import Engine, tar_of
+from tests.live.engine import Engine
 from tests.live.peers import path_of
 from tests.live.processes import Process, free_port
 from tests.live.product import KEY
+from tests.live.trees import tar_of
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -84,7 +84,7 @@ async def test_an_exapp_that_does_not_answer_becomes_504(product: Product, exapp
         await client.send(GET)
         answer = await client.answer()
     assert answer.status == 504
-    assert b"rec" in answer.body
+    assert b"did not answer in time" in answer.body
 
 
 async def test_an_exapp_that_stops_in_its_answer_is_cut_off(product: Product, exapp: Recorder) -> None:
@@ -95,13 +95,14 @@ async def test_an_exapp_that_stops_in_its_answer_is_cut_off(product: Product, ex
             await client.answer()
 
 
-async def test_an_exapp_that_is_away_becomes_502_or_503_that_names_it(product: Product) -> None:
+async def test_an_exapp_that_is_away_becomes_502_or_503_and_the_log_names_it(product: Product) -> None:
     product.register("away", "127.0.0.1", free_port())
     async with await Client.connect(product.http) as client:
         await client.send(b"GET /exapps/away/x HTTP/1.1\r\nHost: a\r\n\r\n")
         answer = await client.answer()
     assert answer.status in {502, 503}
-    assert b"away" in answer.body
+    assert b"cannot be reached" in answer.body
+    product.process.until(lambda: "ExApp away cannot be reached" in product.process.text(), "warning")
 
 
 async def test_a_missing_tunnel_is_waited_for_then_told(product: Product) -> None:
@@ -110,7 +111,7 @@ async def test_a_missing_tunnel_is_waited_for_then_told(product: Product) -> Non
         answer = await client.answer()
     assert answer.status == 503
     assert answer.header("retry-after") is not None
-    assert b"hello" in answer.body
+    assert b"cannot be reached" in answer.body
 
 
 async def test_a_request_that_waits_for_a_tunnel_is_served_when_it_comes(world: World, product: Product) -> None:

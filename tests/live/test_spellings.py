@@ -189,6 +189,7 @@ def tomcat(port: int, folder: Path) -> list[str]:
     ]
 
 
+@pytest.mark.timeout(300)  # Go compiles its own library at first
 @pytest.mark.parametrize("server", [php, node, express, flask, starlette, go, nginx, tomcat], ids=lambda f: f.__name__)
 async def test_no_spelling_reaches_a_handler_that_its_plain_path_does_not(server: Server, tmp_path: Path) -> None:
     port = free_port()

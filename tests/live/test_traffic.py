@@ -22,6 +22,7 @@ from tests.live.world import TUNNEL_PORT, World
 
 MIB = 1 << 20
 GIB = 1 << 30
+TUNNEL_MEMORY = 64 * MIB  # HP_TUNNEL_MEMORY
 DIRECT = "direct"
 
 
@@ -119,7 +120,7 @@ def test_a_chunked_upload_arrives_intact(road: Road) -> None:
 
 
 async def test_clients_that_do_not_read_cost_no_memory(road: Road) -> None:
-    """Twenty downloads of a gigabyte, none of them read: the ExApp is held back, nothing piles up here."""
+    """Twenty downloads of a gigabyte, none of them read: the ExApp is held back; tunnels keep their windows at most."""
     process = road.product.process
     before = process.rss()
     clients = [await Client.connect(road.product.http) for _ in range(20)]
@@ -132,7 +133,7 @@ async def test_clients_that_do_not_read_cost_no_memory(road: Road) -> None:
     grown = process.rss() - before
     for client in clients:
         client.close()
-    assert grown < 32 * MIB
+    assert grown < 32 * MIB + (0 if road.app == "direct" else TUNNEL_MEMORY)
 
 
 @pytest.mark.timeout(120)

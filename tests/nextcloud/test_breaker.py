@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harp.nextcloud.breaker import LIVELY, RETRY, STALE, Attempt, Breaker, State
+from harp.nextcloud.breaker import LIVELY, RETRY, STALE, Attempt, Belief, Breaker
 from harp.policy.exapp import Trouble
 from tests.fakes.clock import Clock
 
@@ -34,7 +34,7 @@ def test_calls_pass_while_nothing_is_known(breaker: Breaker) -> None:
 
 
 def test_after_a_refusal_one_call_at_a_time_tries_again(breaker: Breaker, clock: Clock) -> None:
-    assert breaker.failed(State.REFUSING, REFUSED, clock())
+    assert breaker.failed(Belief.REFUSING, REFUSED, clock())
     assert breaker.enter() is REFUSED
     clock.move(RETRY)
     attempt = entered(breaker)
@@ -45,7 +45,7 @@ def test_after_a_refusal_one_call_at_a_time_tries_again(breaker: Breaker, clock:
 
 def test_the_one_that_tries_again_is_not_forgotten_when_an_older_call_ends(breaker: Breaker, clock: Clock) -> None:
     old = entered(breaker)
-    breaker.failed(State.REFUSING, REFUSED, clock())
+    breaker.failed(Belief.REFUSING, REFUSED, clock())
     clock.move(RETRY)
     entered(breaker)
     breaker.leave(old)
@@ -53,32 +53,32 @@ def test_the_one_that_tries_again_is_not_forgotten_when_an_older_call_ends(break
 
 
 def test_while_nextcloud_hangs_only_probes_pass(breaker: Breaker, clock: Clock) -> None:
-    breaker.failed(State.HANGING, SILENT, clock())
+    breaker.failed(Belief.HANGING, SILENT, clock())
     clock.move(STALE - 1)
     assert breaker.enter() is SILENT
     entered(breaker, probe=True)
 
 
 def test_after_a_quiet_time_one_call_finds_out_whether_nextcloud_still_hangs(breaker: Breaker, clock: Clock) -> None:
-    breaker.failed(State.HANGING, SILENT, clock())
+    breaker.failed(Belief.HANGING, SILENT, clock())
     clock.move(STALE)
     attempt = entered(breaker)
     assert breaker.enter() is SILENT
-    breaker.failed(State.HANGING, SILENT, clock())
+    breaker.failed(Belief.HANGING, SILENT, clock())
     breaker.leave(attempt)
     assert breaker.enter() is SILENT
 
 
-@pytest.mark.parametrize("state", [State.REFUSING, State.HANGING])
-def test_any_answer_lets_all_pass_again(breaker: Breaker, clock: Clock, state: State) -> None:
+@pytest.mark.parametrize("state", [Belief.REFUSING, Belief.HANGING])
+def test_any_answer_lets_all_pass_again(breaker: Breaker, clock: Clock, state: Belief) -> None:
     breaker.failed(state, SILENT, clock())
     breaker.answered()
     entered(breaker)
 
 
-@pytest.mark.parametrize("state", [State.REFUSING, State.HANGING])
+@pytest.mark.parametrize("state", [Belief.REFUSING, Belief.HANGING])
 def test_a_failure_counts_for_nothing_when_others_were_answered_since_it_began(
-    breaker: Breaker, clock: Clock, state: State
+    breaker: Breaker, clock: Clock, state: Belief
 ) -> None:
     attempt = entered(breaker)
     clock.move(1)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from harp.errors import PeerError, Unreachable
-from harp.nextcloud.http import Answer, Getter
+from harp.nextcloud.http import Getter, NextcloudAnswer
 from harp.settings import Nextcloud
 from tests.fakes.clock import Clock
 
@@ -61,7 +61,7 @@ async def serving(serve: Serve) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def getting(url: str, timeout: float = 5.0) -> AsyncIterator[Callable[[], Awaitable[Answer]]]:
+async def getting(url: str, timeout: float = 5.0) -> AsyncIterator[Callable[[], Awaitable[NextcloudAnswer]]]:
     """What makes one call to `url`."""
     settings = Nextcloud(url=url, session_lifetime=3, record_lifetime=60, connect_timeout=2, timeout=timeout)
     getter = Getter(settings, "the key", Clock())
@@ -85,7 +85,7 @@ async def once(peer: Peer) -> None:
     await peer.request()
 
 
-async def bodies(get: Callable[[], Awaitable[Answer]], calls: int) -> list[bytes]:
+async def bodies(get: Callable[[], Awaitable[NextcloudAnswer]], calls: int) -> list[bytes]:
     return [(await get()).body for _ in range(calls)]
 
 

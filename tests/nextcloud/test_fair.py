@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from harp.nextcloud.fair import MOST, MOST_OF_ONE, FairQueue, QueueFull, Turn
+from harp.nextcloud.fair import MOST, MOST_OF_ONE, FairQueue, QueueFull, WaitingCall
 
 
-def running(turns: list[Turn]) -> list[int]:
+def running(turns: list[WaitingCall]) -> list[int]:
     """The places of those whose turn it is."""
     return [place for place, turn in enumerate(turns) if turn.source is not None]
 

@@ -1,25 +1,23 @@
-"""One Nextcloud with everything we know of it: single flight, stale records, background refreshes, readiness."""
+"""Facts of one Nextcloud: who is asked, what is kept, and what is known of Nextcloud itself."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import pytest
 from structlog.testing import capture_logs
 
 from harp.nextcloud.instance import Instance
-from harp.policy.decide import Learned, decide
-from harp.policy.exapp import ExApp, Level, Route, Trouble, UnknownApp, Visitor, VisitorFact
-from harp.policy.question import Login, Question, by_name, credentials_of, login_of
-from harp.policy.verdict import Forward, NeedRecord, NeedVisitor, Refuse, Verdict
+from harp.policy.exapp import ExApp, Level, Route, Trouble, UnknownApp, Visitor
+from harp.policy.verdict import Forward, Refuse
 from harp.settings import load
 from tests.fakes.clock import Clock
 from tests.fakes.nextcloud import KEY_REFUSED, RECORD, Answer, FakeNextcloud
+from tests.nextcloud.instance_requests import ADDRESS, call, question, served, visitor
 
-ADDRESS = "203.0.113.7"
 SESSION = (b"cookie", b"oc_sessionPassphrase=abc")
+
 HELLO = ExApp("hello", "pushed", "2", "10.0.0.1", 80, (Route("^/public", Level.PUBLIC),))
 
 
@@ -39,47 +37,6 @@ async def instance(nextcloud: FakeNextcloud, clock: Clock) -> AsyncIterator[Inst
     instance = Instance(load({"HP_SHARED_KEY": "the key", "NC_INSTANCE_URL": nextcloud.url}), clock)
     yield instance
     await instance.close()
-
-
-@dataclass(frozen=True)
-class Request:
-    path: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
-
-
-def call(path: bytes = b"/exapps/hello/public", *headers: tuple[bytes, bytes]) -> Request:
-    return Request(path, headers)
-
-
-def question(instance: Instance, request: Request) -> tuple[Question, Login]:
-    found = by_name(list(request.headers))
-    login = login_of(found)
-    credentials = credentials_of(found, login, instance.digest, instance.rules.accept)
-    return Question(request.path, ADDRESS, credentials), login or Login()
-
-
-async def served(instance: Instance, request: Request) -> Verdict:
-    """What the frontend does: decide, learn what is missing, decide again."""
-    asked, login = question(instance, request)
-    facts = Learned(instance)
-    for _ in range(3):
-        verdict = decide(asked, facts, instance.rules)
-        if isinstance(verdict, NeedRecord):
-            facts.learn_record(verdict.app_id, await instance.record_of(verdict.app_id))
-        elif isinstance(verdict, NeedVisitor):
-            digest = asked.credentials.digest
-            facts.learn_visitor(digest, await instance.visitor_of(verdict.app_id, digest, login, ADDRESS))
-        else:
-            return verdict
-    raise AssertionError(f"{verdict} is still missing")
-
-
-async def visitor(instance: Instance, *headers: tuple[bytes, bytes]) -> VisitorFact:
-    asked, login = question(instance, call(b"/", *headers))
-    return await instance.visitor_of("hello", asked.credentials.digest, login, ADDRESS)
-
-
-# Single flight
 
 
 async def test_200_assets_of_one_page_cost_one_call_of_each_kind(nextcloud: FakeNextcloud, instance: Instance) -> None:
@@ -156,9 +113,6 @@ async def test_an_answer_nobody_waits_for_any_more_is_kept(nextcloud: FakeNextcl
     nextcloud.open.set()
     assert isinstance(await served(instance, call()), Forward)
     assert nextcloud.count("exapp-meta") == 1
-
-
-# Records
 
 
 async def test_a_known_record_needs_no_call(nextcloud: FakeNextcloud, instance: Instance) -> None:
@@ -282,9 +236,6 @@ async def test_a_refusal_of_the_app_in_a_visitors_answer_puts_the_record_in_doub
     assert nextcloud.count("exapp-meta") == 2
 
 
-# Visitors
-
-
 async def test_an_answer_lives_as_long_as_a_session(nextcloud: FakeNextcloud, instance: Instance, clock: Clock) -> None:
     for seconds, calls in [(0.0, 1), (2.9, 1), (0.2, 2)]:
         clock.move(seconds)
@@ -312,9 +263,6 @@ async def test_trouble_is_told_to_all_who_wait_and_not_remembered(nextcloud: Fak
     assert answers == [Trouble("Nextcloud answers 500")] * 5
     nextcloud.user = Answer(body={"user_id": "bob", "access_level": 1})
     assert await visitor(instance, SESSION) == Visitor("bob", Level.USER)
-
-
-# Bans, readiness, end
 
 
 async def test_enough_strikes_are_a_ban_that_can_be_lifted(instance: Instance, clock: Clock) -> None:
@@ -375,10 +323,10 @@ async def test_each_fact_is_logged_once_and_without_secrets(nextcloud: FakeNextc
 async def test_readiness_is_unknown_until_nextcloud_has_been_asked(
     nextcloud: FakeNextcloud, instance: Instance, clock: Clock
 ) -> None:
-    assert (instance.reachable, instance.last_success) == (None, None)
+    assert (instance.reachable, instance.last_error) == (None, "")
     nextcloud.record = Answer(401, KEY_REFUSED)
     assert await instance.probe()
-    assert (instance.reachable, instance.last_error, instance.last_success) == (True, "", clock.now)
+    assert (instance.reachable, instance.last_error) == (True, "")
     nextcloud.record = Answer(500)
     assert not await instance.probe()
     assert (instance.reachable, instance.last_error) == (False, "Nextcloud answers 500")

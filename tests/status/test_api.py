@@ -9,7 +9,7 @@ from harp.frontend.connection import ClientConnection
 from harp.net.deadlines import Deadlines
 from harp.settings import load
 from harp.status.admin import AdminGate
-from harp.status.api import Api
+from harp.status.api import StatusApi
 from harp.status.pages import Pages
 from tests.fakes.clock import Clock
 from tests.fakes.facts import FakeFacts
@@ -22,7 +22,7 @@ OURS = "Sec-Harp-Admin: harp\r\n"
 class World:
     def __init__(self) -> None:
         self.facts = FakeFacts()
-        self.gate = AdminGate(SETTINGS, Pages(self.facts), Deadlines(clock=Clock()), Api(self.facts))
+        self.gate = AdminGate(SETTINGS, Pages(self.facts), Deadlines(clock=Clock()), StatusApi(self.facts))
 
     def ask(self, method: str, target: str, lines: str = OURS, peer: str = "127.0.0.1") -> tuple[int, object]:
         connection, wire = ClientConnection(self.gate, secure=False), MemoryTransport((peer, 4000) if peer else "")

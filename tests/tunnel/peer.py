@@ -160,7 +160,7 @@ class FrpClient:
         to_server: Encryptor
         from_server: Decryptor
         if self.version == 2:
-            answer = await control.next(frp.Hello)
+            answer = await control.next(frp.HelloFrame)
             assert frp.check_server_hello(answer.payload) == ""
             client_key, server_key = control_keys("", transcript(hello, answer.payload))
             to_server, from_server = GcmEncryptor(client_key, os.urandom(12)), GcmDecryptor(server_key)

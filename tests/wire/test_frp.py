@@ -8,7 +8,7 @@ from harp.errors import PeerError
 from harp.wire import frp
 from harp.wire.frp import (
     CloseProxy,
-    Hello,
+    HelloFrame,
     Login,
     LoginResp,
     Message,
@@ -224,8 +224,8 @@ def test_a_version_2_frame_that_breaks_the_rules_is_refused(wire: str) -> None:
 
 
 def test_hellos_keep_their_exact_bytes() -> None:
-    assert read(bytes.fromhex("00010000000000e4") + CLIENT_HELLO, 2) == Hello(client=True, payload=CLIENT_HELLO)
-    assert read(bytes.fromhex("000200000000008c") + SERVER_HELLO, 2) == Hello(client=False, payload=SERVER_HELLO)
+    assert read(bytes.fromhex("00010000000000e4") + CLIENT_HELLO, 2) == HelloFrame(client=True, payload=CLIENT_HELLO)
+    assert read(bytes.fromhex("000200000000008c") + SERVER_HELLO, 2) == HelloFrame(client=False, payload=SERVER_HELLO)
 
 
 def test_a_client_hello_is_answered_with_aes_256_gcm() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harp.errors import PeerError
 from harp.wire import frp
-from harp.wire.frp import Hello, Login, NewWorkConn, Ping, StartWorkConn
+from harp.wire.frp import HelloFrame, Login, NewWorkConn, Ping, StartWorkConn
 from harp.wire.frp_login import (
     CONNECTION,
     FIRST_MESSAGE,
@@ -75,7 +75,7 @@ def test_version_2_agrees_on_a_cipher_first() -> None:
     messages = FirstMessages()
     messages.feed(frp.MAGIC + HELLO + frp.encode(Login(), 2))
     hello = messages.next()
-    assert isinstance(hello, Hello)
+    assert isinstance(hello, HelloFrame)
     answer, refusal = messages.greet(hello, bytes(32))
     assert (messages.state, refusal) == (LoginState.GREETED, "")
     assert messages.hellos == (hello.payload, answer[8:])
@@ -110,7 +110,7 @@ def test_whatever_comes_is_a_message_or_an_error_and_can_be_ended(parts: list[by
         for part in [start, *parts]:
             messages.feed(part)
             while (message := messages.next()) is not None:
-                assert isinstance(message, Hello | Login | NewWorkConn)
+                assert isinstance(message, HelloFrame | Login | NewWorkConn)
     except PeerError:
         pass
     messages.end()

@@ -12,9 +12,9 @@ from harp.wire.mux import (
     IDLE_FRAMES,
     SESSION,
     STREAM,
-    Event,
     Happening,
     Move,
+    MuxEvent,
     Session,
     SessionState,
     StreamState,
@@ -33,7 +33,7 @@ def session(*, client: bool = False, max_streams: int = 8, frames: int | None = 
     return made
 
 
-def take(of: Session, *frames: bytes) -> list[Frame | Event]:
+def take(of: Session, *frames: bytes) -> list[Frame | MuxEvent]:
     return list(of.receive(b"".join(frames)))
 
 
@@ -75,14 +75,14 @@ def test_a_stream_is_opened_used_and_ended_by_both() -> None:
     ours.send(stream, b"hello")
     ours.end(stream)
     assert take(theirs, ours.data_to_send()) == [
-        Event(Happening.OPENED, 1),
+        MuxEvent(Happening.OPENED, 1),
         Frame(DATA, 0, 1, 5, b"hello"),
-        Event(Happening.ENDED, 1),
+        MuxEvent(Happening.ENDED, 1),
     ]
     answer = theirs.streams[1]
     theirs.send(answer, b"hi")
     theirs.end(answer)
-    assert take(ours, theirs.data_to_send()) == [Frame(DATA, 0, 1, 2, b"hi"), Event(Happening.ENDED, 1)]
+    assert take(ours, theirs.data_to_send()) == [Frame(DATA, 0, 1, 2, b"hi"), MuxEvent(Happening.ENDED, 1)]
     assert ours.streams == theirs.streams == {}
     assert stream.state is answer.state is StreamState.CLOSED
 

@@ -19,13 +19,13 @@ from harp.wire.requester import (
     RAW,
     RESTING,
     WAITING,
-    Answer,
     Data,
     End,
-    Event,
+    FinalHead,
     Interim,
     Requester,
-    State,
+    RequesterEvent,
+    RequesterState,
     Switched,
     What,
 )
@@ -50,7 +50,7 @@ class Heard:
         match what:
             case Interim(head):
                 self.interims.append(head.status)
-            case Answer(head, length, data, end):
+            case FinalHead(head, length, data, end):
                 assert not self.status, "two answers"
                 self.status, self.length, self.body, self.ended = head.status, length, data, end
             case Data(data):
@@ -102,7 +102,9 @@ WHOLE = [
 
 
 @pytest.mark.parametrize(("data", "length", "body", "state"), WHOLE)
-def test_an_answer_cut_at_any_byte_is_still_one_answer(data: bytes, length: int, body: bytes, state: State) -> None:
+def test_an_answer_cut_at_any_byte_is_still_one_answer(
+    data: bytes, length: int, body: bytes, state: RequesterState
+) -> None:
     for cut in range(1, len(data) + 1):
         heard, requester = exchange([data[:cut], data[cut:]] if cut < len(data) else [data])
         assert (heard.length, heard.body, heard.ended, heard.error) == (length, body, True, "")
@@ -254,8 +256,8 @@ def test_no_bytes_raise_anything_but_a_peer_error(data: list[bytes]) -> None:
 
 def test_every_state_can_be_closed_and_none_is_left_after_that() -> None:
     for state, moves in MOVES.items():
-        assert moves[Event.CLOSE] is CLOSED, state
-    assert MOVES[CLOSED] == {Event.CLOSE: CLOSED}
+        assert moves[RequesterEvent.CLOSE] is CLOSED, state
+    assert MOVES[CLOSED] == {RequesterEvent.CLOSE: CLOSED}
 
 
 def test_a_move_that_is_not_in_the_table_raises() -> None:
@@ -268,9 +270,9 @@ def test_a_move_that_is_not_in_the_table_raises() -> None:
 
 def test_every_state_is_reached_from_idle() -> None:
     reached = {IDLE}
-    for _ in State:
+    for _ in RequesterState:
         reached |= {after for state in reached for after in MOVES[state].values()}
-    assert reached == set(State)
+    assert reached == set(RequesterState)
 
 
 def test_its_state_is_one_line() -> None:

@@ -17,7 +17,7 @@ PATIENCE = 10.0  # seconds for an answer
 CHANGING = {"Sec-Harp-Admin": "harp"}  # see status.api
 
 
-class Refused(HarpError):
+class CallRefused(HarpError):
     """The running HaRP does not do what it was asked; the text is its own."""
 
 
@@ -59,7 +59,7 @@ class Admin:
         if status == 200:
             return body
         told = decoded(body, dict[str, str], lambda error: Unreachable(self._stranger(status)))
-        raise Refused(told.get("error", f"the admin listener answers {status}"))
+        raise CallRefused(told.get("error", f"the admin listener answers {status}"))
 
     def _stranger(self, status: int) -> str:
         return f"the admin listener {self._address} answers {status}: is it another program?"

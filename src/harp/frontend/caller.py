@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from harp.policy.client_address import ClientAddresses
 from harp.policy.decide import Rules
-from harp.policy.question import Credentials, Digest, Key, Login, by_name, credentials_of, login_of
+from harp.policy.question import Credentials, Digest, Key, VisitorLogin, by_name, credentials_of, login_of
 from harp.settings import Proxies
 from harp.wire.forwarding import passing_lines
 from harp.wire.http import FORWARDED, SAID, Fields
@@ -70,7 +70,7 @@ class Caller(Struct, eq=False):
     address: str  # the true client's, as far as we know
     ban_key: str  # the address that strikes count on
     proxy_key: str  # of the peer, where the ban key is only its word
-    login: Login | None
+    login: VisitorLogin | None
     credentials: Credentials
     fields: RequestFields
     chain: bytes  # the addresses of X-Forwarded-For

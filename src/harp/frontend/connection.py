@@ -48,7 +48,7 @@ CUT_SHORT = "the client closed the connection in the middle of its request"
 TURN, BODY, FULL = 1, 2, 4  # others are to be served first; the handler wants no body; enough waits in the buffer
 
 
-class Gate(Protocol):
+class Decider(Protocol):
     """What decides about requests and keeps the books."""
 
     deadlines: Deadlines
@@ -106,7 +106,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, gate: Gate, *, secure: bool) -> None:
+    def __init__(self, gate: Decider, *, secure: bool) -> None:
         self.secure = secure
         self.peer = ""  # address of the other end, as text; "" on unix sockets
         self.deadline = NEVER

@@ -30,7 +30,7 @@ from harp.policy.bans import app_key
 from harp.policy.decide import KnownFacts, Learned, Rules, decide
 from harp.policy.exapp import RecordFact, VisitorFact
 from harp.policy.exapp_target import ExAppTargets
-from harp.policy.question import Key, Login, Question
+from harp.policy.question import Key, Question, VisitorLogin
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.proxy.forward import Forwarding, Hop
 from harp.proxy.upstreams import Upstreams
@@ -72,7 +72,7 @@ class Knowledge(KnownFacts, Protocol):
         self,
         app_id: str,
         digest: bytes,
-        login: Login,
+        login: VisitorLogin,
         address: str,
         source: str = "",
         patience: float | None = None,
@@ -87,7 +87,11 @@ class Knowledge(KnownFacts, Protocol):
 
 
 class Gate:
-    """Decides about every request of every listener, and keeps the books about connections."""
+    """Decides about every request of every listener, and keeps the books about connections.
+
+    More than 25 methods: a request takes one of six ways through here, each a step per method, and connections are
+    counted here as well.
+    """
 
     def __init__(
         self,
@@ -253,7 +257,7 @@ class Gate:
     async def _visitor_of(self, need: NeedVisitor, digest: bytes, exchange: Exchange) -> VisitorFact:
         caller = exchange.caller
         assert caller is not None
-        login = caller.login or Login()
+        login = caller.login or VisitorLogin()
         patience = PUBLIC_PATIENCE if need.optional else None
         return await self._instance.visitor_of(
             need.app_id, digest, login, caller.address, caller.ban_key, patience=patience

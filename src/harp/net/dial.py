@@ -18,7 +18,7 @@ from harp.policy.exapp_target import ExAppTargets, holder_objection
 Prepare = Callable[[], Awaitable[ProtocolFactory]]
 
 
-class Names(Protocol):
+class NameResolver(Protocol):
     """Who knows the addresses of names: `net.resolve.Resolver`."""
 
     async def addresses(self, host: str) -> Addresses:
@@ -46,7 +46,7 @@ class Dialer:
     def __init__(
         self,
         ports: PortTable,
-        resolver: Names,
+        resolver: NameResolver,
         *,
         connect: float,
         hold: float,

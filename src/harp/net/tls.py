@@ -25,25 +25,25 @@ SLICE = 16 * 1024  # bytes that OpenSSL's buffers are filled with at once: they 
 RECORD = 16 * 1024  # bytes: no record has more
 
 
-class State(IntEnum):
+class TlsState(IntEnum):
     HANDSHAKE = auto()
     OPEN = auto()
     CLOSING = auto()  # close_notify is sent
     CLOSED = auto()
 
 
-class Event(StrEnum):
+class TlsEvent(StrEnum):
     SHAKEN = "handshake complete"
     CLOSE = "close"
     LOST = "aborted, broken or at its end"
 
 
-SHAKING, OPEN, CLOSING, CLOSED = State
-MOVES: dict[State, dict[Event, State]] = {
-    SHAKING: {Event.SHAKEN: OPEN, Event.CLOSE: CLOSED, Event.LOST: CLOSED},
-    OPEN: {Event.CLOSE: CLOSING, Event.LOST: CLOSED},
-    CLOSING: {Event.CLOSE: CLOSING, Event.LOST: CLOSED},
-    CLOSED: {Event.CLOSE: CLOSED, Event.LOST: CLOSED},
+SHAKING, OPEN, CLOSING, CLOSED = TlsState
+MOVES: dict[TlsState, dict[TlsEvent, TlsState]] = {
+    SHAKING: {TlsEvent.SHAKEN: OPEN, TlsEvent.CLOSE: CLOSED, TlsEvent.LOST: CLOSED},
+    OPEN: {TlsEvent.CLOSE: CLOSING, TlsEvent.LOST: CLOSED},
+    CLOSING: {TlsEvent.CLOSE: CLOSING, TlsEvent.LOST: CLOSED},
+    CLOSED: {TlsEvent.CLOSE: CLOSED, TlsEvent.LOST: CLOSED},
 }
 
 
@@ -80,7 +80,7 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
         waits = ", others come first" if self._in_line else ""
         return f"<TlsConnection {self._state.name.lower()}{waits}>"
 
-    def _move(self, event: Event) -> None:
+    def _move(self, event: TlsEvent) -> None:
         self._state = MOVES[self._state][event]
 
     # asyncio.BufferedProtocol, of TCP
@@ -110,11 +110,11 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The end without close_notify: whatever was under way is not complete."""
-        self._move(Event.LOST)
+        self._move(TlsEvent.LOST)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._move(Event.LOST)
+        self._move(TlsEvent.LOST)
         self._stop_clock()
         app, self._app = self._app, None
         if app is None:
@@ -150,12 +150,12 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
             return
         except ssl.SSLError:  # whatever it is, it is between the client and its TLS library
             self._flush()
-            self._move(Event.LOST)
+            self._move(TlsEvent.LOST)
             self._tcp.close()
             return
         self._flush()
         self._stop_clock()
-        self._move(Event.SHAKEN)
+        self._move(TlsEvent.SHAKEN)
         self._received = 0
         self._tcp.resume_reading()
         self._app = cast("asyncio.Protocol", self._factory())
@@ -255,7 +255,7 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
     def close(self) -> None:
         """Say that this is all, and wait for the other side to close as well: else it might not see it."""
         state = self._state
-        self._move(Event.CLOSE)
+        self._move(TlsEvent.CLOSE)
         if state is SHAKING:
             self.abort()
         if state is not OPEN:
@@ -271,7 +271,7 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """End without a word."""
-        self._move(Event.LOST)
+        self._move(TlsEvent.LOST)
         self._tcp.abort()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:

@@ -14,7 +14,7 @@ STALE = 30.0  # seconds after a call without an answer in which only probes try 
 LIVELY = 2.0  # seconds after an answer in which Nextcloud is taken to be there
 
 
-class State(Enum):
+class Belief(Enum):
     """What is believed of Nextcloud."""
 
     UP = auto()
@@ -34,7 +34,7 @@ class Breaker:
     """Lets calls through, or answers them with the trouble that another one has met. Any answer closes it."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self.state = State.UP
+        self.state = Belief.UP
         self._now = now
         self._trouble = Trouble("Nextcloud has not been asked yet")
         self._trying = False
@@ -45,9 +45,9 @@ class Breaker:
     def trouble(self, *, probe: bool = False) -> Trouble | None:
         """Why not to call now."""
         match self.state:
-            case State.UP:
+            case Belief.UP:
                 return None
-            case State.HANGING if probe:
+            case Belief.HANGING if probe:
                 return None
             case _:
                 return self._trouble if self._trying or self._now() < self._retry_at else None
@@ -57,7 +57,7 @@ class Breaker:
         trouble = self.trouble(probe=probe)
         if trouble is not None:
             return trouble
-        alone = self.state is State.REFUSING or (self.state is State.HANGING and not probe)
+        alone = self.state is Belief.REFUSING or (self.state is Belief.HANGING and not probe)
         if alone:
             self._trying = True
         self._under_way += 1
@@ -71,17 +71,17 @@ class Breaker:
 
     def is_lively(self) -> bool:
         """Is Nextcloud there, as far as other calls can tell? Then a connect that fails is bad luck."""
-        return self._answered > self._now() - LIVELY or (self.state is State.UP and self._under_way > 0)
+        return self._answered > self._now() - LIVELY or (self.state is Belief.UP and self._under_way > 0)
 
     def answered(self) -> None:
         """An answer came, whatever it says."""
-        self.state = State.UP
+        self.state = Belief.UP
         self._answered = self._now()
 
-    def failed(self, state: State, trouble: Trouble, began: float) -> bool:
+    def failed(self, state: Belief, trouble: Trouble, began: float) -> bool:
         """A call that began then found Nextcloud in `state`. False: others have had answers since, so it may be up."""
         if self._answered > began:
             return False
         self.state, self._trouble = state, trouble
-        self._retry_at = self._now() + (STALE if state is State.HANGING else RETRY)
+        self._retry_at = self._now() + (STALE if state is Belief.HANGING else RETRY)
         return True

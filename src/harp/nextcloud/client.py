@@ -14,13 +14,13 @@ from msgspec import Struct
 
 from harp.errors import HarpError, PeerError, Unreachable
 from harp.net.deadlines import Deadlines
-from harp.nextcloud.breaker import Attempt, Breaker, State
-from harp.nextcloud.fair import FairQueue, QueueFull, Turn
-from harp.nextcloud.http import Answer, Dropped, Getter, Unanswered
+from harp.nextcloud.breaker import Attempt, Belief, Breaker
+from harp.nextcloud.fair import FairQueue, QueueFull, WaitingCall
+from harp.nextcloud.http import Dropped, Getter, NextcloudAnswer, Unanswered
 from harp.nextcloud.payloads import read_record, read_visitor
 from harp.policy.decide import CONTROL
 from harp.policy.exapp import ANONYMOUS, Level, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
-from harp.policy.question import Login
+from harp.policy.question import VisitorLogin
 from harp.settings import Nextcloud
 from harp.wire.http import Fields
 
@@ -66,7 +66,7 @@ class NextcloudClient:
         self._getter = Getter(settings, shared_key, now, deadlines)
         self._records = FairQueue(RECORD_CALLS, RECORD_CALLS_OF_ONE)
         self._visitors = FairQueue(VISITOR_CALLS, VISITOR_CALLS_OF_ONE)
-        self._record_turns: dict[str, Turn] = {}  # that have not come
+        self._record_turns: dict[str, WaitingCall] = {}  # that have not come
         self._breaker = Breaker(now)
 
     async def record(self, app_id: str, source: str = "") -> RecordFact:
@@ -99,7 +99,7 @@ class NextcloudClient:
             with suppress(QueueFull):
                 self._records.also(turn, source)
 
-    async def visitor(self, app_id: str, login: Login, address: str, source: str = "") -> Seen:
+    async def visitor(self, app_id: str, login: VisitorLogin, address: str, source: str = "") -> Seen:
         """Who logs in with `login` from a client's `address`."""
         told = (
             (b"x-forwarded-for", address.encode()),
@@ -133,7 +133,7 @@ class NextcloudClient:
 
     async def _in_turn(
         self, queue: FairQueue, source: str, target: str, headers: Fields, limit: int, app_id: str = ""
-    ) -> Answer | Trouble:
+    ) -> NextcloudAnswer | Trouble:
         """A call that waits for its turn. `app_id` is that of a record, which others may come to want as well."""
         trouble = self._breaker.trouble()
         if trouble is not None:
@@ -162,7 +162,7 @@ class NextcloudClient:
             if app_id:
                 del self._record_turns[app_id]
 
-    async def _get(self, target: str, headers: Fields, limit: int, *, probe: bool = False) -> Answer | Trouble:
+    async def _get(self, target: str, headers: Fields, limit: int, *, probe: bool = False) -> NextcloudAnswer | Trouble:
         """One call, with as many attempts as it takes while others are answered."""
         until = self._now() + self._timeout
         for delay in (*AGAIN, None):
@@ -186,7 +186,7 @@ class NextcloudClient:
                 break
         return self._given_up(failure, attempt)
 
-    async def _attempted(self, target: str, headers: Fields, limit: int, *, probe: bool) -> Answer | Trouble:
+    async def _attempted(self, target: str, headers: Fields, limit: int, *, probe: bool) -> NextcloudAnswer | Trouble:
         timeout = min(self._timeout, PROBE_LIMIT) if probe else self._timeout
         try:
             return await self._getter.get(self._base + target, headers, limit, timeout)
@@ -200,13 +200,13 @@ class NextcloudClient:
         trouble = Trouble(str(failure))
         if not isinstance(failure, Dropped):
             hangs = isinstance(failure, Unanswered) or isinstance(failure.__cause__, TimeoutError)
-            if self._breaker.failed(State.HANGING if hangs else State.REFUSING, trouble, attempt.began):
+            if self._breaker.failed(Belief.HANGING if hangs else Belief.REFUSING, trouble, attempt.began):
                 self._records.dismiss()
                 self._visitors.dismiss()
         return trouble
 
 
-def _trouble(answer: Answer) -> Trouble:
+def _trouble(answer: NextcloudAnswer) -> Trouble:
     """For a status that answers nothing."""
     if answer.maintenance:
         reason = "Nextcloud is in maintenance mode"

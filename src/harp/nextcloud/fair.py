@@ -13,7 +13,7 @@ class QueueFull(Exception):
     """There is no room to wait in."""
 
 
-class Turn:
+class WaitingCall:
     """A call that waits, in the line of every client that wants its answer, until `ready` is done."""
 
     __slots__ = ("lines", "ready", "source")
@@ -35,23 +35,23 @@ class FairQueue:
         self._free = at_once
         self._per_source = per_source
         self._running: dict[str, int] = {}
-        self._lines: OrderedDict[str, deque[Turn]] = OrderedDict()  # the next one to be served is first
+        self._lines: OrderedDict[str, deque[WaitingCall]] = OrderedDict()  # the next one to be served is first
         self._waiting = 0  # entries of all lines
 
-    def enter(self, source: str) -> Turn:
+    def enter(self, source: str) -> WaitingCall:
         """Wait for a turn, which may be there at once; `leave` it in any case. Raises QueueFull."""
-        turn = Turn()
+        turn = WaitingCall()
         self._append(turn, source)
         self._serve()
         return turn
 
-    def also(self, turn: Turn, source: str) -> None:
+    def also(self, turn: WaitingCall, source: str) -> None:
         """Another source wants the answer of a call that waits: it comes to its turn in whichever line is faster."""
         if not turn.ready.done() and source not in turn.lines:
             self._append(turn, source)
             self._serve()
 
-    def leave(self, turn: Turn) -> None:
+    def leave(self, turn: WaitingCall) -> None:
         """The call is over, or given up before its turn."""
         turn.ready.cancel()
         if turn.source is None:
@@ -72,7 +72,7 @@ class FairQueue:
             if not turn.ready.done():  # one may stand in several lines
                 turn.ready.set_result(None)
 
-    def _append(self, turn: Turn, source: str) -> None:
+    def _append(self, turn: WaitingCall, source: str) -> None:
         line = self._lines.get(source)
         standing = 0 if line is None else len(line)
         if standing >= MOST_OF_ONE or (self._waiting >= MOST and not self._make_room(standing)):
@@ -106,7 +106,7 @@ class FairQueue:
             if line:
                 self._lines[source] = line
 
-    def _take(self, source: str, line: deque[Turn]) -> None:
+    def _take(self, source: str, line: deque[WaitingCall]) -> None:
         """Give its turn to the first of a line that still waits."""
         while line:
             turn = line.popleft()

@@ -41,7 +41,7 @@ class Dropped(PeerError):
     """A new connection ended without a byte of an answer: nothing speaks against asking once more."""
 
 
-class Answer(Struct, frozen=True):
+class NextcloudAnswer(Struct, frozen=True):
     """A complete answer."""
 
     status: int
@@ -67,7 +67,7 @@ class Getter:
         dialer = Dialer(ports, self._resolver, connect=settings.connect_timeout, hold=0)
         self._upstreams = Upstreams(dialer, ports, deadlines or Deadlines(), _NO_LIMITS)
 
-    async def get(self, url: str, headers: Fields, limit: int, within: float) -> Answer:
+    async def get(self, url: str, headers: Fields, limit: int, within: float) -> NextcloudAnswer:
         """Get `url`, below the URL of the settings, with at most `limit` bytes of body, in at most `within` seconds.
 
         Every call to Nextcloud passes here, and only here fails. Raises Unreachable when no connection can be made,
@@ -85,7 +85,7 @@ class Getter:
         await self._upstreams.close()
         self._resolver.close()
 
-    async def _followed(self, url: str, fields: Fields, limit: int) -> Answer:
+    async def _followed(self, url: str, fields: Fields, limit: int) -> NextcloudAnswer:
         """Follow redirects within the origin only: the shared key travels along."""
         for _ in range(REDIRECTS + 1):
             response = await self._exchanged(url, fields, limit)
@@ -208,13 +208,13 @@ def _request(url: str, fields: Fields) -> bytes:
     return b"GET %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (target.encode(), host, _OWN_FIELDS, lines)
 
 
-def _answer(response: Response) -> Answer:
+def _answer(response: Response) -> NextcloudAnswer:
     """What there is to know of a response that is not followed. Raises PeerError when its body cannot be read."""
     head = response.head
     coding = head.get(b"content-encoding").lower()
     if response.body and coding not in (b"", b"identity"):
         raise PeerError("Nextcloud's answer is compressed, though we ask for it plain: does a proxy do that?")
-    return Answer(
+    return NextcloudAnswer(
         head.status,
         response.body,
         head.get(b"x-nextcloud-maintenance-mode") == b"1",

@@ -15,7 +15,7 @@ from harp.nextcloud.banning import Banning
 from harp.nextcloud.client import NextcloudClient, Seen
 from harp.policy.decide import CONTROL, rules_from
 from harp.policy.exapp import ExApp, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
-from harp.policy.question import Login
+from harp.policy.question import VisitorLogin
 from harp.settings import Settings
 from harp.state.records import RecordCache
 from harp.state.route_tables import RouteTables
@@ -39,7 +39,7 @@ class NextcloudCalls(Protocol):
     async def record(self, app_id: str, source: str) -> RecordFact:
         """What Nextcloud says of an ExApp."""
 
-    async def visitor(self, app_id: str, login: Login, address: str, source: str) -> Seen:
+    async def visitor(self, app_id: str, login: VisitorLogin, address: str, source: str) -> Seen:
         """Who logs in with `login` from a client's `address`."""
 
     def also(self, app_id: str, source: str) -> None:
@@ -52,6 +52,7 @@ class NextcloudCalls(Protocol):
 class Instance:
     """One Nextcloud. The facts of the decision: what is known, and what has to be asked.
 
+    More than 25 methods, because the gate, tunnels, the control API and the status pages ask it different things.
     Calls to Nextcloud run in tasks of their own, one per ExApp and one per set of credentials; who needs the same
     answer waits for the same task, and whoever stops waiting leaves it alone.
     """
@@ -75,7 +76,6 @@ class Instance:
         self.version = 0  # counts what changes or has to be asked again: decisions made before may not hold any more
         self.reachable: bool | None = None  # None = not asked yet
         self.last_error = ""  # why it is not reachable
-        self.last_success: float | None = None  # when Nextcloud answered last, on the clock of `now`
         self._noted = float("-inf")  # when the facts of readiness were last seen to
         self._now = now
         self._client = client or NextcloudClient(settings.nextcloud, settings.shared_key, now, self.banned, deadlines)
@@ -127,7 +127,7 @@ class Instance:
         self,
         app_id: str,
         digest: bytes,
-        login: Login,
+        login: VisitorLogin,
         address: str,
         source: str = "",
         patience: float | None = None,
@@ -204,7 +204,7 @@ class Instance:
         return _shared(self._records_asked, app_id, lambda: self._load_record(app_id, source))
 
     def _ask_visitor(
-        self, app_id: str, digest: bytes, login: Login, address: str, source: str
+        self, app_id: str, digest: bytes, login: VisitorLogin, address: str, source: str
     ) -> asyncio.Task[VisitorFact]:
         return _shared(self._visitors_asked, digest, lambda: self._load_visitor(app_id, digest, login, address, source))
 
@@ -225,7 +225,9 @@ class Instance:
         self.records.learn(app_id, fact)
         return self.records.get(app_id) or fact
 
-    async def _load_visitor(self, app_id: str, digest: bytes, login: Login, address: str, source: str) -> VisitorFact:
+    async def _load_visitor(
+        self, app_id: str, digest: bytes, login: VisitorLogin, address: str, source: str
+    ) -> VisitorFact:
         if self._closed:
             return _STOPPING
         seen = await self._client.visitor(app_id, login, address, source)
@@ -254,7 +256,7 @@ class Instance:
             if not self.reachable:
                 log.info("Nextcloud answers", url=self.url)
             self.reachable, self.last_error = True, ""
-            self.last_success = self._noted = self._now()
+            self._noted = self._now()
             return
         self.failures += 1
         if probe:

@@ -57,7 +57,7 @@ class Credentials(Struct, frozen=True, cache_hash=True):
 ANYBODY = Credentials()
 
 
-class Login(Struct, frozen=True):
+class VisitorLogin(Struct, frozen=True):
     """What Nextcloud is asked with: the visitor's own secrets, which no decision sees."""
 
     cookie: bytes = b""  # all Cookie lines, joined by "; "
@@ -90,7 +90,7 @@ def by_name(lines: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return found
 
 
-def login_of(found: dict[bytes, bytes]) -> Login | None:
+def login_of(found: dict[bytes, bytes]) -> VisitorLogin | None:
     """What logs a visitor in: an Authorization, or the cookie of a Nextcloud session. None when neither is there."""
     authorization = found.get(b"authorization")
     cookie = found.get(b"cookie", b"")
@@ -100,11 +100,11 @@ def login_of(found: dict[bytes, bytes]) -> Login | None:
         first = _PASSPHRASE.search(cookie)
         if first is None or not first[1]:
             return None
-    return Login(cookie, authorization)
+    return VisitorLogin(cookie, authorization)
 
 
 def credentials_of(
-    found: dict[bytes, bytes], login: Login | None, digest: Digest, accept: Callable[[bytes], bool]
+    found: dict[bytes, bytes], login: VisitorLogin | None, digest: Digest, accept: Callable[[bytes], bool]
 ) -> Credentials:
     """The credentials of a request, from its header lines by name. `accept` knows the shared key."""
     if b"harp-shared-key" in found:

@@ -44,7 +44,10 @@ class Hop(Struct, frozen=True):
 
 
 class Forwarding:
-    """One exchange on its way. Handler of the client's side, User of the borrowed connection."""
+    """One exchange on its way. Handler of the client's side, User of the borrowed connection.
+
+    More than 25 methods, because it has all that these two interfaces ask for; each is one step of the exchange.
+    """
 
     __slots__ = (
         "_chunked",

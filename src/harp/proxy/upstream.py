@@ -22,12 +22,12 @@ from harp.wire.requester import (
     RAW,
     RESTING,
     WAITING,
-    Answer,
     Data,
     End,
+    FinalHead,
     Interim,
     Requester,
-    State,
+    RequesterState,
     What,
 )
 from harp.wire.responses import ResponseHead
@@ -41,7 +41,7 @@ class User(Protocol):
     def on_interim(self, head: ResponseHead) -> None: ...
 
     def on_head(self, head: ResponseHead, length: int, data: bytes, end: bool) -> None:
-        """The final response, as `requester.Answer`."""
+        """The final response, as `requester.FinalHead`."""
 
     def on_upgrade(self, head: ResponseHead, data: bytes) -> None: ...
 
@@ -150,7 +150,7 @@ class Upstream(asyncio.Protocol):
         return f"<Upstream to {self.target}, {state}{flags}>"
 
     @property
-    def state(self) -> State:
+    def state(self) -> RequesterState:
         return self._requester.state
 
     # The exchange
@@ -247,7 +247,7 @@ class Upstream(asyncio.Protocol):
 
     def _hand_over(self, what: What) -> None:
         user = self.user
-        if isinstance(what, Answer):
+        if isinstance(what, FinalHead):
             if what.end:
                 self._release()
             user.on_head(what.head, what.length, what.data, what.end)

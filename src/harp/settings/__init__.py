@@ -1,6 +1,7 @@
 """Environment -> one frozen `Settings`. Nothing else reads the environment.
 
-`model` has the values and one line per variable, `parsers` turn the text of a variable into a value.
+`model` has the values and one line per variable, `reader` reads them and collects what is wrong, `parsers` turn the
+text of a variable into a value.
 Importing this package does nothing else.
 """
 
@@ -19,7 +20,7 @@ from harp.settings.model import (
     Reading,
     Settings,
     Timeouts,
-    Tunnel,
+    TunnelSettings,
     Value,
     examine,
     load,
@@ -40,7 +41,7 @@ __all__ = [
     "Reading",
     "Settings",
     "Timeouts",
-    "Tunnel",
+    "TunnelSettings",
     "Value",
     "examine",
     "load",

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from harp.errors import SettingsError
 from harp.settings import parsers as v
-from harp.settings.parsers import NEVER, Address, Network, Reader, Value
+from harp.settings.parsers import NEVER, Address, Network
+from harp.settings.reader import Value, VariableReader
 
 __all__ = [
     "Address",
@@ -29,7 +30,7 @@ __all__ = [
     "Reading",
     "Settings",
     "Timeouts",
-    "Tunnel",
+    "TunnelSettings",
     "Value",
     "examine",
     "load",
@@ -117,7 +118,7 @@ class Nextcloud:
 
 
 @dataclass(frozen=True, slots=True)
-class Tunnel:
+class TunnelSettings:
     """The FRP server."""
 
     tls: bool  # not HP_FRP_DISABLE_TLS
@@ -180,7 +181,7 @@ class Settings:
     timeouts: Timeouts
     bans: Bans
     proxies: Proxies
-    tunnel: Tunnel
+    tunnel: TunnelSettings
     engines: Engines
     kubernetes: Kubernetes
     logs: Logs
@@ -209,7 +210,7 @@ def load(env: Mapping[str, str]) -> Settings:
 
 def examine(env: Mapping[str, str]) -> Reading:
     """Check every variable, and say all there is to say about them."""
-    r = Reader(env)
+    r = VariableReader(env)
     settings = Settings(
         shared_key=_shared_key(r),
         nextcloud=_nextcloud(r),
@@ -236,7 +237,7 @@ def examine(env: Mapping[str, str]) -> Reading:
     )
 
 
-def _shared_key(r: Reader) -> str:
+def _shared_key(r: VariableReader) -> str:
     key = r.secret("HP_SHARED_KEY", v.shared_key)
     from_file = r.optional("HP_SHARED_KEY_FILE", v.shared_key_file, "not set")
     given = [name for name in ("HP_SHARED_KEY", "HP_SHARED_KEY_FILE") if r.given(name)]
@@ -247,7 +248,7 @@ def _shared_key(r: Reader) -> str:
     return key or from_file or ""
 
 
-def _nextcloud(r: Reader) -> Nextcloud:
+def _nextcloud(r: VariableReader) -> Nextcloud:
     url = r.optional("NC_INSTANCE_URL", v.nextcloud_url, "not set")
     if not r.given("NC_INSTANCE_URL"):
         r.problem("NC_INSTANCE_URL", "is not set; write the URL of your Nextcloud, such as https://cloud.example.com")
@@ -260,7 +261,7 @@ def _nextcloud(r: Reader) -> Nextcloud:
     )
 
 
-def _listen(r: Reader) -> Listen:
+def _listen(r: VariableReader) -> Listen:
     listen = Listen(
         http=r.read("HP_EXAPPS_ADDRESS", "0.0.0.0:8780", v.addresses),
         https=r.read("HP_EXAPPS_HTTPS_ADDRESS", "0.0.0.0:8781", v.addresses),
@@ -276,7 +277,7 @@ def _listen(r: Reader) -> Listen:
     return listen
 
 
-def _limits(r: Reader) -> Limits:
+def _limits(r: VariableReader) -> Limits:
     many = v.number(1, 1_000_000)
     return Limits(
         head_size=r.read("HP_MAX_HEAD_SIZE", "32768", v.size(1024, 1 << 20)),
@@ -288,7 +289,7 @@ def _limits(r: Reader) -> Limits:
     )
 
 
-def _timeouts(r: Reader) -> Timeouts:
+def _timeouts(r: VariableReader) -> Timeouts:
     limit, endless = v.duration(), v.duration(zero=NEVER)
     server = r.read("HP_TIMEOUT_SERVER", "1800s", endless)
     response = r.optional("HP_TIMEOUT_RESPONSE", endless, "HP_TIMEOUT_SERVER and 60s")
@@ -307,7 +308,7 @@ def _timeouts(r: Reader) -> Timeouts:
     )
 
 
-def _bans(r: Reader) -> Bans:
+def _bans(r: VariableReader) -> Bans:
     return Bans(
         count=r.read("HP_BLACKLIST_COUNT", "10", v.number(0, 1_000_000)),
         window=r.read("HP_BLACKLIST_WINDOW", "300", v.duration("s", zero=0.0)),
@@ -316,7 +317,7 @@ def _bans(r: Reader) -> Bans:
     )
 
 
-def _proxies(r: Reader) -> Proxies:
+def _proxies(r: VariableReader) -> Proxies:
     return Proxies(
         trusted=r.read("HP_TRUSTED_PROXY_IPS", "", v.networks)
         + (r.optional("HP_TRUSTED_PROXY_IPS_FILE", v.networks_file, "none") or ()),
@@ -324,8 +325,8 @@ def _proxies(r: Reader) -> Proxies:
     )
 
 
-def _tunnel(r: Reader) -> Tunnel:
-    return Tunnel(
+def _tunnel(r: VariableReader) -> TunnelSettings:
+    return TunnelSettings(
         tls=not r.read("HP_FRP_DISABLE_TLS", "false", v.exactly("true")),
         validity_days=r.read("HP_FRP_CERT_VALIDITY_DAYS", "5000", v.number(1, 1_000_000)),
         listen=r.read("HP_TUNNEL_LISTEN", "false", v.boolean),
@@ -336,7 +337,7 @@ def _tunnel(r: Reader) -> Tunnel:
     )
 
 
-def _engines(r: Reader) -> Engines:
+def _engines(r: VariableReader) -> Engines:
     allowed = v.mounts(suffix=False)
     return Engines(
         ports=r.read("HP_DOCKER_ENGINE_PORTS", "24000-24099", v.ports),
@@ -354,7 +355,7 @@ def _engines(r: Reader) -> Engines:
     )
 
 
-def _kubernetes(r: Reader) -> Kubernetes:
+def _kubernetes(r: VariableReader) -> Kubernetes:
     account = "/var/run/secrets/kubernetes.io/serviceaccount"
     enabled = r.read("HP_K8S_ENABLED", "false", v.boolean)
     api_server = r.optional("HP_K8S_API_SERVER", v.web_url, "of the cluster we run in") or _own_cluster(r)
@@ -376,7 +377,7 @@ def _kubernetes(r: Reader) -> Kubernetes:
     )
 
 
-def _own_cluster(r: Reader) -> str:
+def _own_cluster(r: VariableReader) -> str:
     """The API server of the cluster whose pod we are, as its environment tells; "" in no pod."""
     host, port = r.raw("KUBERNETES_SERVICE_HOST"), r.raw("KUBERNETES_SERVICE_PORT") or "443"
     if ":" in host:
@@ -384,7 +385,7 @@ def _own_cluster(r: Reader) -> str:
     return f"https://{host}:{port}" if host else ""
 
 
-def _logs(r: Reader) -> Logs:
+def _logs(r: VariableReader) -> Logs:
     level = r.read("HP_LOG_LEVEL", "warning", v.log_level)
     usual = "all" if level in ("debug", "info") else "off"
     return Logs(

@@ -21,7 +21,7 @@ class Ban(Struct, frozen=True):
     reason: str  # of the last strike
 
 
-class _Record:
+class _Strikes:
     """The latest strikes of one address."""
 
     __slots__ = ("reason", "times")
@@ -39,7 +39,7 @@ class BanList:
         self._window = bans.window
         self._now = now
         self._capacity = capacity
-        self._records: OrderedDict[str, _Record] = OrderedDict()  # in the order of the last strike
+        self._records: OrderedDict[str, _Strikes] = OrderedDict()  # in the order of the last strike
         self._ends: list[tuple[float, str]] = []  # heap of the bans that were not reported as ended
         self._banned: set[str] = set()  # who is in it
 
@@ -52,7 +52,7 @@ class BanList:
         """Count one strike, of `factor` times as many as usual. True if it has started a ban."""
         if self._count <= 0:
             return False
-        record = self._records.pop(address, None) or _Record(self._count * factor)
+        record = self._records.pop(address, None) or _Strikes(self._count * factor)
         before = self._left(record)
         record.times.append(self._now())
         record.reason = reason
@@ -105,7 +105,7 @@ class BanList:
         """How many addresses are remembered."""
         return len(self._records)
 
-    def _left(self, record: _Record) -> float:
+    def _left(self, record: _Strikes) -> float:
         if len(record.times) < (record.times.maxlen or 0):
             return 0.0
         return max(0.0, record.times[0] + self._window - self._now())

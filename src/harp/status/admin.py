@@ -13,7 +13,7 @@ from harp.net.deadlines import Deadlines
 from harp.net.tasks import Tasks
 from harp.net.turns import Turns
 from harp.settings import Settings
-from harp.status.api import CHANGING, PREFIX, Api, objection_to_changes
+from harp.status.api import CHANGING, PREFIX, StatusApi, objection_to_changes
 from harp.status.pages import Page, Pages
 from harp.wire.ends import How
 from harp.wire.requests import RequestHead, RequestReader
@@ -35,7 +35,7 @@ class AdminGate:
         settings: Settings,
         pages: Pages,
         deadlines: Deadlines,
-        api: Api | None = None,
+        api: StatusApi | None = None,
         metrics: Callable[[], Awaitable[Page]] | None = None,
     ) -> None:
         self.deadlines = deadlines

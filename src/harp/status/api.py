@@ -54,7 +54,7 @@ class ApiFacts(Protocol):
         """Log at another level, and other requests, from now on; None leaves it."""
 
 
-class Api:
+class StatusApi:
     """Answers the requests below PREFIX."""
 
     def __init__(self, facts: ApiFacts) -> None:

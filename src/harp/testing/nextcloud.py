@@ -34,7 +34,7 @@ LOGIN_PAGE: Final = """<!doctype html><title>Nextcloud stand-in</title>
 
 
 @dataclass(slots=True)
-class User:
+class Account:
     """An account. A disabled one keeps its id and loses its level (A 5.2)."""
 
     password: str = field(repr=False)
@@ -55,9 +55,9 @@ class Request:
         return [value for header, value in self.headers if header == name]
 
 
-def demo_users() -> dict[str, User]:
+def demo_users() -> dict[str, Account]:
     """admin:admin and user:user."""
-    return {"admin": User("admin", Level.ADMIN), "user": User("user", Level.USER)}
+    return {"admin": Account("admin", Level.ADMIN), "user": Account("user", Level.USER)}
 
 
 class NextcloudStandIn(Served):
@@ -67,7 +67,7 @@ class NextcloudStandIn(Served):
     """
 
     def __init__(
-        self, shared_key: str, users: Mapping[str, User] | None = None, *, host: str = "127.0.0.1", port: int = 0
+        self, shared_key: str, users: Mapping[str, Account] | None = None, *, host: str = "127.0.0.1", port: int = 0
     ) -> None:
         super().__init__(host=host, port=port)
         self._shared_key = shared_key

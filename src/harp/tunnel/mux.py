@@ -24,7 +24,7 @@ from harp.errors import PeerError, TunnelAway
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.turns import BIG, SHARE, Turns
 from harp.tunnel.stream import MuxStream
-from harp.wire.mux import Event, Happening, Session, SessionState, words_of
+from harp.wire.mux import Happening, MuxEvent, Session, SessionState, words_of
 from harp.wire.windows import Budget
 from harp.wire.yamux import INITIAL_WINDOW, Frame, GoAway
 
@@ -42,7 +42,7 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 log = structlog.get_logger()
 
 
-class _Probe:
+class _AwaitedPing:
     """Somebody waits for a sign of life."""
 
     def __init__(self, answer: asyncio.Future[bool], deadline: float) -> None:
@@ -113,7 +113,7 @@ class MuxSession(asyncio.Protocol):
         self._ping: tuple[int, float] | None = None  # value and time of the ping that waits for its answer
         self._heard = False  # anything since that ping
         self._trips: deque[float] = deque(maxlen=TRIPS)
-        self._probes: set[_Probe] = set()
+        self._probes: set[_AwaitedPing] = set()
         self._gone = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -164,7 +164,7 @@ class MuxSession(asyncio.Protocol):
         """Is the peer alive? Asks, and waits up to `seconds` for anything: the answer may stand behind data."""
         if self.is_closing():
             return False
-        probe = _Probe(self.loop.create_future(), self._deadlines.now + seconds)
+        probe = _AwaitedPing(self.loop.create_future(), self._deadlines.now + seconds)
         self._probes.add(probe)
         self._deadlines.watch(probe)
         self.core.ping()
@@ -319,7 +319,7 @@ class MuxSession(asyncio.Protocol):
                     if stream is not None:
                         stream.receive(event.payload)
                 else:
-                    self._handle(cast(Event, event))
+                    self._handle(cast(MuxEvent, event))
         except PeerError as error:
             self.fault = True
             core.leave(GoAway.PROTOCOL_ERROR)
@@ -329,7 +329,7 @@ class MuxSession(asyncio.Protocol):
         if core.has_to_send():
             self.schedule()
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: MuxEvent) -> None:
         kind = event.kind
         if kind is Happening.OPENED:
             self._opened(event.stream)

@@ -148,14 +148,14 @@ class AnyObject(Struct):
     """The body of an Unsupported message: it must at least be a JSON object."""
 
 
-class Hello(Struct, frozen=True):
+class HelloFrame(Struct, frozen=True):
     """A hello frame of version 2. `payload` is kept as it came: the key derivation hashes it (F 6.4)."""
 
     client: bool
     payload: bytes
 
 
-Received: TypeAlias = Message | Unsupported | Hello
+Received: TypeAlias = Message | Unsupported | HelloFrame
 
 MESSAGES: tuple[tuple[bytes, int, type[Message]], ...] = (  # v1 type byte, v2 id (F 2.1)
     (b"o", 1, Login),
@@ -272,7 +272,7 @@ class MessageReader:
         if payload is None:
             return None
         if kind != FrameType.MESSAGE:
-            return Hello(client=kind == FrameType.CLIENT_HELLO, payload=payload)
+            return HelloFrame(client=kind == FrameType.CLIENT_HELLO, payload=payload)
         number = int.from_bytes(payload[: MESSAGE_ID.size])
         if len(payload) < MESSAGE_ID.size or number not in KINDS:
             raise PeerError(f"frp: unknown message id {number}")

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TypeVar
 
 from harp.errors import PeerError
-from harp.wire.frp import FrameType, Hello, Login, Message, MessageReader, NewWorkConn, encode, frame, server_hello
+from harp.wire.frp import FrameType, HelloFrame, Login, Message, MessageReader, NewWorkConn, encode, frame, server_hello
 
 TLS_BYTE = b"\x16"
 TLS_CUSTOM_BYTE = b"\x17"  # frpc's own byte in front of a TLS handshake; dropped
@@ -170,14 +170,14 @@ class FirstMessages:
         """Add what arrived."""
         self._reader.feed(data)
 
-    def next(self) -> Hello | Login | NewWorkConn | None:
+    def next(self) -> HelloFrame | Login | NewWorkConn | None:
         """The next message, while one can come."""
         if self.state not in READING:
             return None
         message = self._reader.next()
         if message is None:
             return None
-        if isinstance(message, Hello) and message.client:
+        if isinstance(message, HelloFrame) and message.client:
             self._move(HELLO)
             return message
         if isinstance(message, REQUESTS):
@@ -185,7 +185,7 @@ class FirstMessages:
             return message
         raise PeerError(f"frp: the first message is {message!r}")
 
-    def greet(self, hello: Hello, random: bytes) -> tuple[bytes, str]:
+    def greet(self, hello: HelloFrame, random: bytes) -> tuple[bytes, str]:
         """Answer `hello` with 32 fresh bytes: what to send, and "" or why the client is refused."""
         answer, refusal = server_hello(hello.payload, random)
         self.hellos = (hello.payload, answer)

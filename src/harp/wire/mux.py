@@ -148,7 +148,7 @@ class Happening(IntEnum):
     OVER = 6  # the peer ends the session with code `value`
 
 
-class Event(Struct, frozen=True, gc=False):
+class MuxEvent(Struct, frozen=True, gc=False):
     """Something that the peer did, other than sending data: that is a Frame, its payload for its stream."""
 
     kind: Happening
@@ -243,7 +243,7 @@ class Session:
 
     # Receiving
 
-    def receive(self, data: bytes, cost: int = UNLIMITED) -> Iterator[Frame | Event]:
+    def receive(self, data: bytes, cost: int = UNLIMITED) -> Iterator[Frame | MuxEvent]:
         """What the bytes say, in order; see FrameParser.feed for `cost`. Raises PeerError; Flooded is one.
 
         Each event is given when all before it were dealt with: what is done about one counts for the next.
@@ -261,7 +261,7 @@ class Session:
                 yield from self._session_frame(frame)
                 continue
             if flags & SYN and self._open(frame.stream):
-                yield Event(Happening.OPENED, frame.stream)
+                yield MuxEvent(Happening.OPENED, frame.stream)
             stream = streams.get(frame.stream)
             if stream is None:  # late frames of a stream that is gone (F 1.4, rule 6)
                 self._patience -= 1
@@ -269,7 +269,7 @@ class Session:
             if flags & RST:
                 self._patience -= 1
                 self._move(stream, GOT_RESET)
-                yield Event(Happening.RESET, stream.id)
+                yield MuxEvent(Happening.RESET, stream.id)
                 continue
             if flags & ACK:
                 stream.move(GOT_ACK)
@@ -290,10 +290,10 @@ class Session:
                 self._patience -= 1
                 stream.sendable += frame.length
                 if frame.length:
-                    yield Event(Happening.WINDOW_OPENED, stream.id)
+                    yield MuxEvent(Happening.WINDOW_OPENED, stream.id)
             if flags & FIN and stream.state is not CLOSED:
                 self._move(stream, GOT_END)
-                yield Event(Happening.ENDED, stream.id)
+                yield MuxEvent(Happening.ENDED, stream.id)
         if self._patience < 0:
             raise Flooded(self._flood())
 
@@ -313,19 +313,19 @@ class Session:
         self._control.append(yamux.window_update(number, 0, ACK))
         return True
 
-    def _session_frame(self, frame: Frame) -> Iterator[Event]:
+    def _session_frame(self, frame: Frame) -> Iterator[MuxEvent]:
         self._patience -= 1
         if frame.kind == PING:
             if frame.flags & SYN:
                 self._control.append(yamux.ping(frame.length, reply=True))
             else:
-                yield Event(Happening.PONG, value=frame.length)
+                yield MuxEvent(Happening.PONG, value=frame.length)
         elif frame.length:
             self._turn(Turn.GOT_GO_AWAY)
-            yield Event(Happening.OVER, value=frame.length)
+            yield MuxEvent(Happening.OVER, value=frame.length)
         else:
             self._turn(Turn.GOT_NORMAL_GO_AWAY)
-            yield Event(Happening.NO_NEW_STREAMS)
+            yield MuxEvent(Happening.NO_NEW_STREAMS)
 
     # Sending
 

@@ -23,7 +23,7 @@ _BEGINNING = b"HTTP/1."
 _BARE_LF = re.compile(rb"(?<!\r)\n").search
 
 
-class State(IntEnum):
+class RequesterState(IntEnum):
     IDLE = auto()  # a request may be sent
     RESTING = auto()  # as IDLE, after an answer without a body: what a faulty server sends next is not an answer
     WAITING = auto()  # a request is on its way, and not a byte has come back
@@ -33,7 +33,7 @@ class State(IntEnum):
     CLOSED = auto()
 
 
-class Event(StrEnum):
+class RequesterEvent(StrEnum):
     REQUEST = "request sent"
     PART = "part of a head, or interim response"
     BEGIN = "head, the body follows"
@@ -44,28 +44,28 @@ class Event(StrEnum):
     CLOSE = "closed, broken, given up or not to be used again"
 
 
-IDLE, RESTING, WAITING, HEAD, BODY, RAW, CLOSED = State
+IDLE, RESTING, WAITING, HEAD, BODY, RAW, CLOSED = RequesterState
 
 _ANSWERED = {
-    Event.PART: HEAD,
-    Event.BEGIN: BODY,
-    Event.DONE: IDLE,
-    Event.REST: RESTING,
-    Event.SWITCH: RAW,
-    Event.CLOSE: CLOSED,
+    RequesterEvent.PART: HEAD,
+    RequesterEvent.BEGIN: BODY,
+    RequesterEvent.DONE: IDLE,
+    RequesterEvent.REST: RESTING,
+    RequesterEvent.SWITCH: RAW,
+    RequesterEvent.CLOSE: CLOSED,
 }
-MOVES: dict[State, dict[Event, State]] = {
-    IDLE: {Event.REQUEST: WAITING, Event.CLOSE: CLOSED},
-    RESTING: {Event.RESTED: IDLE, Event.CLOSE: CLOSED},
+MOVES: dict[RequesterState, dict[RequesterEvent, RequesterState]] = {
+    IDLE: {RequesterEvent.REQUEST: WAITING, RequesterEvent.CLOSE: CLOSED},
+    RESTING: {RequesterEvent.RESTED: IDLE, RequesterEvent.CLOSE: CLOSED},
     WAITING: _ANSWERED,
     HEAD: _ANSWERED,
-    BODY: {Event.DONE: IDLE, Event.CLOSE: CLOSED},
-    RAW: {Event.CLOSE: CLOSED},
-    CLOSED: {Event.CLOSE: CLOSED},
+    BODY: {RequesterEvent.DONE: IDLE, RequesterEvent.CLOSE: CLOSED},
+    RAW: {RequesterEvent.CLOSE: CLOSED},
+    CLOSED: {RequesterEvent.CLOSE: CLOSED},
 }
 
 # Looking a member up in its Enum costs more than the rest of a step.
-_REQUEST, _PART, _BEGIN, _DONE, _REST, _RESTED, _SWITCH, _CLOSE = Event
+_REQUEST, _PART, _BEGIN, _DONE, _REST, _RESTED, _SWITCH, _CLOSE = RequesterEvent
 
 
 class Interim(Struct):
@@ -74,7 +74,7 @@ class Interim(Struct):
     head: ResponseHead
 
 
-class Answer(Struct):
+class FinalHead(Struct):
     """The final head. `length` is the body's in bytes, CHUNKED, UNTIL_CLOSE or NO_BODY; `end`: `data` is all of it."""
 
     head: ResponseHead
@@ -102,7 +102,7 @@ class Switched(Struct):
     data: bytes
 
 
-What = Interim | Answer | Data | End | Switched
+What = Interim | FinalHead | Data | End | Switched
 NOTHING: Sequence[What] = ()
 
 
@@ -138,7 +138,7 @@ class Requester:
     def silent(self) -> bool:
         return self.state is WAITING
 
-    def _move(self, event: Event) -> None:
+    def _move(self, event: RequesterEvent) -> None:
         self.state = MOVES[self.state][event]
 
     # What is sent
@@ -247,14 +247,14 @@ class Requester:
             if left > 0:
                 self.state = MOVES[self.state][_BEGIN]
                 self._left = left
-                return (Answer(head, length, data, False),)
+                return (FinalHead(head, length, data, False),)
             self._finish(free=not left)
-            return (Answer(head, length, data[:left] if left else data, True),)
+            return (FinalHead(head, length, data[:left] if left else data, True),)
         if length == CHUNKED:
             return self._begin_chunked(head, data)
         self._move(_BEGIN)
         self._left = UNTIL_CLOSE
-        return (Answer(head, UNTIL_CLOSE, data, False),)
+        return (FinalHead(head, UNTIL_CLOSE, data, False),)
 
     def _begin_bodyless(self, head: ResponseHead, data: bytes) -> Sequence[What]:
         """Faulty servers send a body all the same, and it must not answer the next request.
@@ -266,16 +266,16 @@ class Requester:
             self._move(_CLOSE)
         else:
             self._move(_REST)
-        return (Answer(head, NO_BODY, b"", True),)
+        return (FinalHead(head, NO_BODY, b"", True),)
 
     def _begin_chunked(self, head: ResponseHead, data: bytes) -> Sequence[What]:
         decoder = ChunkedDecoder()
         payload = b"".join(decoder.feed(data, A_TURN))
         if decoder.done and not decoder.trailers:
             self._finish(free=not decoder.rest)
-            return (Answer(head, CHUNKED, payload, True),)
+            return (FinalHead(head, CHUNKED, payload, True),)
         self._move(_BEGIN)
-        answer = Answer(head, CHUNKED, payload, False)
+        answer = FinalHead(head, CHUNKED, payload, False)
         if decoder.done:
             self._finish(free=not decoder.rest)
             return (answer, End(decoder.trailers))

@@ -60,9 +60,6 @@ class ReceiveWindow:
         """The reader pauses."""
         self._strained = True
 
-    def is_half_used(self) -> bool:
-        return self.left * 2 <= self.size
-
     def reopen(self, now: float, round_trip: float | None, most: int) -> int:
         """The reader has taken everything: how many more bytes to grant. `most` is how far the window may grow.
 

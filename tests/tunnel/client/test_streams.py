@@ -8,7 +8,7 @@ import pytest
 
 from harp.net.targets import Tcp, Unix
 from harp.tunnel.client.frpc_config import ClientConfig, ClientProxy
-from harp.tunnel.client.streams import Control, Service, Work, clean
+from harp.tunnel.client.streams import ControlConnection, Service, Work, clean
 from harp.tunnel.mux import MuxSession
 from harp.wire import frp, frp_ciphers, frp_crypto
 from harp.wire.frp import MessageReader
@@ -32,7 +32,7 @@ async def settle() -> None:
 class Server:
     """The other end of a control connection: reads what the client says, answers by hand."""
 
-    def __init__(self, control: Control, version: int = 1, token: str = "") -> None:
+    def __init__(self, control: ControlConnection, version: int = 1, token: str = "") -> None:
         self.control = control
         self.version = version
         self.token = token
@@ -64,8 +64,8 @@ class Server:
         self.decryptor = frp_ciphers.CfbDecryptor(key)
 
 
-def control(clock: Clock, config: ClientConfig = CONFIG, run_id: str = "") -> Control:
-    return Control(config, clock.deadlines, run_id, asyncio.Event(), lambda: None)
+def control(clock: Clock, config: ClientConfig = CONFIG, run_id: str = "") -> ControlConnection:
+    return ControlConnection(config, clock.deadlines, run_id, asyncio.Event(), lambda: None)
 
 
 async def test_the_login_says_who_we_are_and_proves_the_token(clock: Clock) -> None:
@@ -88,7 +88,7 @@ async def test_after_the_login_everything_is_encrypted_and_every_port_is_claimed
 
 async def test_what_comes_right_behind_the_answer_to_the_login_is_encrypted_already(clock: Clock) -> None:
     requests: list[None] = []
-    client = Control(CONFIG, clock.deadlines, "", asyncio.Event(), lambda: requests.append(None))
+    client = ControlConnection(CONFIG, clock.deadlines, "", asyncio.Event(), lambda: requests.append(None))
     server = Server(client)
     request = frp_ciphers.CfbEncryptor(frp_crypto.control_key(""), bytes(16)).encrypt(frp.encode(frp.ReqWorkConn(), 1))
     server.wire.transport.write(frp.encode(frp.LoginResp("0.61.1", RUN_ID), 1) + request)
@@ -128,7 +128,7 @@ async def test_the_tunnel_is_ready_when_every_port_is_granted(clock: Clock) -> N
     ready = asyncio.Event()
     both = (*CONFIG.proxies, ClientProxy("engine", 24001, Unix("/var/run/docker.sock")))
     config = ClientConfig(server=CONFIG.server, proxies=both)
-    server = Server(Control(config, clock.deadlines, "", ready, lambda: None))
+    server = Server(ControlConnection(config, clock.deadlines, "", ready, lambda: None))
     await server.accept()
     await server.say(frp.NewProxyResp("my_app", ":23001"))
     assert not ready.is_set()
@@ -138,7 +138,9 @@ async def test_the_tunnel_is_ready_when_every_port_is_granted(clock: Clock) -> N
 
 async def test_a_tunnel_without_ports_is_ready_at_once(clock: Clock) -> None:
     ready = asyncio.Event()
-    server = Server(Control(ClientConfig(server=CONFIG.server, proxies=()), clock.deadlines, "", ready, lambda: None))
+    server = Server(
+        ControlConnection(ClientConfig(server=CONFIG.server, proxies=()), clock.deadlines, "", ready, lambda: None)
+    )
     await server.accept()
     assert ready.is_set()
 
@@ -239,7 +241,7 @@ async def test_version_2_says_hello_and_derives_its_keys_from_both_hellos(clock:
     client = control(clock, ClientConfig(server=CONFIG.server, proxies=CONFIG.proxies, wire=2))
     server = Server(client, version=2)
     hello, login = await server.messages()
-    assert isinstance(hello, frp.Hello)
+    assert isinstance(hello, frp.HelloFrame)
     assert isinstance(login, frp.Login)
     answer, refusal = frp.server_hello(hello.payload, bytes(32))
     assert refusal == ""

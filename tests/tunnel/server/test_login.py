@@ -105,7 +105,7 @@ async def test_a_hello_without_common_ground_is_answered_with_the_reason(world: 
     await client.connect()
     hello = frp.client_hello(bytes(32), tls=False, mux=True).replace(b"aes-256-gcm", b"rot13")
     client.control.send_raw(frp.MAGIC + frp.frame(frp.FrameType.CLIENT_HELLO, hello) + frp.encode(good_login(), 2))
-    answer = await client.control.next(frp.Hello)
+    answer = await client.control.next(frp.HelloFrame)
     assert frp.check_server_hello(answer.payload) == "no supported crypto algorithm"
     await client.control.end.until(event="end")
 

@@ -22,7 +22,7 @@ from harp.net.deadlines import Deadlines
 from harp.net.memory import Memory, glibc, resident
 from harp.net.targets import Tcp, Unix
 from harp.tunnel.client.frpc_config import ClientConfig, ClientTls
-from harp.tunnel.client.streams import Control, Service, Work, clean, text_of, wire_name
+from harp.tunnel.client.streams import ControlConnection, Service, Work, clean, text_of, wire_name
 from harp.tunnel.mux import MuxSession
 from harp.wire import frp
 
@@ -126,7 +126,7 @@ class _Session:
         self._config = config
         self._deadlines = deadlines
         self._link = _Link(config, deadlines)
-        self._control = Control(config, deadlines, run_id, ready, self._start_work)
+        self._control = ControlConnection(config, deadlines, run_id, ready, self._start_work)
         self._tasks = asyncio.TaskGroup()
         self._works: set[Work] = set()
         self._services = {wire_name(config, proxy): proxy for proxy in config.proxies}

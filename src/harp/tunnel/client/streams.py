@@ -31,7 +31,7 @@ MAX_TEXT = 200  # characters of a server's error text in our log
 log = structlog.get_logger()
 
 
-class Claim:
+class WantedProxy:
     """A proxy that the server shall offer: `due` is when to ask (again), NEVER once it does."""
 
     def __init__(self, message: frp.NewProxy) -> None:
@@ -39,7 +39,7 @@ class Claim:
         self.due = 0.0
 
 
-class Control(asyncio.Protocol):
+class ControlConnection(asyncio.Protocol):
     """The control connection: logs in, claims ports, keeps alive, passes on requests for work connections.
 
     `ended` gets the reason of the end. `accepted` and `run_id` are set by the server's answer to the login.
@@ -67,7 +67,7 @@ class Control(asyncio.Protocol):
         self._encryptor: frp_crypto.Encryptor | None = None
         self._decryptor: frp_crypto.Decryptor | None = None
         self._claims = {
-            wire_name(config, proxy): Claim(
+            wire_name(config, proxy): WantedProxy(
                 frp.NewProxy(proxy_name=wire_name(config, proxy), proxy_type="tcp", remote_port=proxy.remote_port)
             )
             for proxy in config.proxies
@@ -160,7 +160,7 @@ class Control(asyncio.Protocol):
 
     def _take(self, message: frp.Received) -> None:
         match message:
-            case frp.Hello(payload=payload) if not self.accepted:
+            case frp.HelloFrame(payload=payload) if not self.accepted:
                 self._take_hello(payload)
             case frp.LoginResp() if not self.accepted:
                 self._take_login(message)

@@ -18,7 +18,7 @@ from harp.net.deadlines import NEVER, Deadlines
 from harp.net.turns import Turns
 from harp.tunnel.mux import MuxSession
 from harp.tunnel.server.tunnel import Tunnel
-from harp.wire.frp import RANDOM_SIZE, Hello, Login, Message, NewWorkConn
+from harp.wire.frp import RANDOM_SIZE, HelloFrame, Login, Message, NewWorkConn
 from harp.wire.frp_login import (
     BARE_BYTES,
     CONNECTION,
@@ -224,8 +224,8 @@ class FirstMessage(asyncio.Protocol):
         """The first message did not come in time."""
         self.refuse()
 
-    def _handle(self, message: Hello | Login | NewWorkConn) -> None:
-        if isinstance(message, Hello):
+    def _handle(self, message: HelloFrame | Login | NewWorkConn) -> None:
+        if isinstance(message, HelloFrame):
             answer, refusal = self.messages.greet(message, os.urandom(RANDOM_SIZE))
             self.transport.write(answer)
             if refusal:

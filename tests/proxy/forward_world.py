@@ -1,0 +1,137 @@
+"""A proxy whose dialler, deadlines and turns a test controls, and a client that remembers."""
+
+from __future__ import annotations
+
+import asyncio
+
+from harp.net.deadlines import Deadlines
+from harp.net.ports import PortTable, ProtocolFactory
+from harp.net.targets import ExAppTunnel, Target, Tcp
+from harp.proxy.forward import Forwarding, Hop
+from harp.proxy.upstreams import Upstreams
+from harp.settings import load
+from harp.wire.ends import How
+from harp.wire.http import Fields
+from harp.wire.requests import RequestReader
+from tests.fakes.clock import Clock
+from tests.fakes.dialer import ScriptedDialer
+from tests.fakes.transport import MemoryTransport
+
+TIMEOUTS = load({"HP_SHARED_KEY": "key", "NC_INSTANCE_URL": "http://cloud"}).timeouts
+
+APP = Tcp("hello", 8080)
+
+BEHIND_TUNNEL = ExAppTunnel(23001, "hello")
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Client:
+    """A Downstream that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.blocked = False
+        self.status = 0
+        self.start = b""
+        self.length = -99
+        self.received = b""
+        self.ended = False
+        self.trailers: Fields = []
+        self.refused = ""
+        self.retry_after: int | None = None
+        self.cut_for = ""
+        self.flowing = False
+        self.interim: list[bytes] = []
+        self.finished = self.closed = False
+
+    def resume_body(self) -> None:
+        self.flowing = True
+
+    def pause_body(self) -> None:
+        self.flowing = False
+
+    def send_interim(self, response: bytes) -> None:
+        self.interim.append(response)
+
+    def send_head(self, status: int, start: bytes, length: int, data: bytes, end: bool) -> None:
+        self.status, self.start, self.length, self.received, self.ended = status, start, length, data, end
+
+    def send_body(self, data: bytes) -> None:
+        assert not self.ended
+        self.received += data
+
+    def send_end(self, trailers: Fields) -> None:
+        self.ended, self.trailers = True, trailers
+
+    def end(self, how: How, note: str = "") -> None:
+        self.closed = how is How.LINGER
+        self.cut_for = note
+
+    def refuse(self, status: int, reason: str, retry_after: int | None = None, *, unreachable: bool = False) -> None:
+        self.status, self.refused, self.retry_after = status, reason, retry_after
+
+    def upgrade(self, response: bytes, data: bytes) -> None:
+        self.status, self.start, self.received = 101, response, data
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+class ProbedOffer:
+    """A tunnel whose requests are the dialer's; what is opened through it are probes, answered while `listens`."""
+
+    name = "hello"
+
+    def __init__(self, *, listens: bool = True) -> None:
+        self.listens = listens
+        self.probes: list[MemoryTransport] = []
+
+    async def connect(self, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        transport, protocol = MemoryTransport(), factory()
+        assert isinstance(protocol, asyncio.Protocol)
+        protocol.connection_made(transport)
+        assert transport.eof_sent
+        self.probes.append(transport)
+        if self.listens:
+            protocol.eof_received()
+        return transport, protocol
+
+
+class World:
+    """A proxy whose ExApp is the test."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.deadlines = Deadlines(clock=self.clock)
+        self.dialer = ScriptedDialer()
+        self.ports = PortTable()
+        self.upstreams = Upstreams(self.dialer, self.ports, self.deadlines, TIMEOUTS)
+
+    async def send(
+        self, lines: bytes = b"GET / HTTP/1.1\r\n", *, target: Target = APP, prefix: bytes = b""
+    ) -> tuple[Client, Forwarding]:
+        client = Client()
+        head = RequestReader(20).read(lines + b"Host: a\r\n\r\n")
+        forwarding = Forwarding(self.upstreams, client, head, Hop(target, "ExApp hello", prefix), b"HEAD BYTES")
+        forwarding.start()
+        await self.settle()
+        return client, forwarding
+
+    async def settle(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    def answer(self, data: bytes, index: int = -1) -> None:
+        self.dialer.made[index][1].data_received(data)
+
+    def wire(self, index: int = -1) -> MemoryTransport:
+        return self.dialer.made[index][0]
+
+    def lose(self, index: int = -1) -> None:
+        upstream = self.dialer.made[index][1]
+        if not upstream.eof_received():
+            upstream.connection_lost(None)
+
+    def wait(self, seconds: float) -> None:
+        self.clock.move(seconds)
+        self.deadlines.tick()
