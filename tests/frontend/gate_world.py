@@ -24,6 +24,7 @@ from harp.settings import load
 from tests.fakes.clock import Clock
 from tests.fakes.dialer import ScriptedDialer
 from tests.fakes.transport import MemoryTransport
+from tests.fakes.waiting import settled
 
 KEY = "a-shared-key-for-tests"
 
@@ -129,8 +130,7 @@ class World:
         """Send a GET; gives what came back so far."""
         request = f"GET {path} HTTP/1.1\nHost: cloud.example\n{lines}\n".replace("\n", "\r\n")
         self.connection.data_received(request.encode("latin-1"))
-        for _ in range(8):
-            await asyncio.sleep(0)
+        await settled()
         return self.wire.take()
 
     async def access_lines(self) -> list[dict[str, Any]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from harp.frontend.gate import CONTROL
 from harp.net.targets import ExAppAddress, ExAppTunnel
 from harp.policy.exapp import Trouble
+from tests.fakes.waiting import settled
 from tests.frontend.gate_world import HELLO, KEY, World
 
 
@@ -145,8 +144,7 @@ async def test_a_client_that_leaves_while_facts_are_fetched_is_not_answered() ->
     await world.ask()
     world.connection.connection_lost(None)
     world.instance.gate.set()
-    for _ in range(8):
-        await asyncio.sleep(0)
+    await settled()
     assert world.dialer.made == []
     assert world.wire.take() == b""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 from structlog.testing import capture_logs
 
 from harp.errors import Unreachable
 from harp.policy.exapp import Trouble
+from tests.fakes.waiting import settled
 from tests.frontend.gate_world import OK, World
 
 
@@ -84,8 +83,7 @@ async def test_the_access_log_counts_the_bytes_of_both_bodies() -> None:
     world = World()
     post = b"POST /exapps/hello/public HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcde"
     world.connection.data_received(post)
-    for _ in range(8):
-        await asyncio.sleep(0)
+    await settled()
     world.answer()
     (line,) = await world.access_lines()
     assert (line["received"], line["sent"]) == (5, 2)

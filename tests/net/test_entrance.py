@@ -14,6 +14,7 @@ import trustme
 from harp.net.listen import listen_tls, ports_of
 from harp.net.turns import Turns
 from harp.settings import Address
+from tests.fakes.waiting import until
 
 
 @dataclass
@@ -63,17 +64,11 @@ async def serving(book: Book) -> AsyncIterator[tuple[int, ssl.SSLContext]]:
             server.close()
 
 
-async def until(book: Book, count: int) -> None:
-    async with asyncio.timeout(5):
-        while len(book.inside) != count:
-            await asyncio.sleep(0.01)
-
-
 async def test_a_connection_counts_before_it_has_said_anything() -> None:
     book = Book(2)
     async with serving(book) as (port, _):
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-        await until(book, 2)
+        await until(lambda: len(book.inside) == 2)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with pytest.raises(ConnectionResetError):
             if await reader.read(1) == b"":
@@ -81,7 +76,7 @@ async def test_a_connection_counts_before_it_has_said_anything() -> None:
         writer.close()
         for _, writer in silent:
             writer.transport.abort()
-        await until(book, 0)
+        await until(lambda: len(book.inside) == 0)
         assert book.most == 3
 
 
@@ -95,7 +90,7 @@ async def test_bytes_are_passed_to_the_protocol_in_order_from_the_first_on() -> 
         assert await reader.readexactly(4) == b"then"
         assert book.inside == ["127.0.0.1"]
         writer.close()
-        await until(book, 0)
+        await until(lambda: len(book.inside) == 0)
 
 
 async def test_who_speaks_no_tls_is_let_go_and_not_counted_any_more() -> None:
@@ -104,5 +99,5 @@ async def test_who_speaks_no_tls_is_let_go_and_not_counted_any_more() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
         await reader.read()
-        await until(book, 0)
+        await until(lambda: len(book.inside) == 0)
         writer.close()

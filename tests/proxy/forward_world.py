@@ -16,6 +16,7 @@ from harp.wire.requests import RequestReader
 from tests.fakes.clock import Clock
 from tests.fakes.dialer import ScriptedDialer
 from tests.fakes.transport import MemoryTransport
+from tests.fakes.waiting import settled
 
 TIMEOUTS = load({"HP_SHARED_KEY": "key", "NC_INSTANCE_URL": "http://cloud"}).timeouts
 
@@ -114,12 +115,8 @@ class World:
         head = RequestReader(20).read(lines + b"Host: a\r\n\r\n")
         forwarding = Forwarding(self.upstreams, client, head, Hop(target, "ExApp hello", prefix), b"HEAD BYTES")
         forwarding.start()
-        await self.settle()
+        await settled()
         return client, forwarding
-
-    async def settle(self) -> None:
-        for _ in range(5):
-            await asyncio.sleep(0)
 
     def answer(self, data: bytes, index: int = -1) -> None:
         self.dialer.made[index][1].data_received(data)

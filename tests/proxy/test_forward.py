@@ -10,6 +10,7 @@ from harp.net.turns import SHARE
 from harp.proxy.forward import Forwarding, Hop
 from harp.wire.http import CHUNKED, NO_BODY, UNTIL_CLOSE
 from harp.wire.requests import RequestReader
+from tests.fakes.waiting import settled
 from tests.proxy.forward_world import APP, BEHIND_TUNNEL, OK, TIMEOUTS, Client, ProbedOffer, World
 
 
@@ -159,7 +160,7 @@ async def test_a_client_that_leaves_while_connecting_leaves_nothing_behind() -> 
     forwarding = Forwarding(world.upstreams, client, head, Hop(APP, "ExApp hello"), b"HEAD")
     forwarding.start()
     forwarding.gone("the client went away")
-    await world.settle()
+    await settled()
     assert all(wire.closed for wire, _ in world.dialer.made)
     assert client.status == 0
 
@@ -170,7 +171,7 @@ async def test_a_large_read_pauses_its_connection_until_others_have_been_served(
     world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
     world.answer(bytes(SHARE))
     assert not world.wire().reading
-    await world.settle()
+    await settled()
     assert world.wire().reading
     assert len(client.received) == SHARE
 
@@ -182,7 +183,7 @@ async def test_a_connection_that_waits_for_its_turn_stays_paused_when_its_client
     world.answer(bytes(SHARE))
     client.blocked = True
     forwarding.blocked()
-    await world.settle()
+    await settled()
     assert not world.wire().reading
 
 
@@ -196,7 +197,7 @@ async def test_a_client_that_reads_on_does_not_let_its_connection_jump_the_line(
     client.blocked = False
     forwarding.drained()
     assert not world.wire().reading
-    await world.settle()
+    await settled()
     assert world.wire().reading
 
 
@@ -223,10 +224,10 @@ async def test_nothing_of_an_answer_in_tiny_chunks_is_lost_when_its_connection_e
     client.blocked = True
     forwarding.blocked()
     world.answer(b"1\r\na\r\n" * 2000 + b"0\r\n\r\n")
-    await world.settle()
+    await settled()
     held = len(client.received)
     assert held < 2000
-    await world.settle()
+    await settled()
     assert len(client.received) == held
     world.dialer.made[0][1].eof_received()
     assert client.ended
@@ -269,7 +270,7 @@ async def test_a_body_waits_while_its_request_is_sent_again() -> None:
     assert client.flowing
     world.lose()
     assert not client.flowing
-    await world.settle()
+    await settled()
     assert client.flowing
     forwarding.body(b"abcd")
     assert world.wire().take() == b"HEAD BYTESabcd"

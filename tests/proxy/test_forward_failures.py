@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harp.errors import TunnelAway, Unreachable
+from tests.fakes.waiting import settled
 from tests.proxy.forward_world import BEHIND_TUNNEL, OK, TIMEOUTS, World
 
 
@@ -79,7 +80,7 @@ async def test_a_kept_connection_that_had_closed_costs_no_request() -> None:
     world.answer(OK)
     client, _ = await world.send()
     world.lose()
-    await world.settle()
+    await settled()
     assert len(world.dialer.made) == 2
     world.answer(OK)
     assert client.received == b"ok"
@@ -91,7 +92,7 @@ async def test_a_request_that_is_not_idempotent_is_not_sent_twice() -> None:
     world.answer(OK)
     client, _ = await world.send(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n")
     world.lose()
-    await world.settle()
+    await settled()
     assert client.status == 502
     assert len(world.dialer.made) == 1
 
@@ -113,7 +114,7 @@ async def test_an_answer_that_is_not_http_is_an_answer_so_nothing_is_sent_twice(
     world.answer(OK)
     client, _ = await world.send()
     world.answer(garbage)
-    await world.settle()
+    await settled()
     assert client.status == 502
     assert len(world.dialer.made) == 1
 
@@ -122,10 +123,10 @@ async def test_a_tunnel_stream_that_ends_at_once_is_tried_again_once() -> None:
     world = World()
     client, _ = await world.send(target=BEHIND_TUNNEL)
     world.lose()
-    await world.settle()
+    await settled()
     assert len(world.dialer.made) == 2
     world.lose()
-    await world.settle()
+    await settled()
     assert client.status == 502
     assert len(world.dialer.made) == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harp.proxy.listening import FIRST_SILENCE, PROBE_LIMIT, SILENCE, STEP
+from tests.fakes.waiting import settled
 from tests.proxy.forward_world import BEHIND_TUNNEL, OK, TIMEOUTS, Client, ProbedOffer, World
 
 GET = b"GET / HTTP/1.1\r\n"
@@ -23,7 +24,7 @@ async def silence(world: World, seconds: float) -> None:
     """Pass the time, tick by tick."""
     for _ in range(round(seconds / 0.25)):
         world.wait(0.25)
-        await world.settle()
+        await settled()
 
 
 async def test_silence_of_a_tunnel_behind_which_nothing_listens_is_502_within_seconds() -> None:

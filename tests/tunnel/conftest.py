@@ -1,4 +1,4 @@
-"""A clock that tests move."""
+"""A clock that tests move, and the loops that they run on."""
 
 from __future__ import annotations
 
@@ -8,22 +8,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import uvloop
 
-from harp.net.deadlines import Deadlines
+from tests.fakes.clock import Clock
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-
-
-class Clock:
-    """Seconds; `move` lets time pass and expires what is due. `transports` are aborted when the test is over."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.transports: list[asyncio.Transport] = []
-        self.deadlines = Deadlines(clock=lambda: self.now)
-
-    def move(self, seconds: float) -> None:
-        self.now += seconds
-        self.deadlines.tick()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
@@ -37,8 +24,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 @pytest.fixture
 async def clock() -> AsyncIterator[Clock]:
     clock = Clock()
+    assert clock.deadlines.now == clock.now  # made here, where a loop runs
     yield clock
-    clock.deadlines.close()
-    for transport in clock.transports:
-        transport.abort()
+    clock.stop()
     await asyncio.sleep(0)

@@ -8,7 +8,8 @@ from harp.tunnel.mux import MuxSession
 from harp.tunnel.stream import MuxStream
 from harp.wire import yamux
 from harp.wire.yamux import ACK, DATA, FIN, INITIAL_WINDOW, SYN, WINDOW_UPDATE, Frame, FrameParser
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
+from tests.fakes.waiting import settled
 from tests.tunnel.memory import Recorder
 
 
@@ -84,8 +85,7 @@ class Peer:
 
     async def heard(self) -> list[Frame]:
         """What the session has sent since the last call, once it has nothing more to send."""
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await settled()
         writes, self.socket.writes = self.socket.writes, []
         return FrameParser().feed(b"".join(writes))
 

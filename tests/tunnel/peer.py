@@ -20,7 +20,7 @@ from harp.wire.frp_crypto import (
     privilege_key,
     transcript,
 )
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
 from tests.tunnel.memory import Recorder
 
 KEY = "the shared key of the tests"

@@ -12,7 +12,8 @@ from harp.errors import TunnelAway
 from harp.tunnel.mux import CONTROL_LIMIT, FRAMES, PING_INTERVAL, PING_LIMIT, MuxSession
 from harp.wire import yamux
 from harp.wire.yamux import ACK, DATA, FIN, INITIAL_WINDOW, PING, RST, SYN, WINDOW_UPDATE, Frame
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
+from tests.fakes.waiting import until
 from tests.tunnel.memory import Recorder, memory_pair
 from tests.tunnel.mux_peer import Peer, data, end, payload_of
 
@@ -275,9 +276,7 @@ async def test_a_turn_opens_a_few_streams_only(clock: Clock) -> None:
     peer = Peer(clock, streams=1000)
     peer.say(*[yamux.window_update(number, 0, SYN) for number in range(1, 200, 2)])
     assert len(peer.accepted) <= 8
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert len(peer.accepted) == 100
+    await until(lambda: len(peer.accepted) == 100)
 
 
 async def test_a_session_that_ends_while_frames_wait_takes_none_of_them(clock: Clock) -> None:

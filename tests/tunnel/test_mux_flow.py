@@ -12,7 +12,7 @@ from harp.tunnel.stream import HIGH_WATER
 from harp.wire import yamux
 from harp.wire.mux import MAX_FRAME
 from harp.wire.yamux import ACK, DATA, FIN, INITIAL_WINDOW, PING, WINDOW_UPDATE, Frame
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
 from tests.tunnel.memory import Recorder, memory_pair
 from tests.tunnel.mux_peer import Peer, data, payload_of
 

@@ -9,7 +9,7 @@ import pytest
 from harp.tunnel.mux import PING_INTERVAL
 from harp.wire import yamux
 from harp.wire.yamux import DATA, FIN, INITIAL_WINDOW, RST, WINDOW_UPDATE, Frame
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
 from tests.tunnel.memory import Recorder
 from tests.tunnel.mux_peer import Peer, data, end, payload_of
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from harp.tunnel.relay import Relay
+from tests.fakes.waiting import settled
 from tests.tunnel.memory import Recorder, memory_pair
 
 
@@ -33,8 +34,7 @@ async def test_bytes_go_both_ways_in_order() -> None:
 async def test_nothing_is_read_before_both_ends_are_there() -> None:
     pair = Pair(join=False)
     pair.user.transport.write(b"early")
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await settled()
     pair.near.join(pair.far)
     await pair.service.until(size=5)
 

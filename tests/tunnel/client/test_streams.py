@@ -12,7 +12,8 @@ from harp.tunnel.client.streams import ControlConnection, Service, Work, clean
 from harp.tunnel.mux import MuxSession
 from harp.wire import frp, frp_ciphers, frp_crypto
 from harp.wire.frp import MessageReader
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
+from tests.fakes.waiting import settled
 from tests.tunnel.memory import Recorder, memory_pair
 
 RUN_ID = "0123456789abcdef"
@@ -21,12 +22,6 @@ CONFIG = ClientConfig(
     proxies=(ClientProxy("my_app", 23001, Unix("/tmp/exapp.sock")),),
     metas={"token": "s3cret"},
 )
-
-
-async def settle() -> None:
-    """Let everything that is ready run."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 class Server:
@@ -45,7 +40,7 @@ class Server:
 
     async def messages(self) -> list[frp.Received]:
         """Everything that the client has said since the last look."""
-        await settle()
+        await settled()
         data, self.wire.received = bytes(self.wire.received), bytearray()
         self.reader.feed(self.decryptor.decrypt(data) if self.decryptor else data)
         return list(iter(self.reader.next, None))
@@ -53,7 +48,7 @@ class Server:
     async def say(self, *messages: frp.Message) -> None:
         data = b"".join(frp.encode(message, self.version) for message in messages)
         self.wire.transport.write(self.encryptor.encrypt(data) if self.encryptor else data)
-        await settle()
+        await settled()
 
     async def accept(self) -> None:
         """Take the Login and accept it, version 1."""
@@ -92,7 +87,7 @@ async def test_what_comes_right_behind_the_answer_to_the_login_is_encrypted_alre
     server = Server(client)
     request = frp_ciphers.CfbEncryptor(frp_crypto.control_key(""), bytes(16)).encrypt(frp.encode(frp.ReqWorkConn(), 1))
     server.wire.transport.write(frp.encode(frp.LoginResp("0.61.1", RUN_ID), 1) + request)
-    await settle()
+    await settled()
     assert len(requests) == 1
 
 
@@ -342,7 +337,7 @@ async def test_an_upload_that_goes_on_behind_the_answer_does_not_reset_the_strea
     bridge.server.transport.close()
     await bridge.server.until(event="lost")
     assert bridge.server.error is None
-    await settle()
+    await settled()
     assert bridge.gone == [bridge.work]
 
 

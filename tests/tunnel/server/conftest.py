@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from harp.settings import Address, Settings, load
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
 from tests.tunnel.peer import KEY
 from tests.tunnel.server.world import Start, World, as_text
 

@@ -10,7 +10,7 @@ from harp.net.ports import PortTable, ProtocolFactory
 from harp.tunnel.server.claim_queue import WAITING, ClaimQueue
 from harp.tunnel.server.claims import Claim, Claims, Connected
 from harp.wire.frp import NewProxy
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
 
 LIMIT = "exceed the max_ports_per_client"
 

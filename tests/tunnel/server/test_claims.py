@@ -9,7 +9,8 @@ import pytest
 
 from harp.wire import frp
 from harp.wire.frp import CloseProxy, Ping, Pong, ReqWorkConn
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
+from tests.fakes.waiting import until
 from tests.tunnel.server.world import World, beside
 
 
@@ -98,7 +99,7 @@ async def test_a_claim_is_offered_when_the_client_has_shown_that_it_knows(world:
     await client.control.next(Pong)
     assert world.ports.get(23001) is None
     await client.work()
-    await world.until(lambda: world.ports.get(23001))
+    await until(lambda: world.ports.get(23001))
 
 
 async def test_a_claim_is_offered_after_a_second_without_that(world: World, clock: Clock) -> None:
@@ -153,9 +154,9 @@ async def test_name_and_port_may_be_held_by_two_dead_clients(world: World, clock
 async def test_everything_is_free_when_the_client_is_gone(world: World) -> None:
     client = world.client()
     await client.offer()
-    await world.until(lambda: world.ports.get(23001))
+    await until(lambda: world.ports.get(23001))
     client.hang_up()
-    await world.until(lambda: not world.server.facts())
+    await until(lambda: not world.server.facts())
     assert world.ports.get(23001) is None
     assert world.ports.seen(23001)
     await world.client().offer()

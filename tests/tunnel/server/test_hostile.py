@@ -9,7 +9,8 @@ import pytest
 
 from harp.tunnel.mux import MuxSession
 from harp.wire import yamux
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
+from tests.fakes.waiting import settled
 from tests.tunnel.memory import Recorder, memory_pair
 
 SEEDS = range(60)
@@ -88,8 +89,7 @@ async def test_random_frames_and_random_protocols_never_break_a_session(clock: C
         if chance.random() < 0.05:
             clock.move(11)
     session.abort("the test is over")
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await settled()
     assert failures == []
     assert session.streams == 0
     for end in ends:

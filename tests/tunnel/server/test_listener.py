@@ -15,7 +15,8 @@ from harp.settings import Address, Settings
 from harp.tunnel.server.acceptor import address_of
 from harp.wire import frp
 from harp.wire.frp import LoginResp, Ping, Pong
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
+from tests.fakes.waiting import until
 from tests.tunnel.memory import Recorder
 from tests.tunnel.peer import Messages, good_login
 from tests.tunnel.server.world import Start, World, told
@@ -55,7 +56,7 @@ async def test_a_claim_of_a_tunnel_that_ended_meanwhile_is_never_offered(world: 
     await client.login()
     await client.claim()
     client.hang_up()
-    await world.until(lambda: not world.server.facts())
+    await until(lambda: not world.server.facts())
     clock.move(2)
     assert world.ports.get(23001) is None
     assert not world.ports.seen(23001)
@@ -93,7 +94,7 @@ async def test_the_log_names_facts_and_shows_neither_run_id_nor_control_characte
     await client.login(version="1\x1b[31m\nx")
     await client.claim("evil\nname", 23001)
     client.hang_up()
-    await world.until(lambda: not world.server.facts())
+    await until(lambda: not world.server.facts())
     seen = told(logged)
     names = ["tunnel connected", "tunnel claim granted", "tunnel closed", "tunnel lost"]
     assert [event["event"] for event in seen] == names

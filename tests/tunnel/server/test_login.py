@@ -7,6 +7,7 @@ from structlog.typing import EventDict
 
 from harp.wire import frp
 from harp.wire.frp import LoginResp, Ping, Pong, ReqWorkConn
+from tests.fakes.waiting import until
 from tests.tunnel.peer import Messages, good_login
 from tests.tunnel.server.world import WRONG_KEY, World, told
 
@@ -25,7 +26,7 @@ async def test_a_client_logs_in_and_is_asked_for_its_pool(world: World, mux: boo
 
 async def test_the_round_trip_of_a_tunnel_is_known_at_once(world: World) -> None:
     await world.client().login()
-    await world.until(lambda: world.server.facts()[0].round_trip is not None)
+    await until(lambda: world.server.facts()[0].round_trip is not None)
 
 
 @pytest.mark.parametrize(("asked", "given"), [(-1, 0), (0, 0), (5, 5), (1_000_000, 5)])

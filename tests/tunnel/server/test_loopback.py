@@ -11,6 +11,7 @@ import pytest
 
 from harp.settings import Settings
 from harp.wire.frp import StartWorkConn
+from tests.fakes.waiting import until
 from tests.tunnel.memory import Recorder
 from tests.tunnel.server.world import Start, World
 
@@ -36,13 +37,13 @@ async def test_a_claimed_port_can_be_opened_on_loopback_while_it_is_claimed(list
     start = await work.next(StartWorkConn)
     assert start == StartWorkConn("my_app", "127.0.0.1", "127.0.0.1", source[1], port)
     user.transport.write(b"ping")
-    await listening.until(lambda: work.rest() == b"ping")
+    await until(lambda: work.rest() == b"ping")
     work.end.transport.write(b"pong")
     work.end.transport.close()
     await user.until(event="end")
     assert user.received == b"pong"
     client.hang_up()
-    await listening.until(lambda: not listening.server.facts())
+    await until(lambda: not listening.server.facts())
     with pytest.raises(ConnectionRefusedError):
         await asyncio.get_running_loop().create_connection(Recorder, "127.0.0.1", port)
 

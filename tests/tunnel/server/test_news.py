@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 
 from harp.logs import RareWarnings
 from harp.tunnel.server.news import TunnelNews
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
 
 
 async def test_a_tunnel_that_is_lost_and_comes_back_is_a_line_each(clock: Clock) -> None:

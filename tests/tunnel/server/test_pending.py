@@ -11,7 +11,8 @@ from structlog.typing import EventDict
 from harp.settings import Settings
 from harp.wire import frp, yamux
 from harp.wire.frp import LoginResp, Ping
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
+from tests.fakes.waiting import until
 from tests.tunnel.memory import Recorder
 from tests.tunnel.peer import good_login
 from tests.tunnel.server.world import Start, World, closed, told
@@ -28,9 +29,9 @@ async def test_other_protocols_are_closed_without_an_answer(world: World, first:
 
 async def test_a_check_that_connects_and_closes_is_not_worth_a_line(world: World, logged: list[EventDict]) -> None:
     end = await world.raw()
-    await world.until(lambda: world.server.pending)
+    await until(lambda: world.server.pending)
     end.transport.close()
-    await world.until(lambda: not world.server.pending)
+    await until(lambda: not world.server.pending)
     assert told(logged) == []
 
 
@@ -51,7 +52,7 @@ async def test_a_connection_without_a_login_is_closed_after_10_seconds(
     world: World, clock: Clock, first: bytes
 ) -> None:
     end = await world.raw(first)
-    await world.until(lambda: world.server.pending)
+    await until(lambda: world.server.pending)
     for _ in range(20):
         await asyncio.sleep(0.001)
     clock.move(9.5)
@@ -95,7 +96,7 @@ async def crowd(world: World, count: int, address: str = "127.0.0.1") -> list[Re
     """Connections from one address that never say a word, all accepted."""
     before = world.server.pending
     ends = [await world.raw(source=address) for _ in range(count)]
-    await world.until(lambda: world.server.pending == before + count)
+    await until(lambda: world.server.pending == before + count)
     return ends
 
 

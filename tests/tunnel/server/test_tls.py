@@ -14,7 +14,8 @@ from structlog.typing import EventDict
 
 from harp.errors import TunnelAway
 from harp.settings import Settings
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
+from tests.fakes.waiting import until
 from tests.tunnel.peer import FrpClient
 from tests.tunnel.server.world import Start, World, closed, told
 
@@ -118,7 +119,7 @@ async def test_a_client_that_does_not_know_our_ca_is_a_warning_with_the_cure(
 
     with pytest.raises(ssl.SSLCertVerificationError):
         await asyncio.to_thread(connect)
-    await world.until(lambda: told(logged))
+    await until(lambda: told(logged))
     assert told(logged)[0]["reason"] == "the client does not know the CA of this server's certificate"
     assert "ca.crt" in told(logged)[0]["fix"]
 

@@ -12,7 +12,8 @@ from harp.settings import Settings
 from harp.tunnel.server.claims import Claim
 from harp.tunnel.server.tunnel import Tunnel
 from harp.wire.frp import Ping, Pong, ReqWorkConn, StartWorkConn
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
+from tests.fakes.waiting import until
 from tests.tunnel.memory import MemoryTransport, Recorder
 from tests.tunnel.server.world import Start, World, beside
 
@@ -27,7 +28,7 @@ async def test_a_waiting_work_stream_is_started_and_replaced(world: World, mux: 
     transport.write(b"GET / HTTP/1.1\r\n")
     assert await work.next(StartWorkConn) == StartWorkConn("my_app")
     await client.control.next(ReqWorkConn)
-    await world.until(lambda: len(work.end.received) > 30)
+    await until(lambda: len(work.end.received) > 30)
     await asyncio.sleep(0.01)
     assert work.rest() == b"GET / HTTP/1.1\r\n"
     work.end.transport.write(b"HTTP/1.1 200 OK\r\n")
@@ -60,14 +61,14 @@ async def test_connections_wait_for_work_streams_in_order(world: World) -> None:
     await second
     await one.next(StartWorkConn)
     await two.next(StartWorkConn)
-    await world.until(lambda: one.rest() == b"first")
+    await until(lambda: one.rest() == b"first")
 
 
 async def test_work_streams_that_the_client_has_ended_are_not_used(world: World) -> None:
     client = world.client()
     work = await client.offer()
     work.end.transport.close()
-    await world.until(lambda: world.server.facts()[0].streams == 2)
+    await until(lambda: world.server.facts()[0].streams == 2)
     offer = await world.ports.wait(23001, 5)
     transport, _ = await offer.connect(Recorder)
     assert not transport.is_closing()
@@ -160,7 +161,7 @@ async def test_an_aborted_download_resets_the_stream_and_leaves_nothing(world: W
     work.end.transport.write(bytes(1 << 20))
     transport.abort()
     await work.end.until(event="lost")
-    await world.until(lambda: world.server.facts()[0].streams == 2)
+    await until(lambda: world.server.facts()[0].streams == 2)
 
 
 async def test_streams_of_a_tunnel_have_a_limit(settings: Settings, start: Start) -> None:
@@ -176,7 +177,7 @@ async def test_a_stream_without_a_first_message_is_ended_and_the_tunnel_lives(wo
     client = world.client()
     await client.login()
     silent = await client.stream()
-    await world.until(lambda: world.server.facts()[0].streams == 2)
+    await until(lambda: world.server.facts()[0].streams == 2)
     clock.move(10)
     await silent.until(event="end")
     client.control.send(Ping())
@@ -186,5 +187,5 @@ async def test_a_stream_without_a_first_message_is_ended_and_the_tunnel_lives(wo
 async def test_work_connections_without_yamux_are_no_guests(world: World) -> None:
     client = world.client(mux=False)
     await client.offer()
-    await world.until(lambda: world.server.facts()[0].streams == 2)
+    await until(lambda: world.server.facts()[0].streams == 2)
     assert world.server.pending == 0

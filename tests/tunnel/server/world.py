@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Protocol, TypeVar
 
 from structlog.typing import EventDict, WrappedLogger
@@ -12,7 +12,7 @@ from structlog.typing import EventDict, WrappedLogger
 from harp.net.ports import PortTable
 from harp.settings import Settings
 from harp.tunnel.server.listener import TunnelServer
-from tests.tunnel.conftest import Clock
+from tests.fakes.clock import Clock
 from tests.tunnel.memory import Recorder
 from tests.tunnel.peer import KEY, FrpClient
 
@@ -59,12 +59,6 @@ class World:
         self.clock.transports.append(end.transport)
         end.transport.write(data)
         return end
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Let the loop work until `condition` holds."""
-        async with asyncio.timeout(10):
-            while not condition():
-                await asyncio.sleep(0.001)
 
 
 class Start(Protocol):
