@@ -65,6 +65,7 @@ class Demo:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.harp.tunnel.stop_accepting()  # the sample ExApp leaves first, and that is no news
         await self._stack.aclose()
 
     async def _start(self) -> None:

@@ -96,12 +96,13 @@ class TunnelServer:
         return [tunnel.facts() for tunnel in self._tunnels.values()]
 
     def stop_accepting(self) -> None:
-        """Take no new connection; tunnels go on."""
+        """Take no new connection; tunnels go on, and may end without a warning."""
+        self.news.stopping = True
         self._acceptor.stop()
 
     async def close(self) -> None:
         """End all tunnels; waits up to CLOSE_LIMIT for the clients to take what was sent."""
-        self.news.stopping = True
+        self.stop_accepting()
         await self._acceptor.close()
         tunnels = list(self._tunnels.values())
         for tunnel in tunnels:
