@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -173,5 +174,6 @@ def wheels() -> Path:
         done.mkdir()
         for wheel in Path(unfinished).glob("*.whl"):
             wheel.rename(done / wheel.name)
-        done.rename(directory)
+        with suppress(OSError):  # another process was faster, with the same wheels
+            done.rename(directory)
     return directory
