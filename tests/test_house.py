@@ -40,6 +40,7 @@ USED = {
         *("__getattr__", "content_length", "disable", "free_tcp_port", "init", "initialised", "log_out"),
         *("until_heartbeat", "wait_for_tunnel"),
     ],
+    "for the Roles of charts, and for the Kubernetes backend": ["cluster", "rules_for", "FEATURES"],
     "checked and warned of, until Kubernetes is here": [
         *("ca_file", "namespace", "storage_class", "storage_size", "token_file", "verify"),
     ],
