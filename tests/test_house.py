@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,14 +48,6 @@ USED = {
 }
 
 
-def definitions(kind: type[ast.AST], folder: Path = ROOT) -> Iterator[tuple[str, ast.AST]]:
-    for path in SOURCES:
-        if path.is_relative_to(folder):
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, kind):
-                    yield path.relative_to(ROOT).as_posix(), node
-
-
 def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef, text: list[str]) -> int:
     """Count the lines of code of a function, signature included."""
     last = function.end_lineno or function.lineno
@@ -65,40 +58,63 @@ def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef, text: list[str]
     return sum(1 for number in lines if (code := text[number - 1].strip()) and not code.startswith("#"))
 
 
+@dataclass
+class Outline:
+    """What a file consists of."""
+
+    lines: int
+    functions: list[tuple[str, int]] = field(default_factory=list)  # and their lines of code
+    classes: list[tuple[str, int, str]] = field(default_factory=list)  # their methods, their docstring
+
+
+@cache
+def outlines() -> dict[str, Outline]:
+    """Return the outline of each file by its path."""
+    found = {}
+    for path in SOURCES:
+        text = path.read_text("utf-8")
+        lines = text.splitlines()
+        outline = found[path.relative_to(ROOT).as_posix()] = Outline(len(lines))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                outline.functions.append((node.name, code_lines(node, lines)))
+            elif isinstance(node, ast.ClassDef):
+                methods = sum(isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef) for member in node.body)
+                outline.classes.append((node.name, methods, ast.get_docstring(node) or ""))
+    return found
+
+
+def classes() -> list[tuple[str, str, int, str]]:
+    """Return the path, name, number of methods and docstring of each class of the program."""
+    return [(path, *one) for path, outline in outlines().items() if path.startswith("src/") for one in outline.classes]
+
+
 def test_no_file_is_too_long() -> None:
-    long = {path.relative_to(ROOT).as_posix() for path in SOURCES if len(path.read_text("utf-8").splitlines()) > FILE}
-    assert long == LARGE
+    assert {path for path, outline in outlines().items() if outline.lines > FILE} == LARGE
 
 
 def test_no_function_is_too_long() -> None:
-    long = []
-    for path in SOURCES:
-        source = path.read_text("utf-8")
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                count = code_lines(node, source.splitlines())
-                if count > FUNCTION:
-                    long.append(f"{path.relative_to(ROOT)}: {node.name} has {count} lines")
-    assert long == []
+    assert [
+        f"{path}: {name} has {count} lines"
+        for path, outline in outlines().items()
+        for name, count in outline.functions
+        if count > FUNCTION
+    ] == []
 
 
 def test_a_class_with_many_methods_says_why() -> None:
-    silent = []
-    for path, node in definitions(ast.ClassDef, ROOT / "src"):
-        assert isinstance(node, ast.ClassDef)
-        methods = [member for member in node.body if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef)]
-        if len(methods) > CLASS and "methods" not in (ast.get_docstring(node) or ""):
-            silent.append(f"{path}: {node.name} has {len(methods)} methods")
-    assert silent == []
+    assert [
+        f"{path}: {name} has {methods} methods"
+        for path, name, methods, text in classes()
+        if methods > CLASS and "methods" not in text
+    ] == []
 
 
 def test_no_two_classes_have_one_name() -> None:
     places = defaultdict(list)
-    for path, node in definitions(ast.ClassDef, ROOT / "src"):
-        assert isinstance(node, ast.ClassDef)
-        places[node.name].append(path)
-    double = {name: paths for name, paths in places.items() if len(paths) > 1}
-    assert double == {}
+    for path, name, _, _ in classes():
+        places[name].append(path)
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.relative_to(HARP.parent).as_posix())
@@ -111,16 +127,21 @@ def test_a_package_says_what_lives_there(package: Path) -> None:
     assert not {name for name in named if name.islower() and name not in there and "_" in name}
 
 
-def test_nothing_is_unused() -> None:
-    ignored = [name for names in USED.values() for name in names]
-    search = Vulture(ignore_names=ignored)
+@cache
+def unused() -> dict[str, list[str]]:
+    """Return where vulture finds something unused, by name."""
+    search = Vulture()
     search.scavenge([str(HARP)])
-    unused = [f"{item.filename}:{item.first_lineno}: {item.name}" for item in search.get_unused_code(min_confidence=60)]
-    assert unused == []
+    found = defaultdict(list)
+    for item in search.get_unused_code(min_confidence=60):
+        found[item.name].append(f"{item.filename}:{item.first_lineno}")
+    return found
+
+
+def test_nothing_is_unused() -> None:
+    excused = {name for names in USED.values() for name in names}
+    assert {name: places for name, places in unused().items() if name not in excused} == {}
 
 
 def test_nothing_that_is_used_is_excused() -> None:
-    search = Vulture()
-    search.scavenge([str(HARP)])
-    found = {item.name for item in search.get_unused_code(min_confidence=60)}
-    assert {name for names in USED.values() for name in names} - found == set()
+    assert {name for names in USED.values() for name in names} - unused().keys() == set()

@@ -66,6 +66,13 @@ class Kit:
             "APP_PORT": "23000",
         }
 
+    def change(self, line: str, other: str) -> None:
+        """From now on, start the script with another value in its head."""
+        text = self.script.read_text()
+        assert text.count(line) == 1
+        self.script = self.directory / "start.sh"
+        self.script.write_text(text.replace(line, other))
+
     def start(self, *command: str, **more: str) -> subprocess.Popen[str]:
         """Start the script with this app, in a session of its own as in a container."""
         return subprocess.Popen(
@@ -166,8 +173,7 @@ def test_the_configuration_is_what_harp_exapp_would_write(kit: Kit) -> None:
 def test_with_certificates_the_configuration_is_what_harp_exapp_would_write(kit: Kit) -> None:
     certificates = kit.directory / "certs"
     certificates.mkdir()
-    kit.script = kit.directory / "start.sh"
-    kit.script.write_text(SCRIPT.read_text().replace("certificates=/certs/frp\n", f"certificates={certificates}\n"))
+    kit.change("certificates=/certs/frp\n", f"certificates={certificates}\n")
     process = kit.start("sleep", "60")
     try:
         until(kit, tunnels=1)
@@ -210,6 +216,7 @@ def test_an_app_without_handlers_ends_at_once(kit: Kit, number: signal.Signals) 
 
 def test_a_tunnel_client_that_ends_is_started_again(kit: Kit) -> None:
     (kit.directory / "bin/frpc").write_text(FRPC.replace("exec sleep 60", "exit 1"))
+    kit.change("pause=2 ", "pause=0.1 ")
     process = kit.start("sleep", "60")
     try:
         until(kit, tunnels=2)

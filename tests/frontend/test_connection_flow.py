@@ -15,7 +15,9 @@ async def test_of_a_client_that_has_sent_ahead_a_lot_not_everything_is_served_in
     world = World()
     world.gate.script = respond_ok
     count = 10 * REQUESTS_A_TURN
-    assert world.feed(GET * count) == OK * REQUESTS_A_TURN
+    served = world.feed(GET * count)
+    assert served == OK * served.count(OK)
+    assert 1 <= served.count(OK) <= REQUESTS_A_TURN  # fewer where they take longer than a turn may
     assert not world.wire.reading
     turns = 0
     while len(world.gate.heads) < count:

@@ -351,6 +351,19 @@ def test_what_is_no_list_of_ports_is_refused(text: str) -> None:
     assert problem(HP_DOCKER_ENGINE_PORTS=text).startswith("HP_DOCKER_ENGINE_PORTS: ")
 
 
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ("none", ()),
+        ("9030", (range(9030, 9031),)),
+        ("9032, 9030-9031, 8000-8010, 8005", (range(8000, 8011), range(9030, 9033))),
+        ("1-65535", (range(1, 65536),)),
+    ],
+)
+def test_local_ports_are_kept_as_few_ranges_in_order(text: str, ports: tuple[range, ...]) -> None:
+    assert settings(HP_LOCAL_EXAPPS=text).local_exapps == ports
+
+
 def test_mounts_are_absolute_and_normalised() -> None:
     engines = settings(
         HP_EXAPP_BIND_MOUNTS_ALLOWED="/srv//data/, '/mnt/./x'", HP_EXAPP_BIND_MOUNTS_DENIED="/etc:rw,/,/a b"

@@ -288,26 +288,34 @@ def path(text: str, note: Note) -> Path:
     return Path(word(text, note))
 
 
-def ports(text: str, note: Note) -> frozenset[int]:
-    """Comma separated ports and ascending ranges, at least one (A 10)."""
-    found: set[int] = set()
+def _ranges(text: str) -> list[range]:
+    """Return comma separated ports and ascending ranges, at least one, as they are written."""
+    found = []
     for entry in (part.strip().strip(QUOTES).strip() for part in text.split(",")):
         match = re.fullmatch(r"([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?", entry)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= first <= last <= 65535:
             raise Fault(f"{shown(entry)} is not a port or range; write such as 24000-24099 or 24000,24001")
-        found.update(range(first, last + 1))
-    return frozenset(found)
+        found.append(range(first, last + 1))
+    return found
+
+
+def ports(text: str, note: Note) -> frozenset[int]:
+    """Comma separated ports and ascending ranges, at least one (A 10)."""
+    return frozenset().union(*_ranges(text))
 
 
 def local_ports(text: str, note: Note) -> tuple[range, ...]:
-    """Comma separated ports and ascending ranges; "none" is none."""
+    """Comma separated ports and ascending ranges, in order and without overlaps; "none" is none."""
     if text.strip().lower() == "none":
         return ()
-    found = sorted(ports(text, note))
-    starts = [port for index, port in enumerate(found) if not index or found[index - 1] != port - 1]
-    ends = [port for index, port in enumerate(found) if index + 1 == len(found) or found[index + 1] != port + 1]
-    return tuple(range(first, last + 1) for first, last in zip(starts, ends, strict=True))
+    merged: list[range] = []
+    for one in sorted(_ranges(text), key=lambda ports: ports.start):
+        if merged and one.start <= merged[-1].stop:
+            merged[-1] = range(merged[-1].start, max(one.stop, merged[-1].stop))
+        else:
+            merged.append(one)
+    return tuple(merged)
 
 
 def engine_host(text: str, note: Note) -> Address:
