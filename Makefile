@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup core run test coverage check bench bench-quick frp traefik lock clean
+.PHONY: setup core run test coverage check bench bench-quick frp kubernetes traefik lock clean
 
 setup: $(READY)
 
@@ -43,6 +43,10 @@ bench-quick: $(READY)
 # Real frpc and frps, built from source into .cache/frp.
 frp:
 	go="$$(scripts/install-go)" && PATH="$$go:$$PATH" frp/build
+
+# A real Kubernetes with etcd, KWOK, Helm and kubeconform, built from source into .cache/kubernetes: ten minutes, once.
+kubernetes:
+	go="$$(scripts/install-go)" && PATH="$$go:$$PATH" scripts/kubernetes/build $(ARGS)
 
 # Traefik, built from source into .cache/traefik; only benchmarks use it.
 traefik:

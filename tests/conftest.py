@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests.live.frp import BUILT, EXAPP_VERSION, NEWEST
+from tests.live.kubernetes.programs import BUILT as KUBERNETES
 from tests.live.peers import find
 
 PEERS = {
@@ -15,6 +16,7 @@ PEERS = {
     "Apache": "apache2",
     "Caddy": "caddy",
     "openssl": "openssl",
+    "Kubernetes": str(KUBERNETES / "kube-apiserver"),
     **{f"frpc {version}": str(BUILT / version / "frpc") for version in (EXAPP_VERSION, NEWEST)},
 }
 
@@ -43,9 +45,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _group(item: pytest.Item) -> str:
-    """One group of all that use the one Docker engine; else each file, and each long test, is one."""
+    """One group of all that use the one Docker engine, or the one cluster; else each file, and each long test."""
     if _is_docker(item):
         return "docker"
+    if _is_kubernetes(item):
+        return "kubernetes"
     return item.nodeid if item.get_closest_marker("core") else item.path.name
 
 
@@ -53,8 +57,12 @@ def _is_docker(item: pytest.Item) -> bool:
     return "/live/" in item.path.as_posix() and "engine" in getattr(item, "fixturenames", ())
 
 
+def _is_kubernetes(item: pytest.Item) -> bool:
+    return "/live/kubernetes/" in item.path.as_posix()
+
+
 def _rank(item: pytest.Item) -> int:
-    if _is_docker(item):
+    if _is_docker(item) or _is_kubernetes(item):
         return 0
     if item.get_closest_marker("core"):
         return 1

@@ -25,7 +25,7 @@ def require(peer: str, *programs: str) -> None:
     missing = [program for program in programs if find(program) is None]
     if not missing:
         return
-    do_without(f"{', '.join(missing)} not found: install {peer} (scripts/install-peers, make frp)")
+    do_without(f"{', '.join(missing)} not found: install {peer} (scripts/install-peers, make frp, make kubernetes)")
 
 
 def do_without(reason: str) -> NoReturn:

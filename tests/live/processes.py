@@ -106,15 +106,18 @@ class Process:
         self._popen.kill()
         self._popen.wait()
 
-    def until(self, true: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:
-        """Wait until `true()`; fails with the log's end when the process ends first or the time is over."""
+    def until(self, true: Callable[[], bool], what: str, timeout: float = PATIENCE, pause: float = 0.005) -> None:
+        """Wait until `true()`; fails with the log's end when the process ends first or the time is over.
+
+        Between two looks is a `pause`, longer where looking is work.
+        """
         end = time.monotonic() + timeout
         while not true():
             if not self.running:
                 raise AssertionError(f"{self.argv} ended with {self.wait()} before {what}:\n{self.text()[-2000:]}")
             if time.monotonic() > end:
                 raise AssertionError(f"{self.argv}: no {what} in {timeout:g} s:\n{self.text()[-2000:]}")
-            time.sleep(0.005)
+            time.sleep(pause)
 
     def until_listening(self, port: int) -> None:
         """Wait until 127.0.0.1:port accepts connections."""

@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func answer(w http.ResponseWriter, status int, body map[string]string) {
@@ -42,6 +44,17 @@ func listener() (net.Listener, error) {
 	return net.Listen("unix", "/tmp/exapp.sock")
 }
 
+// obey does before anything else what the environment says: CRASH=3 ends with this status, LISTEN_AFTER=5s waits.
+func obey() {
+	if status, err := strconv.Atoi(os.Getenv("CRASH")); err == nil {
+		fmt.Fprintln(os.Stderr, "cannot go on: CRASH is set")
+		os.Exit(status)
+	}
+	if wait, err := time.ParseDuration(os.Getenv("LISTEN_AFTER")); err == nil {
+		time.Sleep(wait)
+	}
+}
+
 func main() {
 	terminated := make(chan os.Signal, 1)
 	signal.Notify(terminated, syscall.SIGTERM)
@@ -49,6 +62,7 @@ func main() {
 		<-terminated
 		os.Exit(0)
 	}()
+	obey()
 	http.HandleFunc("/heartbeat", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
@@ -64,6 +78,22 @@ func main() {
 			user = "stranger"
 		}
 		answer(w, http.StatusOK, map[string]string{"hello": user, "path": r.URL.Path})
+	}))
+	// Which of several replicas this is, and what it was given.
+	http.HandleFunc("/public/pod", signed(func(w http.ResponseWriter, r *http.Request, user string) {
+		name, _ := os.Hostname()
+		answer(w, http.StatusOK, map[string]string{"pod": name, "role": os.Getenv("ROLE"), "version": os.Getenv("APP_VERSION")})
+	}))
+	http.HandleFunc("/public/file", signed(func(w http.ResponseWriter, r *http.Request, user string) {
+		content, err := os.ReadFile(r.URL.Query().Get("path"))
+		if err != nil {
+			answer(w, http.StatusNotFound, map[string]string{"error": err.Error()})
+			return
+		}
+		w.Write(content)
+	}))
+	http.HandleFunc("/public/environment", signed(func(w http.ResponseWriter, r *http.Request, user string) {
+		fmt.Fprint(w, strings.Join(os.Environ(), "\n"))
 	}))
 	listening, err := listener()
 	if err == nil {
