@@ -16,6 +16,7 @@ from harp.errors import HarpError, SettingsError
 COMMANDS = {
     "run": "start the gateway with the settings from the environment",
     "check": "show the settings in effect and every problem with them",
+    "doctor": "find out what is wrong with this installation, why, and what to do about it",
     "health": "report whether the HaRP that runs with these settings is healthy",
     "demo": "run a sample ExApp behind a tunnel, with a stand-in for Nextcloud",
     "tunnel": "connect a local service to a HaRP, as frpc does",

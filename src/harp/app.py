@@ -95,7 +95,7 @@ class Harp:
         self.instance = Instance(settings, loop.time, self.deadlines, warnings=self.warnings)
         self.claim_check = ClaimCheck(settings, self.instance, EngineNames(self._frp_directory), self.warnings)
         self._resolver = Resolver(loop.time)
-        self._dialer = Dialer(
+        self.dialer = Dialer(
             self.ports,
             self._resolver,
             connect=settings.timeouts.connect,
@@ -104,17 +104,17 @@ class Harp:
             is_exapp=self._is_exapp,
             strict=settings.tunnel.claims == "strict",
         )
-        self._dialer.offer_inner(CONTROL.name, self._serve_control)
+        self.dialer.offer_inner(CONTROL.name, self._serve_control)
         connections = _connections_allowed(settings.limits)
         self.upstreams = Upstreams(
-            self._dialer, self.ports, self.deadlines, settings.timeouts, turns=self.turns, most_open=connections
+            self.dialer, self.ports, self.deadlines, settings.timeouts, turns=self.turns, most_open=connections
         )
-        self.engines = EngineInventory(settings, self._dialer, self.ports, loop.time)
+        self.engines = EngineInventory(settings, self.dialer, self.ports, loop.time)
         self.books = Books(AccessLog(settings.logs.access, json=settings.logs.format == "json"), self.warnings)
         self.gate = Gate(settings, self.instance, self.upstreams, self.deadlines, self.books, self.turns)
         self.gate.limit_connections(connections)
-        facts = HarpFacts(self)
-        self._admin = AdminGate(settings, Pages(facts), self.deadlines, StatusApi(facts), facts.metrics)
+        facts = self.facts = HarpFacts(self)
+        self._admin = AdminGate(settings, Pages(facts), self.deadlines, StatusApi(facts), facts.metrics, facts.examine)
         self.tunnel = self._tunnel_server(tunnel_tls)
         try:
             await self.tunnel.start()
@@ -175,6 +175,11 @@ class Harp:
         self.gate.reload(settings)
         self._spawn(self._look_at_certificates(once=True))
         log.warning("reloaded certificates and trusted proxies")
+
+    @property
+    def descriptors_wanted(self) -> int:
+        """How many open files all connections take that the settings allow."""
+        return _descriptors_for(self.settings.limits)
 
     @property
     def frp_ports(self) -> list[int]:
@@ -352,7 +357,7 @@ def _connections_allowed(limits: Limits) -> int:
     """
     wanted = limits.connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = 2 * wanted + FDS_OF_OUR_OWN + limits.tunnels
+    need = _descriptors_for(limits)
     unlimited = resource.RLIM_INFINITY
     if soft != unlimited and soft < need:
         soft = need if hard == unlimited else min(need, hard)
@@ -368,3 +373,7 @@ def _connections_allowed(limits: Limits) -> int:
         fix=f"raise the limit of open files (ulimit -n) to {need}, or set HP_MAX_CONNECTIONS={allowed}",
     )
     return allowed
+
+
+def _descriptors_for(limits: Limits) -> int:
+    return 2 * limits.connections + FDS_OF_OUR_OWN + limits.tunnels

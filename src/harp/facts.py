@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from harp import __version__
 from harp.frontend.traffic import CLASSES, Traffic
 from harp.lazy import load_module
@@ -34,6 +36,7 @@ from harp.status.snapshot import (
 
 if TYPE_CHECKING:
     from harp.app import Harp
+    from harp.status.doctor.doctor import Doctor
 
 NO_TRAFFIC = Traffic()
 DESCRIPTORS = Path("/proc/self/fd")
@@ -45,6 +48,7 @@ class HarpFacts:
     def __init__(self, harp: Harp) -> None:
         self._harp = harp
         self._started = time.time()
+        self._doctor: Doctor | None = None
 
     # For health and readiness
 
@@ -161,6 +165,15 @@ class HarpFacts:
         module = await load_module("harp.status.metrics")
         page: Page = await asyncio.to_thread(module.page, self.snapshot(bans=False))
         return page
+
+    async def examine(self, url: str, app: str, *, fresh: bool) -> Page:
+        """The report of the doctor, who is loaded when somebody asks."""
+        if self._doctor is None:
+            examined = await load_module("harp.examined")
+            doctor = await load_module("harp.status.doctor.doctor")
+            self._doctor = self._doctor or doctor.Doctor(examined.ExaminedHarp(self._harp))
+        report = await self._doctor.report(url=url, app=app, fresh=fresh)
+        return Page(200, msgspec.json.encode(report))
 
     # Changes
 

@@ -15,6 +15,7 @@ from typing import BinaryIO, TextIO, cast
 
 import msgspec
 import structlog
+from msgspec import Struct
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from harp.output import Outputs, Sink
@@ -25,6 +26,7 @@ HIDDEN = "[hidden]"
 SHORTEST_SECRET = 6  # characters; shorter ones would hide half of every message
 DEEPEST = 4  # levels of lists and mappings that are looked into
 PERIOD = 60.0  # seconds between two lines of one repeating warning
+REMEMBERED = 64  # warnings that are kept for those who ask later
 KINDS = 32  # lines of one repeating warning within a period
 SECRET_NAMES = frozenset(
     (
@@ -260,6 +262,16 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
+class RecentWarning(Struct, frozen=True):
+    """A warning as it was logged last."""
+
+    at: float  # on the clock of RareWarnings
+    event: str
+    cause: str
+    source: str
+    fields: dict[str, object]
+
+
 class RareWarnings:
     """Warnings that repeat: one line per event, cause and source in a minute, with the number of those it stands for.
 
@@ -275,6 +287,7 @@ class RareWarnings:
         self._later = later
         self._reporting = False  # a report is ahead
         self._events: dict[str, dict[tuple[str, str], _Kind]] = {}
+        self._recent: dict[tuple[str, str, str], RecentWarning] = {}
 
     def warning(self, event: str, cause: str, source: str = "", **fields: object) -> None:
         """Log `event` with its `cause` as the reason, where it came from, and `fields`; or count it.
@@ -291,12 +304,25 @@ class RareWarnings:
         if kind is None:
             kind = kinds[cause, source] = _Kind(self._now(), fields)
             kind.log(event, cause, source, 1)
+            self._remember(event, cause, source, fields)
             self._report_later()
             return
         kind.swallowed += 1
         kind.fields = fields
         if self._now() >= kind.logged + PERIOD:
             kind.log_swallowed(event, cause, source, self._now())
+            self._remember(event, cause, source, fields)
+
+    def recent(self, within: float) -> list[RecentWarning]:
+        """Return the last warnings, at most REMEMBERED and not older than `within` seconds, the oldest first."""
+        since = self._now() - within
+        return [warned for warned in self._recent.values() if warned.at >= since]
+
+    def _remember(self, event: str, cause: str, source: str, fields: dict[str, object]) -> None:
+        self._recent.pop((event, cause, source), None)
+        if len(self._recent) >= REMEMBERED:
+            del self._recent[next(iter(self._recent))]
+        self._recent[event, cause, source] = RecentWarning(self._now(), event, cause, source, fields)
 
     def _report_later(self) -> None:
         if self._later is not None and not self._reporting:

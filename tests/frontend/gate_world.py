@@ -76,6 +76,9 @@ class FakeInstance:
     def visitor(self, digest: bytes) -> VisitorFact | None:
         return self.who
 
+    def expects(self, target: bytes) -> bool:
+        return False
+
     def digest(self, cookie: bytes, authorization: bytes | None) -> bytes:
         return cookie + (authorization or b"")
 

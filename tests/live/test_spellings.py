@@ -66,6 +66,9 @@ class Facts:
     def visitor(self, digest: bytes) -> VisitorFact | None:
         return ANONYMOUS
 
+    def expects(self, target: bytes) -> bool:
+        return False
+
 
 RULES = Rules(shared_key=b"the key", engine_ports=frozenset(), targets=ExAppTargets(), counted=lowest_counted("auth"))
 FACTS = {name: Facts(routes) for name, routes in TABLES.items()}

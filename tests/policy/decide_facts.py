@@ -59,6 +59,7 @@ class Facts:
         self.records = {"hello": HELLO} if records is None else records
         self.who = visitor
         self.bans = banned or {}
+        self.walk = b""
 
     def banned(self, address: str) -> float:
         return self.bans.get(address, 0.0)
@@ -68,6 +69,9 @@ class Facts:
 
     def visitor(self, digest: bytes) -> VisitorFact | None:
         return self.who
+
+    def expects(self, target: bytes) -> bool:
+        return target == self.walk
 
 
 def rules(strikes: str = "auth", key: bytes = b"the key") -> Rules:

@@ -75,6 +75,9 @@ class Facts:
     def visitor(self, digest: bytes) -> VisitorFact | None:
         return self._visitor
 
+    def expects(self, target: bytes) -> bool:
+        return False
+
 
 records = st.sampled_from([APP, UnknownApp(), Trouble("down"), None])
 visitors = st.sampled_from([ANONYMOUS, Visitor("bob", Level.USER), Trouble("down"), None])

@@ -14,6 +14,7 @@ from harp.wire.decoding import decoded
 
 T = TypeVar("T")
 PATIENCE = 10.0  # seconds for an answer
+EXAMINATION = 80.0  # seconds for the doctor's report
 CHANGING = {"Sec-Harp-Admin": "harp"}  # see status.api
 
 
@@ -43,11 +44,15 @@ class Admin:
         """Change what is logged; the answer says what is in effect now."""
         return self._call("PUT", f"logs?{query}")
 
-    def _call(self, method: str, what: str) -> bytes:
-        client = http.client.HTTPConnection("localhost", timeout=PATIENCE)
+    def examine(self, query: str) -> bytes:
+        """Have the doctor make a report."""
+        return self._call("POST", f"doctor?{query}", EXAMINATION)
+
+    def _call(self, method: str, what: str, patience: float = PATIENCE) -> bytes:
+        client = http.client.HTTPConnection("localhost", timeout=patience)
         try:
             client.sock = connect(self._address)
-            client.sock.settimeout(PATIENCE)
+            client.sock.settimeout(patience)
             client.request(method, f"/api/v1/{what}", headers={} if method == "GET" else CHANGING)
             answer = client.getresponse()
             status, body = answer.status, answer.read()

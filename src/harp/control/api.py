@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 
 from harp import __version__
-from harp.control import docker, passthrough
+from harp.control import docker, passthrough, walk
 from harp.control.failures import InvalidPayload, NotAvailable, failures
 from harp.control.payloads import LARGEST_BODY, LoginCall, decode, pushed_record
 from harp.policy.exapp import ExApp
@@ -56,6 +56,7 @@ def application(
     app.router.add_post("/frp_handler", api.frp_login)
     docker.register(app, engines, settings)
     passthrough.register(app, engines, settings)
+    walk.register(app)
     app.router.add_route("*", "/k8s/{call:.*}", api.kubernetes)
     return app
 

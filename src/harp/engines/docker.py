@@ -23,7 +23,7 @@ from harp.engines.files import ContainerFiles
 from harp.engines.links import first_link
 from harp.engines.provision import TUNNEL_DIRECTORY, provide, tunnel_files
 from harp.engines.pulls import PullErrors
-from harp.engines.replies import Container, Created, Image, Listed, Volume, clock_of, log_lines, parse
+from harp.engines.replies import Container, Created, Image, Info, Listed, Volume, clock_of, log_lines, parse
 from harp.engines.start import USUAL, Pace, StartWatch, delays
 from harp.engines.verbs import CreatedContainer, DeletedImage, StartOutcome
 from harp.net.targets import Target
@@ -42,6 +42,7 @@ USUAL_GRACE = 10  # seconds, Docker's
 LONGEST_GRACE = 90  # seconds
 CLEAN_UP = 10.0  # seconds for undoing what a failed create has done
 LAST_LINES = 20
+USUAL_RUNTIMES = frozenset(("runc", "io.containerd.runc.v2", "crun"))  # for anything but GPUs
 LARGEST_LOG = 256 << 10  # bytes of the last lines
 LARGEST_LIST = 8 << 20  # bytes of a list of containers
 
@@ -87,6 +88,11 @@ class DockerEngine:
     async def ask(self, limit: float) -> EngineFacts:
         """Learn what the engine is; every further call is made in a version that it takes."""
         return await self.api.ask(limit)
+
+    async def gpu_runtimes(self) -> list[str]:
+        """Return what the engine has for GPUs: runtimes such as nvidia, and directories of CDI devices."""
+        said = parse((await self.api.call("GET", "/info")).body, Info)
+        return [*(name for name in said.runtimes or () if name not in USUAL_RUNTIMES), *(said.cdi_spec_dirs or ())]
 
     async def close(self) -> None:
         """Drop all connections."""

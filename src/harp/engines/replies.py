@@ -38,6 +38,13 @@ class Version(Reply, frozen=True):
     components: list[Component] | None = None
 
 
+class Info(Reply, frozen=True):
+    """What an engine can do; the values of `runtimes` do not matter."""
+
+    runtimes: dict[str, object] | None = None
+    cdi_spec_dirs: list[str] | None = msgspec.field(default=None, name="CDISpecDirs")
+
+
 class Check(Reply, frozen=True):
     output: str = ""
 

@@ -22,6 +22,7 @@ from harp.frontend.caller import Caller, Callers
 from harp.frontend.connection import ClientConnection
 from harp.frontend.exchange import Exchange
 from harp.frontend.plans import Plan, Plans
+from harp.frontend.seen import seen_line
 from harp.net.deadlines import Deadlines
 from harp.net.targets import Inner, exapp_target
 from harp.net.tasks import Tasks
@@ -119,7 +120,7 @@ class Gate:
         self._callers = Callers(settings.proxies, instance.rules, instance.digest)
         self._plans = plans or Plans(deadlines)
         self._hop = lru_cache(HOPS)(partial(_hop, instance.rules.targets))
-        self._capacity = settings.limits.connections
+        self.capacity = settings.limits.connections
         self._admitted = 0  # connections, those in their TLS handshake included
         self._per_address: dict[str, int] = {}
         self._tasks = Tasks()
@@ -134,14 +135,14 @@ class Gate:
 
     def limit_connections(self, capacity: int) -> None:
         """Accept at most so many connections: what the file descriptors allow."""
-        self._capacity = min(capacity, self._settings.limits.connections)
+        self.capacity = min(capacity, self._settings.limits.connections)
 
     # Connections
 
     def admit(self, peer: str) -> str | None:
         self._admitted += 1
-        if self._admitted > self._capacity:
-            return f"all {self._capacity} connections are in use"
+        if self._admitted > self.capacity:
+            return f"all {self.capacity} connections are in use"
         if self._callers.is_neighbour(peer):
             return None
         used = self._per_address[peer] = self._per_address.get(peer, 0) + 1
@@ -273,17 +274,24 @@ class Gate:
                 if verdict.strike:
                     self._instance.strike(caller.ban_key, verdict.reason, caller.proxy_key)
                 self._follow(connection, exchange, self._plan(verdict))
-            case Control(target):
-                self._to_control(connection, exchange, head, caller, target)
+            case Control(target, walk=walk):
+                seen = seen_line(connection, head, caller, self._settings.proxies) if walk else b""
+                self._to_control(connection, exchange, head, caller, target, seen)
             case Engine(_, target):  # the control API knows engines, and makes the call in our own words
                 self._to_control(connection, exchange, head, caller, TO_ENGINE + target)
             case Refuse():
                 self._refuse(connection, caller, verdict)
 
     def _to_control(
-        self, connection: ClientConnection, exchange: Exchange, head: RequestHead, caller: Caller, target: bytes
+        self,
+        connection: ClientConnection,
+        exchange: Exchange,
+        head: RequestHead,
+        caller: Caller,
+        target: bytes,
+        seen: bytes = b"",
     ) -> None:
-        onward = control_head(head, target, caller.address.encode(), exchange.request_id)
+        onward = control_head(head, target, caller.address.encode(), exchange.request_id, seen)
         self._forward(connection, head, TO_CONTROL, onward, exchange.request_id)
 
     def _plan(self, verdict: Forward) -> Plan:

@@ -20,6 +20,7 @@ from harp.settings import Settings
 from harp.state.records import RecordCache
 from harp.state.route_tables import RouteTables
 from harp.state.sessions import SessionCache
+from harp.state.walks import Walks
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -73,6 +74,8 @@ class Instance:
         self.banning = Banning(settings.bans, now, warnings or RareWarnings(now), self._outdate, deadlines)
         self.bans = self.banning.list
         self.calls = self.failures = 0  # to Nextcloud: answered or not, and those without a proper answer
+        self.walks = Walks(now)
+        self.expects = self.walks.expects
         self.version = 0  # counts what changes or has to be asked again: decisions made before may not hold any more
         self.reachable: bool | None = None  # None = not asked yet
         self.last_error = ""  # why it is not reachable
@@ -85,7 +88,7 @@ class Instance:
         self._visitors_asked: dict[bytes, asyncio.Task[VisitorFact]] = {}
         self._closed = False
         self._key_proved = False  # Nextcloud has shown us a record, or AppAPI has brought one
-        self._key_doubted = False
+        self.key_doubted = ""  # the ExApp that was asked for when Nextcloud knew none, with our key
 
     # What is known now
 
@@ -137,6 +140,12 @@ class Instance:
         After `patience` seconds the caller goes on with Trouble, while the call does; None = no limit of its own.
         """
         return await _result(self._ask_visitor(app_id, digest, login, address, source), patience)
+
+    async def asked_anew(self, app_id: str) -> RecordFact:
+        """Return what Nextcloud says of an ExApp now, whatever is remembered."""
+        fact = await self._client.record(app_id, "")
+        self._note(fact)
+        return fact
 
     async def probe(self) -> bool:
         """Ask Nextcloud something harmless, for readiness. An id that no app can have costs no throttling (A 5.3)."""
@@ -241,9 +250,9 @@ class Instance:
     def _note_key(self, app_id: str, fact: RecordFact) -> None:
         """Warn once when Nextcloud knows no ExApp at all: so it says as well when the shared key is wrong (A 5.2)."""
         if isinstance(fact, ExApp):
-            self._key_proved = True
-        elif isinstance(fact, UnknownApp) and not fact.no_appapi and not (self._key_proved or self._key_doubted):
-            self._key_doubted = True
+            self._key_proved, self.key_doubted = True, ""
+        elif isinstance(fact, UnknownApp) and not fact.no_appapi and not (self._key_proved or self.key_doubted):
+            self.key_doubted = app_id
             log.warning("Nextcloud refuses the shared key or knows no ExApp at all", asked_for=app_id, fix=KEY_FIX)
 
     def _note(self, fact: RecordFact | VisitorFact, *, probe: bool = False) -> None:

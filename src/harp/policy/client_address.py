@@ -39,7 +39,7 @@ def client_address(
     header's last address is the key of bans, so that one bad client does not lock out all, and nothing else. Because
     anybody else on a private network can send that header as well, strikes count on the peer, too.
     """
-    return _read(peer, _value(headers, header), trusted)
+    return _read(peer, told_addresses(headers, header), trusted)
 
 
 class ClientAddresses:
@@ -55,7 +55,7 @@ class ClientAddresses:
         """As `client_address`. `by_name` is given where no header came twice."""
         value = b"" if by_name is None else by_name.get(self._header, b"")
         if not value:
-            value = _value(headers, self._header)
+            value = told_addresses(headers, self._header)
         client = self._known.get((peer, value))
         if client is None:
             client = _read(peer, value, self._trusted)
@@ -77,8 +77,8 @@ class ClientAddresses:
         return known
 
 
-def _value(headers: list[tuple[bytes, bytes]], header: bytes) -> bytes:
-    """The addresses the proxies tell, comma separated. X-Real-IP stands in where the usual header is not sent."""
+def told_addresses(headers: list[tuple[bytes, bytes]], header: bytes) -> bytes:
+    """Return the addresses the proxies tell, comma separated. X-Real-IP stands in where the usual one is not sent."""
     lines = [value for name, value in headers if name == header]
     if not lines and header == b"x-forwarded-for":
         lines = [value for name, value in headers if name == b"x-real-ip"]

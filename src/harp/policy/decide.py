@@ -43,12 +43,17 @@ class KnownFacts(Protocol):
         """Who the credentials with this digest belong to."""
         ...
 
+    def expects(self, target: bytes) -> bool:
+        """Is this raw target a step of a walk that `harp doctor` takes now? See state.walks."""
+        ...
+
 
 class Learned:
     """Facts with those that were fetched for one request in front of them: what is learnt need not be remembered."""
 
     def __init__(self, facts: KnownFacts) -> None:
         self.banned = facts.banned
+        self.expects = facts.expects
         self._facts = facts
         self._records: dict[str, RecordFact] = {}
         self._visitors: dict[bytes, VisitorFact] = {}
@@ -136,10 +141,13 @@ def _banned(seconds: float) -> Refuse:
 
 def _decide(credentials: Credentials, spot: ExAppPath, facts: KnownFacts, rules: Rules) -> Verdict | Missing | Denial:
     trusted, signature = credentials.key is Key.RIGHT, credentials.signature
-    if spot.app == CONTROL and (trusted or not spot.stripped):
-        if not trusted:
+    if spot.app == CONTROL:
+        if not trusted and facts.expects(spot.target):
+            return Control(spot.target, "a step of harp doctor", walk=True)
+        if not trusted and not spot.stripped:
             return Denial(401, "a control call without the right harp-shared-key", Offence.PROBE)
-        return _control(credentials.engine_port, spot, rules)
+        if trusted:
+            return _control(credentials.engine_port, spot, rules)
     if signature is not None and not trusted:
         return Denial(401, "a signed request without the right harp-shared-key", Offence.ATTACK)
     record = facts.record(spot.app_id)

@@ -35,6 +35,7 @@ class Control(Struct, frozen=True):
 
     target: bytes  # raw path without query and without /exapps/app_api; begins with "/"
     reason: str
+    walk: bool = False  # a step of `harp doctor` through the public URL: the answer says how it arrived
 
 
 class Engine(Struct, frozen=True):

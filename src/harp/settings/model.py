@@ -185,6 +185,7 @@ class Settings:
     engines: Engines
     kubernetes: Kubernetes
     logs: Logs
+    public_url: str  # HP_PUBLIC_URL: where browsers and AppAPI find Nextcloud; only `harp doctor` goes there
     rewrite_location: bool  # HP_REWRITE_LOCATION
     local_exapps: tuple[range, ...]  # HP_LOCAL_EXAPPS: ports of loopback on which ExApps installed by hand may listen
     warnings: tuple[str, ...] = ()  # what was tolerated, one line each, for the log
@@ -211,9 +212,11 @@ def load(env: Mapping[str, str]) -> Settings:
 def examine(env: Mapping[str, str]) -> Reading:
     """Check every variable, and say all there is to say about them."""
     r = VariableReader(env)
+    shared_key, nextcloud = _shared_key(r), _nextcloud(r)
     settings = Settings(
-        shared_key=_shared_key(r),
-        nextcloud=_nextcloud(r),
+        shared_key=shared_key,
+        nextcloud=nextcloud,
+        public_url=r.optional("HP_PUBLIC_URL", v.nextcloud_url, "NC_INSTANCE_URL") or nextcloud.url,
         listen=_listen(r),
         certs=r.read("HP_CERTS_DIR", "/certs", v.path),
         limits=_limits(r),

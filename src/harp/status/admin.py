@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import Protocol
+from urllib.parse import parse_qs
 
+import msgspec
 import structlog
 
 from harp.frontend.connection import ClientConnection
@@ -20,15 +23,22 @@ from harp.wire.requests import RequestHead, RequestReader
 
 CONNECTIONS = 64  # at once
 METRICS = b"/metrics"
+DOCTOR = b"/api/v1/doctor"
 
 log = structlog.get_logger()
+
+
+class ExamineFunction(Protocol):
+    """Who makes the doctor's report: `harp.facts.HarpFacts.examine`."""
+
+    def __call__(self, url: str, app: str, *, fresh: bool) -> Awaitable[Page]: ...
 
 
 class AdminGate:
     """The gate of the admin listener's connections. While HaRP drains it goes on answering, to say so."""
 
     draining = False
-    patience = 10.0  # seconds; every answer is immediate, but for the first metrics, whose library has to be loaded
+    patience = 75.0  # seconds; every answer is immediate, but for the first metrics and the doctor's report
 
     def __init__(
         self,
@@ -37,6 +47,7 @@ class AdminGate:
         deadlines: Deadlines,
         api: StatusApi | None = None,
         metrics: Callable[[], Awaitable[Page]] | None = None,
+        examine: ExamineFunction | None = None,
     ) -> None:
         self.deadlines = deadlines
         self.turns = Turns()
@@ -46,6 +57,7 @@ class AdminGate:
         self._pages = pages
         self._api = api
         self._metrics = metrics
+        self._examine = examine
         self._tasks = Tasks()
         self._connections: set[ClientConnection] = set()
 
@@ -56,7 +68,10 @@ class AdminGate:
         head = exchange.head
         assert head is not None
         if self._metrics is not None and head.path == METRICS and head.method in (b"GET", b"HEAD"):
-            self._tasks.start(self._measured(connection, exchange, self._metrics))
+            self._tasks.start(self._awaited(connection, exchange, self._metrics()))
+            return
+        if self._examine is not None and head.path == DOCTOR:
+            self._tasks.start(self._awaited(connection, exchange, self._examined(head, connection.peer, self._examine)))
             return
         try:
             page = self._page(head, connection.peer)
@@ -71,17 +86,30 @@ class AdminGate:
         else:
             _send(connection, head, page)
 
-    async def _measured(
-        self, connection: ClientConnection, exchange: Exchange, metrics: Callable[[], Awaitable[Page]]
-    ) -> None:
-        """Answer with the metrics, which are made beside the loop."""
+    async def _awaited(self, connection: ClientConnection, exchange: Exchange, making: Awaitable[Page]) -> None:
+        """Answer with a page that is made beside the loop."""
         try:
-            page = await metrics()
+            page = await making
         except Exception:
-            log.exception("metrics failed")
+            log.exception("admin page failed")
             page = Page(500, b"internal error; see the log\n", kind="text/plain")
         if connection.waits(exchange) and exchange.head is not None:
             _send(connection, exchange.head, page)
+
+    async def _examined(self, head: RequestHead, peer: str, examine: ExamineFunction) -> Page:
+        """GET shows the last report while it is fresh; POST makes one, and may name a URL and an ExApp."""
+        if head.method in (b"GET", b"HEAD"):
+            return await examine("", "", fresh=False)
+        if head.method != b"POST":
+            return Page(405, b'{"error":"GET shows a report, POST makes one"}', allow="GET, HEAD, POST")
+        refused = objection_to_changes(peer, head.get(CHANGING))
+        if refused:
+            return Page(403, msgspec.json.encode({"error": refused}))
+        wishes = parse_qs(head.query.decode("latin-1").removeprefix("?"))
+        url, app = (wishes.get(name, [""])[-1] for name in ("url", "app"))
+        if url and not url.startswith(("http://", "https://")):
+            return Page(400, b'{"error":"url begins with http:// or https://"}')
+        return await examine(url, app, fresh=True)
 
     def _page(self, head: RequestHead, peer: str) -> Page | None:
         if self._api is not None and head.path.startswith(PREFIX.encode()):

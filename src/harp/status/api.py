@@ -84,7 +84,7 @@ class StatusApi:
             if method != b"PUT":
                 return _trouble(405, "logs can be changed, with PUT", "PUT")
             return _trouble(403, refused) if refused else self._change_logs(query)
-        return _trouble(404, f"{PREFIX} has {', '.join(sorted([*self._shown, 'bans/ADDRESS', 'logs']))}")
+        return _trouble(404, f"{PREFIX} has {', '.join(sorted([*self._shown, 'bans/ADDRESS', 'doctor', 'logs']))}")
 
     def _lift(self, address: str) -> Page:
         if not self._facts.lift(address):

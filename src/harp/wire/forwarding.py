@@ -50,16 +50,17 @@ def request_head(
     )
 
 
-def control_head(head: RequestHead, target: bytes, address: bytes, request_id: bytes) -> bytes:
-    """The request as the control API gets it, which is ourselves. `address` is the client's."""
+def control_head(head: RequestHead, target: bytes, address: bytes, request_id: bytes, more: bytes = b"") -> bytes:
+    """The request as the control API gets it, which is ourselves. `address` is the client's, `more` lines of ours."""
     passing = _passing(head.fields, _TO_CONTROL)
-    return b"%b %b%b HTTP/1.1\r\n%bx-forwarded-for: %b\r\nx-request-id: %b\r\n\r\n" % (
+    return b"%b %b%b HTTP/1.1\r\n%bx-forwarded-for: %b\r\nx-request-id: %b\r\n%b\r\n" % (
         head.method,
         target,
         head.query,
         passing,
         address,
         request_id,
+        more,
     )
 
 
