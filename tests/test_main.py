@@ -22,6 +22,7 @@ from harp.logs import fingerprint
 from harp.settings import load
 from harp.testing.hello import Hello
 from harp.testing.nextcloud import NextcloudStandIn
+from tests.fakes.environment import bare
 
 KEY = "correct horse battery staple"
 LEAST = {"HP_SHARED_KEY": KEY, "NC_INSTANCE_URL": "https://cloud.example.com"}
@@ -39,7 +40,7 @@ def harp(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own, with nothing in the environment but `env`."""
     return subprocess.run(
         [sys.executable, "-m", "harp", *arguments],
-        env={"PATH": os.environ["PATH"], **env},
+        env=bare(**env),
         capture_output=True,
         text=True,
         timeout=30,

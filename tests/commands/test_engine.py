@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import stat
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from harp.net.targets import Tcp, Unix
 from harp.settings import Settings, load
 from harp.state.engine_names import EngineNames
 from harp.tunnel.client import frpc_config
+from tests.fakes.environment import bare
 from tests.live.peers import require
 
 KEY = "a key that nobody prints"
@@ -47,7 +47,7 @@ def harp(directory: Path, *arguments: str, cwd: Path) -> subprocess.CompletedPro
     """`harp engine ...` as a shell has it."""
     return subprocess.run(
         [sys.executable, "-m", "harp", "engine", *arguments],
-        env={"PATH": os.environ["PATH"], **environment(directory)},
+        env=bare(**environment(directory)),
         cwd=cwd,
         capture_output=True,
         timeout=30,

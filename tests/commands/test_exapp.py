@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 from harp.commands.exapp import configuration
 from harp.errors import SettingsError
 from harp.net.targets import Tcp, Unix
+from tests.fakes.environment import bare
 
 ENVIRONMENT = {
     "HP_SHARED_KEY": "the key",
@@ -28,7 +28,7 @@ def start(*command: str, **more: str) -> subprocess.Popen[str]:
     """`harp exapp` with this app; nobody answers at the tunnel server's address."""
     return subprocess.Popen(
         [sys.executable, "-m", "harp", "exapp", "--", *command],
-        env={"PATH": os.environ["PATH"], **ENVIRONMENT, **more},
+        env=bare(**{**ENVIRONMENT, **more}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -11,6 +11,7 @@ import io
 import json
 import posixpath
 import tarfile
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,12 +20,15 @@ from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from msgspec.structs import replace
 
 from harp.errors import Unreachable
 from harp.net.ports import ProtocolFactory
 from harp.net.race import Connected
 from harp.net.targets import Target
 from harp.policy.ca_stores import File
+
+SYMLINK = 1 << 27  # os.ModeSymlink of Go
 
 
 @dataclass
@@ -62,7 +66,9 @@ class FakeEngine:
         self.containers: dict[str, FakeContainer] = {}
         self.volumes: dict[str, dict[str, str] | None] = {}
         self.images: dict[str, int] = {"image:1": 1000}
+        self.host: dict[str, File] = {}  # what bind mounts show
         self.image_in_use = False
+        self.undeletable = False  # are containers?
         self.in_use: set[str] = set()  # volumes
         self.errors: dict[tuple[str, str], tuple[int, str]] = {}
         self.silent: set[tuple[str, str]] = set()
@@ -118,10 +124,11 @@ class FakeEngine:
             return web.json_response([{"Id": name} for name in named])
         if parts[:2] == ["v4.0.0", "libpod"]:
             return web.json_response({"Id": "made"}, status=201)
-        container = self.containers.get(parts[1].removeprefix("id-of-"))
+        name = parts[1].removeprefix("id-of-")
+        container = self.containers.get(name)
         if container is None:
             return _error(404, f"No such container: {parts[1]}")
-        return self._container(call, container, parts[1], parts[2] if len(parts) > 2 else "")
+        return self._container(call, container, name, parts[2] if len(parts) > 2 else "")
 
     def _volume(self, call: Call, name: str) -> web.Response:
         if name == "create":
@@ -154,10 +161,18 @@ class FakeEngine:
             return _error(409, f'Conflict. The container name "/{name}" is already in use')
         if body["Image"] not in self.images:
             return _error(404, f"No such image: {body['Image']}")
-        self.containers[name] = FakeContainer(body)
+        container = self.containers[name] = FakeContainer(body)
+        for mount in body.get("HostConfig", {}).get("Mounts") or ():
+            source, target = mount.get("Source", ""), mount["Target"]
+            for path, file in self.host.items() if mount["Type"] == "bind" else ():
+                if path.startswith(f"{source}/"):
+                    seen = target + path.removeprefix(source)
+                    container.files[seen] = replace(file, path=seen)
         return web.json_response({"Id": f"id-of-{name}", "Warnings": []}, status=201)
 
     def _container(self, call: Call, container: FakeContainer, name: str, verb: str) -> web.Response:
+        if call.method == "DELETE" and self.undeletable:
+            return _error(409, "removal of container is in progress")
         if call.method == "DELETE":
             del self.containers[name]
             return web.Response(status=204)
@@ -189,6 +204,10 @@ class FakeEngine:
         parts = [one for place, one in container.files.items() if place == path or place.startswith(f"{path}/")]
         if not parts and path != "/":
             return _error(404, f"Could not find the file {path} in container")
+        if call.method == "HEAD":
+            mode = SYMLINK if path in container.files and container.files[path].link else 0o755
+            stat = b64encode(json.dumps({"name": posixpath.basename(path), "mode": mode}).encode()).decode()
+            return web.Response(headers={"X-Docker-Container-Path-Stat": stat})
         return web.Response(body=pack(path, parts), content_type="application/x-tar")
 
 

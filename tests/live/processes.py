@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.fakes.environment import bare
+
 PATIENCE = 20.0  # seconds for anything that should take a moment
 FIRST_PORT, LAST_PORT = 18000, 22999  # below Linux's ephemeral ports, so that no outgoing connection takes one first
 
@@ -44,11 +46,6 @@ def free_port() -> int:
     raise RuntimeError(f"no free port between {_ports.start} and {_ports.stop - 1}")
 
 
-def measured() -> dict[str, str]:
-    """The environment that counts a process in coverage; empty where that is not measured."""
-    return {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
-
-
 class Process:
     """One program that we started, with its output in `log`, or on the descriptor `output`."""
 
@@ -63,7 +60,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=file if output is None else output,
                 stderr=subprocess.STDOUT,
-                env=None if env is None else {**measured(), **env},
+                env=None if env is None else bare(**env),
             )
 
     def __enter__(self) -> Self:

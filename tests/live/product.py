@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.environment import bare
 from tests.live.processes import PATIENCE, Process, free_port
 
 KEY = "a key of the live tests"
@@ -37,7 +38,7 @@ class Product:
         self.certs = directory / "certs"
         self.certs.mkdir(exist_ok=True)
         self.environment = {
-            "PATH": os.environ["PATH"],
+            **bare(),
             "HP_SHARED_KEY": KEY,
             "NC_INSTANCE_URL": nextcloud,
             "HP_EXAPPS_ADDRESS": f"127.0.0.1:{self.http}",

@@ -13,6 +13,7 @@ from hashlib import sha256
 
 import pytest
 
+from tests.fakes.environment import bare
 from tests.live.processes import Process, free_port
 from tests.live.product import HARP
 
@@ -23,7 +24,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     ports = ["--port", str(port), "--frp-port", str(free_port()), "--admin-port", str(free_port())]
     log = tmp_path_factory.mktemp("demo") / "log"
-    process = Process([*HARP, "demo", *ports], log, env={"PATH": os.environ["PATH"]})
+    process = Process([*HARP, "demo", *ports], log, env=bare())
     try:
         process.until(lambda: f":{port}/exapps/hello/public" in process.text(), "invitation")
         yield f"http://127.0.0.1:{port}/exapps"

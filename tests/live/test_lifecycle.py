@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import os
 import signal
 import socket
 import ssl
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.fakes.environment import bare
 from tests.live.peers import do_without
 from tests.live.processes import Process, free_port, listening
 from tests.live.product import HARP, KEY, Product, running
@@ -283,7 +283,7 @@ def test_a_port_that_is_taken_ends_the_start_with_a_reason(fresh: Product) -> No
 
 
 def test_check_names_every_problem_at_once(tmp_path: Path) -> None:
-    environment = {"PATH": os.environ["PATH"], "HP_EXAPPS_ADDRESS": "nonsense", "HP_BLACKLIST_COUNT": "many"}
+    environment = bare(HP_EXAPPS_ADDRESS="nonsense", HP_BLACKLIST_COUNT="many")
     process = Process([*HARP, "check"], tmp_path / "log", env=environment)
     assert process.wait() == 1
     for name in ("HP_SHARED_KEY", "NC_INSTANCE_URL", "HP_EXAPPS_ADDRESS", "HP_BLACKLIST_COUNT"):

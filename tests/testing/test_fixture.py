@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harp.testing import HarpForTests, Level, Route
+from tests.fakes.environment import bare
 
 pytest_plugins = ["pytester"]
 
@@ -24,7 +24,7 @@ def sample(environment: Mapping[str, str], *, tunnel: bool) -> Iterator[None]:
     runner = [sys.executable, "-m", "harp", "exapp", "--"] if tunnel else []
     command = [*runner, sys.executable, str(SAMPLE)]
     with subprocess.Popen(
-        command, env={"PATH": os.environ["PATH"], **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, env=bare(**environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
             yield
