@@ -14,12 +14,16 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import NameOID
 
 from harp.errors import SettingsError
 from harp.net import certificates
@@ -393,3 +397,50 @@ def test_leaves_of_the_openssl_recipe_are_renewed_for_clients_that_keep_their_co
     key = load_pem_private_key((of_openssl / "server.key").read_bytes(), None)
     assert certificate(renewed / "server.crt").public_key() == key.public_key()
     handshake(certificates.server_context(renewed), client_context(of_openssl, certificate_of=of_openssl))
+
+
+def replace_leaf(directory: Path, stem: str, name: str, authority: x509.Certificate | None = None) -> None:
+    """Put another certificate over the same key, as an admin does who makes one by hand."""
+    key = load_pem_private_key((directory / f"{stem}.key").read_bytes(), None)
+    ca_key = load_pem_private_key((directory / "ca.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    issuer = certificate(directory / "ca.crt").subject
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(issuer if authority is None else authority.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - DAY)
+        .not_valid_after(NOW + 1000 * DAY)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(ca_key if authority is None else ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    )
+    (directory / f"{stem}.crt").write_bytes(made.public_bytes(Encoding.PEM))
+
+
+def test_a_server_certificate_without_the_name_that_clients_verify_is_reported(made: Path) -> None:
+    replace_leaf(made, "server", "gateway.example.com")
+    assert certificates.ensure(made, 5000, NOW).warnings == (
+        f"{made}/server.crt is not for the name harp.nc: clients that verify it refuse",
+    )
+
+
+def test_a_certificate_of_somebody_elses_ca_is_used_and_reported(made: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    certificates.ensure(other, 5000, NOW)
+    authority = certificate(other / "server.crt")  # any certificate with another name
+    replace_leaf(made, "server", "harp.nc", authority)
+    assert certificates.ensure(made, 5000, NOW).warnings == (
+        f"{made}/server.crt is not signed by ca.crt: who verifies it refuses",
+    )
+
+
+def test_a_key_of_a_kind_that_tls_does_not_use_is_a_problem(made: Path) -> None:
+    key = x25519.X25519PrivateKey.generate()
+    (made / "server.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(SettingsError) as caught:
+        certificates.ensure(made, 5000, NOW)
+    assert "server.key" in caught.value.problems[0]
+    assert "neither RSA, EC nor Ed25519" in caught.value.problems[0]

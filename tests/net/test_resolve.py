@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -43,3 +44,22 @@ def test_the_families_take_turns_and_nothing_is_tried_twice() -> None:
 async def test_what_is_no_name_is_unreachable_in_words(resolver: Resolver) -> None:
     with pytest.raises(Unreachable, match=r"^the name exapp\.\.example does not resolve: "):
         await resolver.addresses("exapp..example")
+
+
+async def test_two_who_ask_at_once_share_a_look_up_and_the_answer_is_remembered(resolver: Resolver) -> None:
+    first, second = await asyncio.gather(resolver.addresses("localhost"), resolver.addresses("localhost"))
+    assert first == second
+    assert await resolver.addresses("localhost") is first is second
+    resolver.forget("localhost")
+    again = await resolver.addresses("localhost")
+    assert again == first
+    assert again is not first
+
+
+async def test_look_ups_under_way_are_given_up_at_the_end() -> None:
+    resolver = Resolver(Clock())
+    asking = asyncio.create_task(resolver.addresses("localhost"))
+    await asyncio.sleep(0)
+    resolver.close()
+    with pytest.raises(asyncio.CancelledError):
+        await asking

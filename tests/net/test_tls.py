@@ -13,6 +13,7 @@ import trustme
 from harp.net.tls import CLOSED, MOST_OF_FAREWELL, MOST_OF_HANDSHAKE, MOVES, OPEN, SHAKING, TlsConnection
 from harp.net.turns import Turns
 from tests.fakes.transport import MemoryTransport
+from tests.fakes.waiting import settled
 
 MB = 1 << 20
 
@@ -23,6 +24,7 @@ class App(asyncio.Protocol):
     def __init__(self) -> None:
         self.received = bytearray()
         self.over = False
+        self.paused = False
         self.lost = asyncio.Event()
         self.made = asyncio.Event()
 
@@ -37,6 +39,12 @@ class App(asyncio.Protocol):
     def eof_received(self) -> bool:
         self.over = True
         return False
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set()
@@ -100,30 +108,108 @@ async def test_megabytes_pass_in_both_directions(version: ssl.TLSVersion) -> Non
         assert side.app.received == data
 
 
+class Wire:
+    """A connection over a transport in memory, its client, and the bytes between them."""
+
+    def __init__(self, *, slice_: int = 1 << 14) -> None:
+        self.side = Side()
+        self.transport, self.connection = MemoryTransport(), self.side.connection()
+        self.connection.connection_made(self.transport)
+        self._slice = slice_
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.client = self.side.client.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    async def shake(self) -> None:
+        for _ in range(3):
+            with suppress(ssl.SSLWantReadError):
+                self.client.do_handshake()
+            await self.exchange()
+
+    async def exchange(self) -> None:
+        """Give either side what the other one has written."""
+        await self.arrives(self._outgoing.read())
+        self._incoming.write(self.transport.take())
+
+    async def arrives(self, data: bytes) -> None:
+        """Give the connection bytes off the wire, while it takes any."""
+        async with asyncio.timeout(20):
+            while data and not self.transport.closed:
+                if self.transport.reading or self._slice == 1:
+                    buffer = self.connection.get_buffer(-1)
+                    piece, data = data[: min(self._slice, len(buffer))], data[min(self._slice, len(buffer)) :]
+                    buffer[: len(piece)] = piece
+                    self.connection.buffer_updated(len(piece))
+                else:
+                    await asyncio.sleep(0)
+            await settled()
+
+    def lose(self) -> None:
+        self.connection.abort()
+        self.connection.connection_lost(None)
+
+
 async def test_bytes_that_come_in_the_smallest_pieces_are_the_same_bytes() -> None:
-    side = Side()
-    wire, connection = MemoryTransport(), side.connection()
-    connection.connection_made(wire)
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = side.client.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    wire = Wire(slice_=1)
+    await wire.shake()
+    wire.client.write(b"hello " * 1000)
+    await wire.exchange()
+    assert wire.side.app.received == b"hello " * 1000
+    wire.lose()
+    assert wire.side.app.lost.is_set()
 
-    async def exchange() -> None:
-        for byte in outgoing.read():
-            connection.get_buffer(-1)[0] = byte
-            connection.buffer_updated(1)
-        await asyncio.sleep(0.01)
-        incoming.write(wire.take())
 
-    for _ in range(3):
-        with suppress(ssl.SSLWantReadError):
-            client.do_handshake()
-        await exchange()
-    client.write(b"hello " * 1000)
-    await exchange()
-    assert side.app.received == b"hello " * 1000
-    connection.abort()
-    connection.connection_lost(None)
-    assert side.app.lost.is_set()
+async def test_a_wire_that_is_full_pauses_the_protocol() -> None:
+    wire = Wire()
+    wire.connection.pause_writing()  # of a handshake, nobody hears
+    wire.connection.resume_writing()
+    await wire.shake()
+    wire.connection.pause_writing()
+    assert wire.side.app.paused
+    wire.connection.resume_writing()
+    assert not wire.side.app.paused
+    wire.transport.unsent = 5
+    wire.connection.set_write_buffer_limits(10)
+    assert wire.connection.get_write_buffer_size() == 5
+    assert not wire.connection.can_write_eof()
+    wire.lose()
+
+
+async def test_bytes_that_are_not_of_this_connection_end_it() -> None:
+    wire = Wire()
+    await wire.shake()
+    await wire.arrives(b"\x17\x03\x03\x00\x20" + bytes(32))
+    assert wire.transport.aborted
+    assert wire.connection.is_closing()
+    assert not wire.side.app.received
+    wire.connection.write(b"into nothing")
+    wire.lose()
+
+
+async def test_a_client_that_says_it_sends_no_more_is_closed_once_and_told_so() -> None:
+    wire = Wire()
+    await wire.shake()
+    wire.client.write(b"last words")
+    with suppress(ssl.SSLWantReadError):
+        wire.client.unwrap()
+    await wire.exchange()
+    assert (bytes(wire.side.app.received), wire.side.app.over) == (b"last words", True)
+    assert wire.transport.eof_sent
+    wire.connection.close()  # once more
+    assert repr(wire.connection) == "<TlsConnection closing>"
+    with suppress(ssl.SSLZeroReturnError):
+        assert wire.client.read(1) == b""
+    wire.connection.eof_received()
+    wire.connection.connection_lost(None)
+    assert wire.side.app.lost.is_set()
+
+
+async def test_who_is_closed_during_the_handshake_hears_nothing() -> None:
+    wire = Wire()
+    wire.connection.close()
+    assert wire.transport.aborted
+    wire.connection.connection_lost(None)
+    assert wire.side.failed == 1
+    assert not wire.side.app.made.is_set()
 
 
 async def test_close_says_so_and_an_abort_does_not() -> None:
@@ -207,34 +293,15 @@ async def test_a_handshake_without_end_is_cut() -> None:
 
 
 async def test_much_that_follows_the_handshake_at_once_arrives() -> None:
-    side, wire = Side(), MemoryTransport()
-    connection = side.connection()
-    connection.connection_made(wire)
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = side.client.wrap_bio(incoming, outgoing, server_hostname="localhost")
-
-    async def send() -> None:
-        data = outgoing.read()
-        while data and not wire.closed:
-            if wire.reading:
-                size = min(len(data), len(connection.get_buffer(-1)))
-                connection.get_buffer(-1)[:size] = data[:size]
-                connection.buffer_updated(size)
-                data = data[size:]
-            else:
-                await asyncio.sleep(0)
-        await asyncio.sleep(0.01)
-        incoming.write(wire.take())
-
+    wire = Wire()
     with suppress(ssl.SSLWantReadError):
-        client.do_handshake()
-    await send()
-    client.do_handshake()
-    client.write(bytes(MB))
-    await send()
-    assert len(side.app.received) == MB
-    connection.abort()
-    connection.connection_lost(None)
+        wire.client.do_handshake()
+    await wire.exchange()
+    wire.client.do_handshake()
+    wire.client.write(bytes(MB))
+    await wire.exchange()
+    assert len(wire.side.app.received) == MB
+    wire.lose()
 
 
 def test_every_state_can_be_reached_and_left() -> None:
