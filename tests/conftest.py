@@ -7,6 +7,7 @@ import signal
 import pytest
 from hypothesis import settings
 
+from harp.wire.core import RequestCutter
 from tests.live.frp import BUILT, EXAPP_VERSION, NEWEST
 from tests.live.kubernetes.programs import BUILT as KUBERNETES
 from tests.live.peers import find
@@ -29,11 +30,12 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
 
 
 def pytest_report_header() -> str:
-    """Which peers take part; tests of the others skip."""
+    """Which parts and peers take part; tests of the others skip."""
     found = {peer: find(program) is not None for peer, program in PEERS.items()}
     present = ", ".join(peer for peer, here in found.items() if here) or "none"
     missing = ", ".join(peer for peer, here in found.items() if not here)
-    return f"peers: {present}" + (f"; missing: {missing}" if missing else "")
+    core = "Python" if RequestCutter.__module__.startswith("harp.") else "the compiled part"
+    return f"heads are cut by: {core}; peers: {present}" + (f"; missing: {missing}" if missing else "")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

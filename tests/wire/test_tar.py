@@ -6,7 +6,7 @@ import io
 import tarfile
 from collections.abc import Callable
 from contextlib import suppress
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -142,9 +142,9 @@ def test_whatever_is_done_to_an_archive_it_is_read_or_refused(changes: list[tupl
     ],
     ids=["one long number", "many", "many members", "names without end"],
 )
-def test_four_megabytes_of_anything_are_read_within_a_second(archive: Callable[[int], bytes]) -> None:
+def test_four_megabytes_of_anything_are_take_less_than_a_second_of_cpu(archive: Callable[[int], bytes]) -> None:
     data = archive(4 << 20)
-    began = perf_counter()
+    began = process_time()
     with suppress(PeerError):
         list(members(data))
-    assert perf_counter() - began < 1
+    assert process_time() - began < 1
