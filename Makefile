@@ -32,7 +32,7 @@ coverage: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src tests benchmarks scripts/coverage_gate.py
+	$(BIN)/mypy src tests benchmarks scripts/coverage_gate.py scripts/rights.py
 
 # Us beside HAProxy, nginx, Caddy, Traefik and frps. ARGS=--publish writes the figures to docs/; docs/performance.md tells all.
 bench: $(READY)

@@ -19,7 +19,8 @@ from tests.live.product import KEY, Product
 class Nextcloud:
     """Answers exapp-meta (A 5.1) for `apps`, in a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
         self.apps: dict[str, App] = {}
         known = self.apps
 
@@ -40,12 +41,12 @@ class Nextcloud:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((host, 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://{self._host}:{self._server.server_port}"
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -43,7 +43,7 @@ kind: AdmissionConfiguration
 plugins:
 - name: PodNodeSelector
   configuration:
-    podNodeSelectorPluginConfig: {}
+    podNodeSelectorPluginConfig: {clusterDefaultNodeSelector: harp-test/node=real}
 """
 
 

@@ -1,0 +1,253 @@
+"""The Helm chart and the manifests: complete, in agreement with the code, and taken by the API as they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import to_builtins
+
+import harp
+from harp.policy.kubernetes_rights import DEPLOY, FEATURES, rules_for
+from tests.live.kubernetes.cluster import Cluster
+from tests.live.kubernetes.programs import program
+from tests.live.kubernetes.room import NARROW
+from tests.live.kubernetes.schemas import write_schemas
+
+pytestmark = pytest.mark.timeout(180)  # the first test that needs it starts the cluster
+
+ROOT = Path(__file__).parents[3]
+CHART = ROOT / "deploy/helm/harp"
+MANIFESTS = ROOT / "deploy/kubernetes"
+SHORTEST = {"nextcloud": {"url": "https://cloud.example.com"}, "sharedKey": {"existingSecret": "harp-key"}}
+EVERYTHING = {
+    "image": {"digest": f"sha256:{'0' * 64}", "pullSecrets": ["registry"]},
+    "nextcloud": {"url": "https://cloud.example.com"},
+    "sharedKey": {"value": "a key"},
+    "exapps": {
+        "namespace": "apps",
+        "storageClass": "fast",
+        "storageSize": "20Gi",
+        "accessMode": "ReadWriteMany",
+        "labels": {"team": "a", "tier": "b"},
+        "annotations": {"example.com/a": "b"},
+        "serviceAnnotations": {"example.com/c": "d"},
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": ["nvidia.com/gpu:NoSchedule", "dedicated=ai"],
+        "pullSecrets": ["one", "two"],
+        "serviceAccount": "exapps",
+        "securityContext": "restricted",
+        "runAs": "33:33",
+        "runtimeClass": "nvidia",
+        "priorityClass": "low",
+        "gpuResource": "nvidia.com/gpu.shared",
+        "caConfigMap": "cas/ca.crt",
+        "hostAliases": "cloud.example.com:10.0.0.1",
+    },
+    "rbac": {"features": {"nodes": True, "autoscalers": True}},
+    "serviceAccount": {"name": "gateway", "annotations": {"a": "b"}},
+    "service": {"type": "NodePort", "annotations": {"a": "b"}},
+    "tunnels": {"enabled": True, "service": {"type": "LoadBalancer", "nodePort": 30782}},
+    "persistence": {"enabled": True, "storageClass": "fast"},
+    "ingress": {
+        "enabled": True,
+        "className": "nginx",
+        "host": "cloud.example.com",
+        "tls": [{"hosts": ["cloud.example.com"], "secretName": "tls"}],
+    },
+    "trustedProxies": ["10.0.0.0/8", "192.0.2.1"],
+    "logs": {"level": "info"},
+    "env": {"HP_SESSION_LIFETIME": 5, "TZ": "Europe/Berlin"},
+    "networkPolicy": {
+        "from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}],
+        "protectExApps": True,
+    },
+    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "podLabels": {"a": "b"},
+    "podAnnotations": {"a": "b"},
+    "nodeSelector": {"a": "b"},
+    "tolerations": [{"key": "a", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+    "priorityClassName": "high",
+}
+
+
+def run(*argv: str, content: str = "") -> tuple[int, str, str]:
+    done = subprocess.run(argv, input=content, capture_output=True, text=True, check=False, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def rendered(values: dict[str, Any], *options: str) -> str:
+    """The chart's objects as YAML."""
+    command = (program("helm"), "template", "harp", str(CHART), "--namespace=nextcloud", "--values=-", *options)
+    status, text, error = run(*command, content=json.dumps(values))
+    assert status == 0, error
+    return text
+
+
+def kustomized(directory: Path) -> str:
+    status, text, error = run(program("kubectl"), "kustomize", str(directory))
+    assert status == 0, error
+    return text
+
+
+def component(name: str, directory: Path) -> str:
+    """The manifests with one of their optional components."""
+    paths = {"resources": ["../base"], "components": [f"../{name}"]}
+    copy = directory / "kubernetes"
+    shutil.copytree(MANIFESTS, copy)
+    (copy / "mine").mkdir()
+    (copy / "mine/kustomization.yaml").write_text(json.dumps(paths))
+    return kustomized(copy / "mine")
+
+
+@pytest.fixture(scope="module")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> str:
+    program("kubeconform")
+    return write_schemas(tmp_path_factory.mktemp("schemas"))
+
+
+def test_the_rights_in_chart_and_manifests_are_those_of_the_one_list() -> None:
+    assert run(sys.executable, str(ROOT / "scripts/rights.py"), "--check") == (0, "", "")
+
+
+def test_what_must_be_allowed_is_what_the_existing_harp_asks_for() -> None:
+    assert [to_builtins(rule) for rule in rules_for([DEPLOY])] == list(NARROW)
+
+
+def test_the_chart_can_switch_each_optional_feature() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    switches = schema["properties"]["rbac"]["properties"]["features"]["properties"]
+    assert set(switches) == {feature.name for feature in FEATURES if feature.optional}
+
+
+@pytest.mark.parametrize("values", [SHORTEST, EVERYTHING], ids=["shortest", "everything"])
+def test_helm_finds_nothing_to_complain_of(values: dict[str, Any]) -> None:
+    status, text, error = run(program("helm"), "lint", "--strict", str(CHART), "--values=-", content=json.dumps(values))
+    assert status == 0, text + error
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, "/nextcloud/url"),
+        ({"nextcloud": {"url": "https://x"}}, "/sharedKey"),
+        (SHORTEST | {"exapps": {"namespace": "No_Name"}}, "/exapps/namespace"),
+        (SHORTEST | {"exapps": {"acessMode": "ReadWriteOnce"}}, "'acessMode' not allowed"),
+        (SHORTEST | {"rbac": {"features": {"everything": True}}}, "'everything' not allowed"),
+        (SHORTEST | {"env": {"PATH": "/bin"}}, "invalid propertyName 'PATH'"),
+        (SHORTEST | {"ingress": {"enabled": True}}, "set ingress.host"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused_with_words(values: dict[str, Any], words: str) -> None:
+    command = (program("helm"), "template", "harp", str(CHART), "--values=-")
+    status, _, error = run(*command, content=json.dumps(values))
+    assert status != 0
+    assert words in error
+
+
+@pytest.mark.parametrize("values", [SHORTEST, EVERYTHING], ids=["shortest", "everything"])
+def test_the_chart_is_valid(values: dict[str, Any], schemas: str) -> None:
+    # ServiceMonitor is Prometheus' own kind, whose description is not Kubernetes'.
+    options = ("-strict", "-summary", f"-schema-location={schemas}", "-skip=ServiceMonitor")
+    status, text, error = run(program("kubeconform"), *options, content=rendered(values))
+    assert status == 0, text + error
+    assert "Invalid: 0, Errors: 0" in text
+
+
+@pytest.mark.parametrize("name", ["base", "example", "minimal", "node-port"])
+def test_the_manifests_are_valid(name: str, schemas: str, tmp_path: Path) -> None:
+    whole = kustomized(MANIFESTS / name) if name in {"base", "example"} else component(name, tmp_path)
+    options = ("-strict", "-summary", f"-schema-location={schemas}")
+    status, text, error = run(program("kubeconform"), *options, content=whole)
+    assert status == 0, text + error
+
+
+def test_a_field_that_the_api_does_not_know_is_not_valid(schemas: str) -> None:
+    wrong = rendered(SHORTEST).replace("readOnlyRootFilesystem", "readOnlyRootFileSystem")
+    status, text, _ = run(program("kubeconform"), "-strict", f"-schema-location={schemas}", content=wrong)
+    assert status != 0
+    assert "readOnlyRootFileSystem" in text
+
+
+def applied(cluster: Cluster, manifests: str) -> dict[str, Any]:
+    """What the API server makes of them, by kind; nothing is kept."""
+    status, text, error = run(
+        *(program("kubectl"), f"--kubeconfig={cluster.kubeconfig}", "create", "--dry-run=server", "--validate=strict"),
+        *("--output=json", "--filename=-"),
+        content=manifests,
+    )
+    assert status == 0, error
+    decoder, objects, at = json.JSONDecoder(), [], 0
+    while at < len(text.rstrip()):
+        found, at = decoder.raw_decode(text, at)
+        objects += found.get("items", [found])
+        at += len(text[at:]) - len(text[at:].lstrip())
+    return {one["kind"]: one for one in objects}
+
+
+@pytest.fixture(scope="module")
+def namespaces(cluster: Cluster) -> None:
+    """Those that charts and manifests use; in HaRP's own nothing is admitted that could be more than a plain user."""
+    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+    for name in ("nextcloud", "harp", "nextcloud-exapps", "apps"):
+        labels = restricted if name in {"nextcloud", "harp"} else {}
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        if not cluster.api.exists("Namespace", name):
+            cluster.api.create(body)
+
+
+def without_namespaces(manifests: str) -> str:
+    """All but the namespaces, which are there."""
+    return "\n---\n".join(part for part in manifests.split("\n---\n") if "\nkind: Namespace\n" not in f"\n{part}\n")
+
+
+@pytest.mark.parametrize("values", [SHORTEST, EVERYTHING], ids=["shortest", "everything"])
+def test_the_api_takes_the_chart(cluster: Cluster, namespaces: None, values: dict[str, Any]) -> None:
+    monitored = {**values, "serviceMonitor": {"enabled": False}}
+    taken = applied(cluster, without_namespaces(rendered(monitored)))
+    assert {"Deployment", "Service", "Role", "RoleBinding", "PodDisruptionBudget", "NetworkPolicy"} <= set(taken)
+    wanted = [one for one in FEATURES if not one.cluster and (values is EVERYTHING or one.name != "autoscalers")]
+    assert by_resource(taken["Role"]["rules"]) == by_resource(to_builtins(rules_for(wanted)))
+    assert ("ClusterRole" in taken) is (values is EVERYTHING)
+
+
+def test_the_api_takes_the_manifests_and_their_pod_is_the_charts(cluster: Cluster, namespaces: None) -> None:
+    ours = applied(cluster, without_namespaces(kustomized(MANIFESTS / "example")))
+    charts = applied(cluster, without_namespaces(rendered(SHORTEST)))
+    pods = [taken["Deployment"]["spec"]["template"]["spec"] for taken in (ours, charts)]
+    for key in (
+        "securityContext",
+        "terminationGracePeriodSeconds",
+        "enableServiceLinks",
+        "automountServiceAccountToken",
+    ):
+        assert pods[0][key] == pods[1][key]
+    for key in (
+        "image",
+        "securityContext",
+        "startupProbe",
+        "livenessProbe",
+        "readinessProbe",
+        "resources",
+        "volumeMounts",
+    ):
+        assert pods[0]["containers"][0][key] == pods[1]["containers"][0][key], key
+    assert [sorted(one) for one in pods[0]["volumes"]] == [sorted(one) for one in pods[1]["volumes"]]
+    assert by_resource(ours["Role"]["rules"]) == by_resource(charts["Role"]["rules"])
+
+
+def by_resource(rules: list[dict[str, list[str]]]) -> dict[str, set[str]]:
+    return {f"{rule['apiGroups'][0]}/{rule['resources'][0]}": set(rule["verbs"]) for rule in rules}
+
+
+def test_the_chart_says_which_kubernetes_it_needs_and_has_the_version_of_harp() -> None:
+    text = (CHART / "Chart.yaml").read_text()
+    assert f'appVersion: "{harp.__version__}"' in text
+    assert f"appapi-harp:{harp.__version__}" in (MANIFESTS / "base/harp.yaml").read_text()

@@ -1,0 +1,177 @@
+"""The chart, installed with the one command of the docs on a real node, with our own image."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.daemon import Nextcloud
+from tests.live.kubernetes.api import until
+from tests.live.kubernetes.archives import HARP, harp_archive
+from tests.live.kubernetes.cluster import Cluster
+from tests.live.kubernetes.node import Node
+from tests.live.kubernetes.programs import program
+from tests.live.product import KEY
+
+pytestmark = pytest.mark.timeout(400)  # the first test makes the image
+
+ROOT = Path(__file__).parents[3]
+RELEASE, NAMESPACE = "harp", "nextcloud"
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A release of the chart."""
+
+    cluster: Cluster
+    nextcloud: Nextcloud
+
+    def helm(self, *arguments: str) -> tuple[int, str]:
+        """Run helm in the release's namespace: status, and all that it printed."""
+        command = [program("helm"), *arguments, f"--namespace={NAMESPACE}", f"--kubeconfig={self.cluster.kubeconfig}"]
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300, cwd=ROOT
+        )
+        return done.returncode, done.stdout
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where HaRP's Service is."""
+        spec = self.cluster.api.get("Service", RELEASE, NAMESPACE)["spec"]
+        return spec["clusterIP"], spec["ports"][0]["port"]
+
+    def info(self) -> Any:
+        connection = http.client.HTTPConnection(*self.address, timeout=10)
+        try:
+            connection.request("GET", "/exapps/app_api/info", headers={"harp-shared-key": KEY})
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
+    def pod(self) -> Any:
+        """The one pod that is not being deleted."""
+        pods = self.cluster.api.list("Pod", NAMESPACE, f"app.kubernetes.io/instance={RELEASE}")
+        return next(pod for pod in pods if "deletionTimestamp" not in pod["metadata"])
+
+
+def command_of_the_docs(nextcloud: str) -> list[str]:
+    """The command of docs/kubernetes-install.md, with the reader's own values filled in."""
+    text = (ROOT / "docs/kubernetes-install.md").read_text()
+    found = re.search(r"^helm install (?:.*\\\n)*.*$", text, re.MULTILINE)
+    assert found is not None
+    words = found.group().replace("\\\n", " ").split()
+    own = {"nextcloud.url=https://cloud.example.com": f"nextcloud.url={nextcloud}"}
+    return [own.get(word, word) for word in words[1:]]
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: Cluster, node: Node) -> Iterator[Installed]:
+    node.load(harp_archive())
+    api = cluster.api
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    # Pods go to the real node, in HaRP's namespace as in that of the ExApps, which the chart makes.
+    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "harp-key"}, "stringData": {"shared-key": KEY}}
+    api.create(secret, NAMESPACE)
+    with Nextcloud(cluster.network.outside) as nextcloud:
+        release = Installed(cluster, nextcloud)
+        image, _, tag = HARP.rpartition(":")
+        ours = [f"--set=image.repository={image}", f"--set-string=image.tag={tag}", "--set=image.pullPolicy=Never"]
+        ours.append("--set=test.requireCluster=false")
+        status, text = release.helm(*command_of_the_docs(nextcloud.url), *ours, "--wait", "--timeout=120s")
+        try:
+            assert status == 0, text + logs(release)
+            yield release
+        finally:
+            release.helm("uninstall", RELEASE, "--wait")
+            api.delete("Namespace", NAMESPACE)
+            api.delete("Namespace", "nextcloud-exapps")
+
+
+def logs(release: Installed) -> str:
+    """What the cluster and HaRP say, for a failed test."""
+    chosen = ("-n", NAMESPACE, f"--selector=app.kubernetes.io/instance={RELEASE}")
+    return release.cluster.kubectl("describe", "pods", *chosen) + release.cluster.kubectl("logs", *chosen)
+
+
+def test_it_is_ready_and_answers_at_its_service(installed: Installed) -> None:
+    info = installed.info()
+    assert info["kubernetes"]["enabled"] is True
+    deployment = installed.cluster.api.get("Deployment", RELEASE, NAMESPACE)
+    assert deployment["status"]["readyReplicas"] == 1
+
+
+def test_helm_test_passes(installed: Installed) -> None:
+    status, text = installed.helm("test", RELEASE, "--logs", "--timeout=120s")
+    assert status == 0, text
+    assert '"kubernetes"' in text
+
+
+def test_its_pod_is_a_plain_user_that_can_write_nothing_of_the_image(installed: Installed) -> None:
+    pod = installed.pod()["metadata"]["name"]
+    script = "import os; print(os.getuid()); open('/opt/harp/x', 'w')"
+    with pytest.raises(AssertionError, match="Read-only file system"):
+        installed.cluster.kubectl("-n", NAMESPACE, "exec", pod, "--", "python3", "-c", script)
+    assert installed.cluster.kubectl("-n", NAMESPACE, "exec", pod, "--", "id", "-u").strip() == "65532"
+
+
+@contextmanager
+def requests_without_end(release: Installed) -> Iterator[list[int]]:
+    """Ask HaRP again and again while the block runs: the status of each answer, 0 for none."""
+    statuses: list[int] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            try:
+                release.info()
+                statuses.append(200)
+            except (OSError, http.client.HTTPException, ValueError):
+                statuses.append(0)
+            over.wait(0.02)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        asking.join()
+
+
+def test_an_upgrade_changes_what_it_should_and_no_request_fails(installed: Installed) -> None:
+    before = installed.pod()["metadata"]["name"]
+    upgrade = ("upgrade", RELEASE, "deploy/helm/harp", "--reuse-values", "--set=logs.level=info", "--wait")
+    with requests_without_end(installed) as statuses:
+        status, text = installed.helm(*upgrade, "--timeout=120s")
+        assert status == 0, text
+        until(lambda: not installed.cluster.api.exists("Pod", before, NAMESPACE), "end of the old pod", 60)
+    assert set(statuses) == {200}
+    assert installed.pod()["metadata"]["name"] != before
+    environment = {one["name"]: one.get("value") for one in installed.pod()["spec"]["containers"][0]["env"]}
+    assert environment["HP_LOG_LEVEL"] == "info"
+    assert installed.info()["kubernetes"]["enabled"] is True
+
+
+def test_killing_its_process_makes_the_node_start_it_again(installed: Installed) -> None:
+    began = time.monotonic()
+    pod = installed.pod()["metadata"]["name"]
+    installed.cluster.kubectl("-n", NAMESPACE, "exec", pod, "--", "python3", "-c", "import os; os.kill(1, 15)")
+
+    def restarted() -> bool:
+        status = installed.pod()["status"]["containerStatuses"][0]
+        return bool(status["restartCount"] and status["ready"])
+
+    until(restarted, "restart", 60)
+    assert time.monotonic() - began < 60
