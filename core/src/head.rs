@@ -112,7 +112,7 @@ impl<'a> Lines<'a> {
 pub struct UsualResponse {
     pub status: u16,
     pub length: Option<i64>,
-    pub kept: Option<Range<usize>>, // the Connection line
+    pub dropped: Vec<Range<usize>>, // lines that do not go on: Connection and X-Request-Id, in order
     pub end: usize,
 }
 
@@ -127,25 +127,29 @@ impl UsualResponse {
         if !data[end..].starts_with(b"\r\n") {
             return None;
         }
-        let (mut length, mut kept) = (None, None);
+        let (mut length, mut kept, mut dropped) = (None, false, Vec::new());
         let mut lines = Lines::new(data, end + 2, usize::MAX);
         while let Some(line) = lines.next_line() {
             if !says_framing(line.name) {
+                if line.name.eq_ignore_ascii_case(b"x-request-id") {
+                    dropped.push(line.start..line.start + line.whole.len());
+                }
                 continue;
             }
             if length.is_none() && matches!(line.name, b"Content-Length" | b"content-length" | b"Content-length" | b"content-Length") {
                 length = Some(number(unpadded(line.value))?);
-            } else if kept.is_none()
+            } else if !kept
                 && matches!(line.name, b"Connection" | b"connection")
                 && matches!(unpadded(line.value), b"keep-alive" | b"Keep-Alive" | b"Keep-alive" | b"keep-Alive")
             {
-                kept = Some(line.start..line.start + line.whole.len());
+                kept = true;
+                dropped.push(line.start..line.start + line.whole.len());
             } else {
                 return None;
             }
         }
         let end = lines.end()?;
-        (length.is_none() || status != 204).then_some(UsualResponse { status, length, kept, end })
+        (length.is_none() || status != 204).then_some(UsualResponse { status, length, dropped, end })
     }
 }
 

@@ -127,4 +127,5 @@ def respond_ok(connection: ClientConnection, head: RequestHead) -> None:
     connection.send_head(200, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n", 2, b"ok", True)
 
 
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+ID = b"x-request-id: id-1\r\n"
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n" + ID + b"\r\nok"

@@ -14,7 +14,7 @@ from harp.frontend.books import Books
 from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import Gate
 from harp.logs import RareWarnings
-from harp.net.deadlines import Deadlines
+from harp.net.deadlines import NEVER, Deadlines
 from harp.net.ports import PortTable
 from harp.policy.decide import rules_from
 from harp.policy.exapp import ExApp, Level, RecordFact, Route, UnknownApp, Visitor, VisitorFact
@@ -59,6 +59,7 @@ class FakeInstance:
         self.asked: list[str] = []  # for records
         self.gate = asyncio.Event()
         self.gate.set()
+        self.until = NEVER  # what is known of visitors is good
         self.settled = False  # nothing changes while the test goes on
         self._versions = count(1)
 
@@ -78,6 +79,9 @@ class FakeInstance:
 
     def expects(self, target: bytes) -> bool:
         return False
+
+    def lasting(self, digest: bytes) -> float:
+        return self.until if digest else NEVER
 
     def digest(self, cookie: bytes, authorization: bytes | None) -> bytes:
         return cookie + (authorization or b"")

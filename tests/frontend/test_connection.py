@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harp.wire.ends import How
 from harp.wire.http import CHUNKED, NO_BODY, UNTIL_CLOSE
-from tests.frontend.connection_world import GET, OK, OLD_GET, Recorder, World, respond_ok
+from tests.frontend.connection_world import GET, ID, OK, OLD_GET, Recorder, World, respond_ok
 
 
 async def test_a_request_cut_at_any_byte_is_one_request() -> None:
@@ -45,7 +45,7 @@ async def test_empty_lines_before_a_request_are_ignored() -> None:
 async def test_an_answer_to_http_1_0_ends_with_the_connection_and_is_never_chunked() -> None:
     world = World()
     world.feed(OLD_GET)
-    assert world.respond(b"part", UNTIL_CLOSE, end=False) == b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\npart"
+    assert world.respond(b"part", UNTIL_CLOSE, end=False) == b"HTTP/1.1 200 OK\r\n%bconnection: close\r\n\r\npart" % ID
     world.connection.send_body(b"more")
     world.connection.send_end([])
     assert world.wire.take() == b"more"
@@ -63,7 +63,7 @@ async def test_an_answer_of_unknown_length_is_chunked_with_its_trailers() -> Non
     world = World()
     world.feed(GET)
     head = world.respond(b"abc", CHUNKED, end=False)
-    assert head == b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    assert head == b"HTTP/1.1 200 OK\r\n%btransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n" % ID
     world.connection.send_body(b"d" * 20000)
     world.connection.send_end([(b"x-sum", b"1")])
     assert world.wire.take() == b"4e20\r\n" + b"d" * 20000 + b"\r\n0\r\nx-sum: 1\r\n\r\n"
@@ -72,13 +72,15 @@ async def test_an_answer_of_unknown_length_is_chunked_with_its_trailers() -> Non
 async def test_a_whole_answer_of_unknown_length_gets_one() -> None:
     world = World()
     world.feed(GET)
-    assert world.respond(b"abc", CHUNKED) == b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc"
+    assert world.respond(b"abc", CHUNKED) == b"HTTP/1.1 200 OK\r\n%bcontent-length: 3\r\n\r\nabc" % ID
 
 
 async def test_an_answer_without_body_says_only_what_its_fields_say() -> None:
     world = World()
     world.feed(b"HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert world.respond(b"", NO_BODY, b"content-length: 9\r\n") == b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"
+    assert (
+        world.respond(b"", NO_BODY, b"content-length: 9\r\n") == b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n%b\r\n" % ID
+    )
     assert not world.wire.closed
 
 

@@ -8,16 +8,16 @@ from harp.frontend.connection import LINGER_TIME
 from harp.net.deadlines import NEVER
 from harp.wire.ends import How
 from harp.wire.http import CHUNKED, UNTIL_CLOSE
-from tests.frontend.connection_world import GET, OK, OLD_GET, SETTINGS, Recorder, World, respond_ok
+from tests.frontend.connection_world import GET, ID, OK, OLD_GET, SETTINGS, Recorder, World, respond_ok
 
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n"
 
 
 async def test_a_half_closed_client_still_gets_its_answer() -> None:
     world = World()
     world.feed(GET)
     assert world.connection.eof_received() is True
-    assert world.respond() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
+    assert world.respond() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n%bconnection: close\r\n\r\nok" % ID
     assert world.wire.closed
 
 
@@ -80,7 +80,7 @@ async def test_a_client_that_half_closes_behind_its_body_is_answered_though_nobo
     assert world.connection.eof_received() is True
     world.connection.resume_body()
     assert (handler.received, handler.ended, handler.lost) == (b"123", [], "")
-    assert world.respond() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
+    assert world.respond() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n%bconnection: close\r\n\r\nok" % ID
     assert world.wire.closed
 
 
@@ -99,7 +99,7 @@ async def test_an_upgraded_stream_is_raw_in_both_directions() -> None:
     world = World()
     world.feed(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly")
     world.connection.upgrade(SWITCH, b"first")
-    assert world.wire.take() == b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\nfirst"
+    assert world.wire.take() == SWITCH + ID + b"\r\nfirst"
     assert world.handler.received == b"early"
     world.feed(b"frame")
     assert world.handler.received == b"earlyframe"

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from harp.policy.exapp import Level, UnknownApp, Visitor
+from harp.frontend.plans import LIFETIME
+from harp.policy.exapp import ExApp, Level, Route, UnknownApp, Visitor
 from harp.settings import load
+from tests.fakes.clock import Clock
 from tests.frontend.gate_world import ENV, KEY, World
+
+OPEN = ExApp("hello", "token", "1", "127.0.0.1", 23001, (Route(".*", Level.PUBLIC),))
 
 
 class Settled:
     """A world in which nothing changes by itself, with ExApps that answer at once."""
 
     def __init__(self, peer: str = "127.0.0.1") -> None:
-        self.world = World(peer=peer)
+        self.clock = Clock()
+        self.world = World(peer=peer, clock=self.clock)
         self.world.instance.settled = True
         self.instance = self.world.instance
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.move(seconds)
+        self.world.deadlines.tick()
 
     async def ask(self, lines: str = "", path: str = "/exapps/hello/user") -> str:
         """The status of a GET."""
@@ -32,7 +41,7 @@ async def test_a_caller_that_comes_back_is_decided_about_no_more_while_nothing_c
     assert "authorization-app-api: YWxpY2U6dG9rZW4=" in settled.world.forwarded()
 
 
-async def test_each_path_is_decided_by_itself() -> None:
+async def test_each_route_is_decided_about_by_itself() -> None:
     settled = Settled()
     assert await settled.ask(path="/exapps/hello/public") == "200"
     assert await settled.ask(path="/exapps/hello/user") == "403"
@@ -62,11 +71,40 @@ async def test_a_change_of_the_facts_counts_at_once() -> None:
 async def test_a_session_that_ends_counts_after_a_tick_at_the_latest() -> None:
     settled = Settled()
     settled.instance.who = Visitor("alice", Level.USER)
+    settled.instance.until = settled.clock() + 1.5
     session = "Cookie: oc_sessionPassphrase=alice\n"
     assert [await settled.ask(session) for _ in range(3)] == ["200"] * 3
     settled.instance.who = Visitor("", Level.PUBLIC)
-    settled.world.deadlines.tick()
+    settled.pass_time(1.0)
+    assert await settled.ask(session) == "200"
+    settled.pass_time(0.5)
     assert await settled.ask(session) == "403"
+
+
+async def test_no_decision_is_kept_for_long() -> None:
+    settled = Settled()
+    for _ in range(3):
+        assert await settled.ask(path="/exapps/hello/public") == "200"
+        settled.pass_time(LIFETIME)
+    assert settled.instance.asked == ["hello"] * 3
+
+
+async def test_the_paths_of_one_route_are_decided_about_together() -> None:
+    settled = Settled()
+    for number in range(5):
+        assert await settled.ask(path=f"/exapps/hello/public/{number}") == "200"
+        assert settled.world.forwarded()[0].startswith(f"GET /public/{number} ")
+    assert settled.instance.asked == ["hello"]
+
+
+async def test_internal_paths_and_those_without_exapps_are_decided_about_each_time() -> None:
+    settled = Settled()
+    settled.instance.known["hello"] = OPEN
+    assert await settled.ask(path="/exapps/hello/public") == "200"
+    assert await settled.ask(path="/exapps/hello/heartbeat") == "403"
+    for number in range(2):
+        assert await settled.ask(path=f"/hello/public/{number}") == "200"
+    assert settled.instance.asked == ["hello"] * 4
 
 
 @pytest.mark.parametrize("other", ["", "Cookie: oc_sessionPassphrase=bob\n", "Authorization: Basic Ym9iOng=\n"])

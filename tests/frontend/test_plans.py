@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import pytest
 
-from harp.frontend.plans import CAPACITY, Plan, Plans
-from harp.net.deadlines import Deadlines
+from harp.frontend.plans import CAPACITY, LIFETIME, Plan, Plans
+from harp.frontend.traffic import Traffic
+from harp.net.deadlines import NEVER, Deadlines
 from harp.net.targets import ExAppTunnel
-from harp.policy.exapp import ExApp
-from harp.policy.paths import CACHED_PATH
-from harp.policy.question import Credentials, Key, Question
+from harp.policy.exapp import ExApp, Level, Route
+from harp.policy.paths import ExAppPath, locate
+from harp.policy.question import Asker, Credentials, Key
 from harp.policy.verdict import Forward
 from harp.proxy.forward import Hop
 from tests.fakes.clock import Clock
 
-HELLO = ExApp("hello", "token", "1.2.3", "127.0.0.1", 23001)
-VERDICT = Forward("hello", b"/x", b"/exapps/hello", HELLO, b"c2VjcmV0", b"32", "", None, False, "signed")
-PLAN = Plan(VERDICT, Hop(ExAppTunnel(23001, "hello"), "ExApp hello"), b"authorization-app-api: c2VjcmV0\r\n")
-PATH = b"/exapps/hello/x"
-ALICE = Question(PATH, "203.0.113.7", Credentials(digest=b"alice"))
-BOB = Question(PATH, "203.0.113.7", Credentials(digest=b"bob"))
+ROUTES = (Route("^/x", Level.PUBLIC), Route("^/y", Level.PUBLIC))
+HELLO = ExApp("hello", "token", "1.2.3", "127.0.0.1", 23001, ROUTES)
+VERDICT = Forward(
+    "hello", b"/x", b"/exapps/hello", HELLO, b"c2VjcmV0", b"32", "", ROUTES[0], False, "route ^/x is for PUBLIC"
+)
+ALICE = Asker("203.0.113.7", Credentials(digest=b"alice"))
+BOB = Asker("203.0.113.7", Credentials(digest=b"bob"))
+
+
+def at(path: bytes) -> ExAppPath:
+    found = locate(path)
+    assert isinstance(found, ExAppPath)
+    return found
+
+
+X = at(b"/exapps/hello/x")
+
+
+def plan(version: int = 1, until: float = NEVER, verdict: Forward = VERDICT) -> Plan:
+    hop = Hop(ExAppTunnel(23001, "hello"), "ExApp hello")
+    return Plan(verdict, hop, b"authorization-app-api: c2VjcmV0\r\n", Traffic(), version, until)
 
 
 class World:
@@ -29,8 +45,9 @@ class World:
         self.clock = Clock()
         self.deadlines = Deadlines(clock=self.clock)
         self.plans = Plans(self.deadlines)
-        assert self.plans.find(ALICE, 1) is None
-        self.plans.keep(ALICE, 1, PLAN)
+        self.kept = plan(until=self.plans.until(NEVER))
+        assert self.plans.find(ALICE, X, 1) is None
+        self.plans.keep(ALICE, X, self.kept)
 
 
 @pytest.fixture
@@ -38,48 +55,61 @@ async def world() -> World:
     return World()
 
 
-async def test_a_plan_is_found_by_its_caller_and_path_only(world: World) -> None:
-    assert world.plans.find(ALICE, 1) is PLAN
-    assert world.plans.find(BOB, 1) is None
-    for other in (
-        Question(PATH + b"/", ALICE.ban_key, ALICE.credentials),
-        Question(PATH, "203.0.113.8", ALICE.credentials),
-        Question(PATH, ALICE.ban_key, Credentials(digest=b"alice", key=Key.WRONG)),
-        Question(PATH, ALICE.ban_key, Credentials(digest=b"alice", password=True)),
+async def test_a_plan_is_found_by_who_asks_and_the_route(world: World) -> None:
+    assert world.plans.find(ALICE, X, 1) is world.kept
+    assert world.plans.find(ALICE, at(b"/exapps/hello/xyz?"[:-1]), 1) is world.kept
+    for asker, path in (
+        (BOB, X),
+        (Asker("203.0.113.8", ALICE.credentials), X),
+        (Asker(ALICE.ban_key, Credentials(digest=b"alice", key=Key.WRONG)), X),
+        (Asker(ALICE.ban_key, Credentials(digest=b"alice", password=True)), X),
+        (Asker(ALICE.ban_key, ALICE.credentials, "proxy 10.0.0.1"), X),
+        (ALICE, at(b"/exapps/hello/y")),
+        (ALICE, at(b"/exapps/hello/z")),
+        (ALICE, at(b"/exapps/Hello/x")),
+        (ALICE, at(b"/nc/exapps/hello/x")),
+        (ALICE, at(b"/exapps/other/x")),
+        (ALICE, at(b"/exapps/hello/heartbeat")),
     ):
-        assert world.plans.find(other, 1) is None
-    assert world.plans.find(ALICE, 1) is PLAN
+        assert world.plans.find(asker, path, 1) is None
+    assert world.plans.find(ALICE, X, 1) is world.kept
 
 
-async def test_a_plan_ends_with_the_tick(world: World) -> None:
-    world.clock.move(0.1)
-    assert world.plans.find(ALICE, 1) is PLAN
+async def test_a_plan_ends_with_its_time(world: World) -> None:
+    world.clock.move(LIFETIME - 0.1)
     world.deadlines.tick()
-    assert world.plans.find(ALICE, 1) is None
+    assert world.plans.find(ALICE, X, 1) is world.kept
+    world.clock.move(0.1)
+    world.deadlines.tick()
+    assert world.plans.find(ALICE, X, 1) is None
+    assert world.plans.until(1.0) == 1.0
 
 
 async def test_a_plan_ends_with_its_version_and_does_not_come_back(world: World) -> None:
-    assert world.plans.find(BOB, 2) is None
-    assert world.plans.find(ALICE, 1) is None
+    assert world.plans.find(BOB, X, 2) is None
+    assert world.plans.find(ALICE, X, 1) is None
 
 
 async def test_what_was_decided_from_older_facts_is_not_kept(world: World) -> None:
-    assert world.plans.find(BOB, 2) is None
-    world.plans.keep(BOB, 1, PLAN)
-    assert world.plans.find(BOB, 2) is None
+    assert world.plans.find(BOB, X, 2) is None
+    world.plans.keep(BOB, X, plan(version=1))
+    assert world.plans.find(BOB, X, 2) is None
+
+
+async def test_what_was_signed_is_not_kept(world: World) -> None:
+    signed = Forward("hello", b"/x", b"/exapps/hello", HELLO, b"c2VjcmV0", b"32", "", None, True, "signed")
+    world.plans.keep(BOB, X, plan(verdict=signed))
+    assert world.plans.find(BOB, X, 1) is None
 
 
 async def test_what_is_kept_is_bounded(world: World) -> None:
-    long = b"/exapps/hello/".ljust(CACHED_PATH + 1, b"x")
-    world.plans.keep(Question(long, "", Credentials()), 1, PLAN)
-    assert world.plans.find(Question(long, "", Credentials()), 1) is None
-    callers = [Question(PATH, str(number)) for number in range(CAPACITY + 1)]
+    callers = [Asker(str(number)) for number in range(CAPACITY)]
     for caller in callers:
-        world.plans.keep(caller, 1, PLAN)
-    assert world.plans.find(callers[0], 1) is PLAN
-    assert world.plans.find(callers[-1], 1) is None
+        world.plans.keep(caller, X, world.kept)
+    assert world.plans.find(ALICE, X, 1) is None
+    assert world.plans.find(callers[-1], X, 1) is world.kept
 
 
 def test_a_plan_shows_no_secret() -> None:
-    assert "hello" in repr(PLAN)
-    assert "c2VjcmV0" not in repr(PLAN)
+    assert "hello" in repr(plan())
+    assert "c2VjcmV0" not in repr(plan())

@@ -20,7 +20,7 @@ from harp.policy.bans import lowest_counted
 from harp.policy.decide import Rules, decide
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Route, VisitorFact
 from harp.policy.exapp_target import ExAppTargets
-from harp.policy.question import Question
+from harp.policy.question import Asker, Question
 from harp.policy.verdict import Forward
 from harp.wire.requests import RequestReader
 from tests.live.peers import do_without, find, path_of
@@ -81,7 +81,7 @@ def forwarded(target: str, facts: Facts) -> str | None:
         head = READER.read(b"GET /exapps/hello%b HTTP/1.1\r\nHost: h\r\n\r\n" % target.encode())
     except BadRequest:
         return None
-    verdict = decide(Question(head.path, "203.0.113.7"), facts, RULES)
+    verdict = decide(Question(head.path, Asker("203.0.113.7")), facts, RULES)
     return (verdict.target + head.query).decode() if isinstance(verdict, Forward) else None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from harp.nextcloud.instance import Instance
 from harp.policy.decide import Learned, decide
 from harp.policy.exapp import VisitorFact
-from harp.policy.question import Question, VisitorLogin, by_name, credentials_of, login_of
+from harp.policy.question import Asker, Question, VisitorLogin, by_name, credentials_of, login_of
 from harp.policy.verdict import NeedRecord, NeedVisitor, Verdict
 
 ADDRESS = "203.0.113.7"
@@ -27,7 +27,7 @@ def question(instance: Instance, request: Request) -> tuple[Question, VisitorLog
     found = by_name(list(request.headers))
     login = login_of(found)
     credentials = credentials_of(found, login, instance.digest, instance.rules.accept)
-    return Question(request.path, ADDRESS, credentials), login or VisitorLogin()
+    return Question(request.path, Asker(ADDRESS, credentials)), login or VisitorLogin()
 
 
 async def served(instance: Instance, request: Request) -> Verdict:
@@ -39,7 +39,7 @@ async def served(instance: Instance, request: Request) -> Verdict:
         if isinstance(verdict, NeedRecord):
             facts.learn_record(verdict.app_id, await instance.record_of(verdict.app_id))
         elif isinstance(verdict, NeedVisitor):
-            digest = asked.credentials.digest
+            digest = asked.asker.credentials.digest
             facts.learn_visitor(digest, await instance.visitor_of(verdict.app_id, digest, login, ADDRESS))
         else:
             return verdict
@@ -48,4 +48,4 @@ async def served(instance: Instance, request: Request) -> Verdict:
 
 async def visitor(instance: Instance, *headers: tuple[bytes, bytes]) -> VisitorFact:
     asked, login = question(instance, call(b"/", *headers))
-    return await instance.visitor_of("hello", asked.credentials.digest, login, ADDRESS)
+    return await instance.visitor_of("hello", asked.asker.credentials.digest, login, ADDRESS)

@@ -50,7 +50,7 @@ async def test_who_has_little_patience_goes_on_without_an_answer_and_the_next_on
     nextcloud: FakeNextcloud, instance: Instance
 ) -> None:
     asked, login = question(instance, call(b"/", SESSION))
-    digest = asked.credentials.digest
+    digest = asked.asker.credentials.digest
     nextcloud.open.clear()
     fact = await instance.visitor_of("hello", digest, login, ADDRESS, patience=0.05)
     assert fact == Trouble("Nextcloud has not answered within 0.05 s")

@@ -6,7 +6,7 @@ from harp.policy.bans import lowest_counted
 from harp.policy.decide import Rules, decide
 from harp.policy.exapp import ExApp, Level, RecordFact, Route, Trouble, VisitorFact
 from harp.policy.exapp_target import ExAppTargets
-from harp.policy.question import Question, by_name, credentials_of, login_of
+from harp.policy.question import Asker, Question, by_name, credentials_of, login_of
 from harp.policy.verdict import Forward, Missing, Refuse, Verdict
 
 Headers = list[tuple[bytes, bytes]]
@@ -83,7 +83,7 @@ def rules(strikes: str = "auth", key: bytes = b"the key") -> Rules:
 def question(path: bytes, *headers: tuple[bytes, bytes], key: bytes = b"the key") -> Question:
     found = by_name(list(headers))
     login = login_of(found)
-    return Question(path, ADDRESS, credentials_of(found, login, digest, rules(key=key).accept))
+    return Question(path, Asker(ADDRESS, credentials_of(found, login, digest, rules(key=key).accept)))
 
 
 def digest(cookie: bytes, authorization: bytes | None) -> bytes:

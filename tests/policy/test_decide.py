@@ -6,7 +6,7 @@ import pytest
 
 from harp.policy.decide import decide
 from harp.policy.exapp import ExApp, Level, Route, UnknownApp
-from harp.policy.question import Question
+from harp.policy.question import Asker, Question
 from harp.policy.verdict import Control, Engine, Forward, NeedRecord, Refuse
 from tests.policy.decide_facts import (
     ADDRESS,
@@ -46,7 +46,7 @@ def test_who_is_banned_from_one_exapp_may_use_the_others() -> None:
 
 
 def test_a_peer_that_is_banned_for_what_it_names_is_banned_whomever_it_names() -> None:
-    asked = Question(b"/exapps/hello/public", ADDRESS, proxy_key="proxy 10.0.0.1")
+    asked = Question(b"/exapps/hello/public", Asker(ADDRESS, proxy_key="proxy 10.0.0.1"))
     verdict = decide(asked, Facts(banned={"proxy 10.0.0.1": 60.0}), rules())
     assert isinstance(verdict, Refuse)
     assert verdict.banned

@@ -12,7 +12,7 @@ from harp.policy.bans import lowest_counted
 from harp.policy.decide import Rules, decide
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.exapp_target import ExAppTargets
-from harp.policy.question import Question, by_name, credentials_of, login_of
+from harp.policy.question import Asker, Question, by_name, credentials_of, login_of
 from harp.policy.verdict import Control, Engine, Forward, NeedRecord, NeedVisitor, Refuse
 
 RULES = Rules(b"the key", frozenset({24000}), ExAppTargets(), lowest_counted("auth"))
@@ -58,7 +58,7 @@ def question(path: bytes, lines: Sequence[tuple[bytes, bytes]] = ()) -> Question
     found = by_name(list(lines))
     login = login_of(found)
     credentials = credentials_of(found, login, lambda cookie, authorization: b"digest", RULES.accept)
-    return Question(path, "203.0.113.7", credentials)
+    return Question(path, Asker("203.0.113.7", credentials))
 
 
 class Facts:

@@ -167,7 +167,7 @@ def test_an_expired_cookie_is_never_a_strike() -> None:
 def test_a_visitor_fetched_for_this_request_is_used() -> None:
     asked = question(b"/exapps/hello/user", SESSION)
     facts = Learned(Facts())
-    facts.learn_visitor(asked.credentials.digest, BOB)
+    facts.learn_visitor(asked.asker.credentials.digest, BOB)
     assert isinstance(decide(asked, facts, rules()), Forward)
 
 
@@ -242,6 +242,6 @@ def test_nothing_shows_a_secret() -> None:
     asked = question(b"/exapps/hello/public", *SIGNED, SESSION, BASIC)
     verdict = decide(asked, Facts(), rules())
     login = login_of(by_name([SESSION, BASIC]))
-    shown = f"{asked!r} {asked.credentials.signature!r} {login!r} {verdict!r} {rules()!r} {HELLO!r}"
+    shown = f"{asked!r} {asked.asker.credentials.signature!r} {login!r} {verdict!r} {rules()!r} {HELLO!r}"
     for secret in ("the key", "abc", "Ym9iOnN", "secret"):
         assert secret not in shown

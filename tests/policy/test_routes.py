@@ -248,3 +248,33 @@ print(len(routes.problems))
 """
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["^/Public$", "404", "1"]
+
+
+LITERALS = st.lists(st.sampled_from(["/", "a", "K", "9", "_", "-", r"\/", r"\.", r"\-", "user"]), max_size=4).map(
+    "".join
+)
+LITERAL_ROUTES = st.builds("{}{}{}".format, st.sampled_from(["", "^"]), LITERALS, st.sampled_from(["", ".*"]))
+TARGETS = st.text("/aAkK9_-.", max_size=6).map(lambda text: f"/{text}".encode())
+
+
+@given(st.lists(LITERAL_ROUTES, min_size=1, max_size=4), TARGETS)
+def test_routes_that_need_no_engine_fit_what_they_would_fit_with_one(urls: list[str], target: bytes) -> None:
+    path = locate(b"/exapps/hello" + target)
+    if isinstance(path, ExAppPath):
+        levels = [Level.ADMIN, Level.USER, Level.PUBLIC, Level.USER]
+        literal = RouteTable(tuple(Route(url, level) for url, level in zip(urls, levels, strict=False)))
+        engine = RouteTable(tuple(Route(f"(?:{url})", level) for url, level in zip(urls, levels, strict=False)))
+        one, other = literal.match(path), engine.match(path)
+        if isinstance(one, RouteMatch) and isinstance(other, RouteMatch):
+            assert other.route.url == f"(?:{one.route.url})"
+            assert other.route.access_level is one.route.access_level
+        else:
+            assert one == other
+
+
+@pytest.mark.parametrize("url", ["^/kiosk", "^/sk"])
+def test_letters_beyond_ascii_that_are_the_same_in_another_case_are_left_to_the_engine(url: str) -> None:
+    assert hits(url, b"/KIOSK") is (url == "^/kiosk")
+    pattern = table(f"(?:{url})")
+    for target in (b"/%e2%84%aaiosk", b"/%c5%bfk", b"/s%e2%84%aa"):
+        assert type(table(url).match(spot(target))) is type(pattern.match(spot(target)))

@@ -57,6 +57,9 @@ class Client:
     def send_head(self, status: int, start: bytes, length: int, data: bytes, end: bool) -> None:
         self.status, self.start, self.length, self.received, self.ended = status, start, length, data, end
 
+    def send_answer(self, status: int, start: bytes, data: bytes) -> None:
+        self.send_head(status, start, len(data), data, True)
+
     def send_body(self, data: bytes) -> None:
         assert not self.ended
         self.received += data
@@ -113,7 +116,9 @@ class World:
     ) -> tuple[Client, Forwarding]:
         client = Client()
         head = RequestReader(20).read(lines + b"Host: a\r\n\r\n")
-        forwarding = Forwarding(self.upstreams, client, head, Hop(target, "ExApp hello", prefix), b"HEAD BYTES")
+        forwarding = Forwarding(
+            self.upstreams, client, head, Hop(target, "ExApp hello", prefix), b"HEAD BYTES", TIMEOUTS.server
+        )
         forwarding.start()
         await settled()
         return client, forwarding

@@ -157,7 +157,7 @@ async def test_a_client_that_leaves_while_connecting_leaves_nothing_behind() -> 
     world = World()
     client = Client()
     head = RequestReader(20).read(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    forwarding = Forwarding(world.upstreams, client, head, Hop(APP, "ExApp hello"), b"HEAD")
+    forwarding = Forwarding(world.upstreams, client, head, Hop(APP, "ExApp hello"), b"HEAD", 60.0)
     forwarding.start()
     forwarding.gone("the client went away")
     await settled()

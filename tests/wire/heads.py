@@ -52,3 +52,42 @@ def heads(draw: st.DrawFn) -> bytes:
 
 
 BYTES = [b"\r", b"\n", b"\r\n", b"\0", b"\x7f", b"\t", b" ", b":", b"_", b"\r\n ", b"\x0b", b"\xff"]
+
+RESPONSE_LINES = st.sampled_from(
+    [
+        *(
+            b"Content-Length: 5",
+            b"content-length:0",
+            b"Content-length: \t12",
+            b"CONTENT-LENGTH: 5",
+            b"Content-Length: 5 ",
+        ),
+        *(b"Content-Length: 05", b"Content-Length:", b"Content-Length: 1234567890123456789", b"Content-Length-X: 1"),
+        *(
+            b"Connection: keep-alive",
+            b"connection:Keep-Alive",
+            b"Connection: close",
+            b"X-Request-Id: 7",
+            b"x-request-id:",
+            b"Connections: 1",
+            b"Konnection: 1",
+        ),
+        *(b"Keep-Alive: timeout=5", b"keep-alives: 1", b"TE: x", b"ke: x", b"tea: x", b"Upgrade: h2c", b"Upgrades: x"),
+        *(b"Transfer-Encoding: chunked", b"transfer-encodings: x", b"Proxy-Authenticate: x", b"Proxy: x", b"X_Y: 1"),
+        *(b"Date: Sat, 28 Nov 2026 13:00:00 GMT", b'ETag: "a"', b"X-Empty:", b"x: J\xf6rg\t", b"Content-Type: a/b"),
+    ]
+)
+STATUSES = st.sampled_from(
+    [b"HTTP/1.1 200 OK", b"HTTP/1.1 204 No", b"HTTP/1.1 304 ", b"HTTP/1.1 200", b"HTTP/1.0 200 OK", b"HTTP/1.1 101 X"]
+)
+
+
+@st.composite
+def responses(draw: st.DrawFn) -> bytes:
+    """Heads of responses that are nearly right, with something of a body."""
+    lines = draw(st.lists(RESPONSE_LINES, max_size=6))
+    data = b"\r\n".join([draw(STATUSES), *lines, b"", draw(st.sampled_from([b"", b"\r\nbody", b"\r\n\r\n"]))])
+    if draw(st.booleans()):
+        at = draw(st.integers(0, len(data)))
+        data = data[:at] + draw(st.binary(max_size=2) | st.sampled_from(BYTES)) + data[at + draw(st.integers(0, 2)) :]
+    return data

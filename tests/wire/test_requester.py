@@ -30,6 +30,7 @@ from harp.wire.requester import (
     What,
 )
 from tests.properties import core
+from tests.wire.heads import responses
 
 
 class Heard:
@@ -278,3 +279,22 @@ def test_every_state_is_reached_from_idle() -> None:
 def test_its_state_is_one_line() -> None:
     heard, requester = exchange([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234"])
     assert (heard.body, repr(requester)) == (b"1234", "<Requester body, 5 bytes to come>")
+
+
+@core
+@given(responses(), st.booleans(), st.booleans())
+def test_an_answer_in_one_piece_is_what_it_is_in_two(data: bytes, bodyless: bool, complete: bool) -> None:
+    one, two = Requester(), Requester()
+    for requester in (one, two):
+        requester.request(bodyless, complete)
+    whole = one.receive_whole(data)
+    if whole is None:
+        assert one.state is WAITING
+        return
+    heard = Heard()
+    for what in two.receive(data):
+        heard.add(what)
+    status, start, body = whole
+    assert (heard.status, heard.body, heard.length, heard.ended) == (status, body, len(body), True)
+    assert b"\nx-request-id:" not in start.lower()
+    assert one.state is two.state

@@ -29,11 +29,9 @@ class Books:
 
     def enter(self, exchange: Exchange) -> None:
         """Note one exchange that is over."""
-        verdict = exchange.verdict
-        if isinstance(verdict, Forward):
-            traffic = self.apps.get(verdict.record.app_id) or self._traffic_of(verdict.record.app_id)
-        else:
-            traffic = self.control if isinstance(verdict, (Control, Engine)) else self.others
+        traffic = exchange.traffic
+        if traffic is None:
+            traffic = self.control if isinstance(exchange.verdict, (Control, Engine)) else self.others
         seconds = monotonic() - exchange.started if exchange.started else 0.0
         traffic.count(exchange.status, exchange.received, exchange.sent, seconds)
         if exchange.refused:
@@ -47,11 +45,13 @@ class Books:
         """Write what waits."""
         self.access_log.flush()
 
-    def _traffic_of(self, app_id: str) -> Traffic:
-        """The counts of an ExApp that has had no request yet."""
-        if len(self.apps) >= MOST_APPS:
-            return self.others
-        traffic = self.apps[app_id] = Traffic()
+    def traffic_of(self, app_id: str) -> Traffic:
+        """The counts of an ExApp, by its lower-cased id."""
+        traffic = self.apps.get(app_id)
+        if traffic is None:
+            if len(self.apps) >= MOST_APPS:
+                return self.others
+            traffic = self.apps[app_id] = Traffic()
         return traffic
 
     def _warn(self, exchange: Exchange) -> None:
@@ -61,9 +61,9 @@ class Books:
         if status > INTERNAL:
             about = {"app": app, "request_id": request_id} if (app := _app_of(exchange)) else {"request_id": request_id}
             self._warnings.warning("request not served", reason_of(exchange), "", status=status, **about)
-        elif status == 401 and caller is not None and caller.credentials.key is Key.WRONG:
+        elif status == 401 and caller is not None and caller.asker.credentials.key is Key.WRONG:
             self._warnings.warning(
-                "shared key refused", reason_of(exchange), caller.ban_key, fix=KEY_FIX, request_id=request_id
+                "shared key refused", reason_of(exchange), caller.asker.ban_key, fix=KEY_FIX, request_id=request_id
             )
 
 
@@ -80,7 +80,7 @@ def entry_of(exchange: Exchange, seconds: float) -> Entry:
         request_id=exchange.request_id.decode("latin-1"),
         address=exchange.address,
         peer=exchange.peer,
-        counted=caller.ban_key if caller is not None else exchange.address,
+        counted=caller.asker.ban_key if caller is not None else exchange.address,
         method=head.method.decode("latin-1") if head else "-",
         path=head.path.decode("latin-1") if head else "-",
         app=_app_of(exchange),

@@ -8,14 +8,16 @@ from msgspec import Struct
 
 from harp.policy.client_address import ClientAddresses
 from harp.policy.decide import Rules
-from harp.policy.question import Credentials, Digest, Key, VisitorLogin, by_name, credentials_of, login_of
+from harp.policy.question import Asker, Digest, Key, VisitorLogin, by_name, credentials_of, login_of
 from harp.settings import Proxies
 from harp.wire.forwarding import passing_lines
-from harp.wire.http import FORWARDED, SAID, Fields
+from harp.wire.http import SAID, Fields
 from harp.wire.requests import RequestFields
 
+KNOWN = 2048  # callers
+
 _OF_APPAPI = frozenset((b"aa-request-id", b"x-origin-ip"))
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
+is_request_id = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
 _PREFIX = re.compile(rb"(?:/[A-Za-z0-9._~-]+)+").fullmatch
 
 
@@ -26,6 +28,22 @@ class Callers:
         self._addresses = ClientAddresses(proxies)
         self._accept = rules.accept
         self._digest = digest
+        self._known: dict[tuple[RequestFields, str, bool], Caller] = {}
+
+    def find(self, fields: RequestFields, peer: str, *, secure: bool) -> Caller:
+        """As `read`; who has called lately is known."""
+        caller = self._known.get((fields, peer, secure))
+        if caller is None:
+            caller = self.read(fields, peer, secure=secure)
+            if fields.known:
+                if len(self._known) >= KNOWN:
+                    self._known.clear()
+                self._known[fields, peer, secure] = caller
+        return caller
+
+    def forget(self) -> None:
+        """Forget who has called."""
+        self._known.clear()
 
     def read(self, fields: RequestFields, peer: str, *, secure: bool) -> Caller:
         """The caller of a request with these header lines, from a connection's other end."""
@@ -38,20 +56,18 @@ class Callers:
         caller = Caller(
             self,
             client.address,
-            client.ban_key,
-            client.proxy_key,
+            Asker(client.ban_key, credentials_of(found, login, self._digest, self._accept), client.proxy_key),
             login,
-            credentials_of(found, login, self._digest, self._accept),
             fields,
             peer.encode() or b"127.0.0.1",
             b"https" if secure else b"http",
             first.get(b"host", b""),
         )
-        if not FORWARDED.isdisjoint(first):
-            if self._addresses.is_neighbour(peer):
-                caller.take_word(first, lines)
-            elif caller.credentials.key is Key.RIGHT:
-                caller.said = _said(lines, _OF_APPAPI)
+        if self._addresses.is_neighbour(peer):
+            caller.neighbour = True
+            caller.take_word(first, lines)
+        elif caller.trusted:
+            caller.said = _said(lines, _OF_APPAPI)
         return caller
 
     def is_neighbour(self, peer: str) -> bool:
@@ -68,21 +84,25 @@ class Caller(Struct, eq=False):
 
     read_by: Callers
     address: str  # the true client's, as far as we know
-    ban_key: str  # the address that strikes count on
-    proxy_key: str  # of the peer, where the ban key is only its word
+    asker: Asker
     login: VisitorLogin | None
-    credentials: Credentials
     fields: RequestFields
     chain: bytes  # the addresses of X-Forwarded-For
     proto: bytes
     host: bytes
     said: bytes = b""  # lines about the client's side that the ExApp gets as they are
-    request_id: bytes = b""  # that the sender has chosen, where it has a say
+    neighbour: bool = False  # what it says of requests counts, too
+    request_id: bytes = b""  # that AppAPI has chosen, where it has a say
     outer_prefix: bytes = b""  # what proxies in front have removed from the path
     kept: bytes = b""  # `lines`, when they were asked for
 
     def __repr__(self) -> str:
         return f"Caller({self.address!r})"
+
+    @property
+    def trusted(self) -> bool:
+        """Does it have the shared key?"""
+        return self.asker.credentials.key is Key.RIGHT
 
     @property
     def lines(self) -> bytes:
@@ -110,9 +130,8 @@ class Caller(Struct, eq=False):
             prefix = told[b"x-forwarded-prefix"].rstrip(b"/")
             if prefix and _PREFIX(prefix):
                 self.outer_prefix = prefix
-        for name in (b"aa-request-id", b"x-request-id"):  # AppAPI has a name of its own for it
-            if name in told and _REQUEST_ID(told[name]):
-                self.request_id = told[name]
+        if is_request_id(told.get(b"aa-request-id", b"")):  # AppAPI has a name of its own for it
+            self.request_id = told[b"aa-request-id"]
         if not SAID.isdisjoint(told):
             self.said = _said(lines, SAID)
 

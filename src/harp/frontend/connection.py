@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 from harp.errors import BadRequest, PeerError
 from harp.frontend.answers import refusal, told
-from harp.frontend.exchange import Exchange
+from harp.frontend.exchange import NO_ID, Exchange
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.entrance import address_of
 from harp.net.reset import reset
@@ -92,6 +92,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_gate",
         "_handler",
         "_held",
+        "_last_resort",
         "_serving",
         "_swallowed",
         "_turns",
@@ -124,6 +125,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._serving = False  # `_serve` is at work
         self._swallowed = 0
         self._unsent = 0
+        # After so many seconds no handler can still be at work: it ends the exchange before, by limits of its own.
+        self._last_resort = 2 * (gate.timeouts.connect + gate.timeouts.response) + LAST_RESORT
 
     def __repr__(self) -> str:
         reasons = {TURN: "others come first", BODY: "the handler pauses", FULL: "enough waits"}
@@ -306,7 +309,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         core = self._core
         core.take_request()
         if not self.blocked:
-            self.deadline = self._deadlines.now + self._last_resort()
+            self.deadline = self._deadlines.now + self._last_resort
         if self._eof and core.state is WAITING:
             self._half_closed()
 
@@ -330,7 +333,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self._eof:
             self._half_closed()
         elif not self.blocked:
-            self.deadline = self._deadlines.now + self._last_resort()
+            self.deadline = self._deadlines.now + self._last_resort
         if handler is not None:
             if data:
                 handler.body(data)
@@ -372,7 +375,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._wanted = False
             self._hold(BODY)
             if state is not RAW and not self.blocked:  # now it is the other side that takes its time
-                self.deadline = self._deadlines.now + self._last_resort()
+                self.deadline = self._deadlines.now + self._last_resort
 
     # Downstream: the response
 
@@ -381,6 +384,16 @@ class ClientConnection(asyncio.BufferedProtocol):
         if head is not None and head.minor:
             self.transport.write(response)
 
+    def send_answer(self, status: int, start: bytes, data: bytes) -> None:
+        core, exchange = self._core, self._exchange
+        if not core.plain or self._gate.draining or exchange is None:
+            self.send_head(status, start, len(data), data, True)
+            return
+        exchange.status = status
+        exchange.sent = len(data)
+        self.transport.write(b"%bx-request-id: %b\r\n\r\n%b" % (start, exchange.request_id, data))
+        self._complete()
+
     def send_head(self, status: int, start: bytes, length: int, data: bytes, end: bool) -> None:
         core, exchange = self._core, self._exchange
         assert exchange is not None
@@ -388,7 +401,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         exchange.sent = len(data)
         if self._gate.draining:
             core.keep_alive = False
-        self._write(core.answer(start, length, data, end))
+        self._write(core.answer(_with_id(start, exchange), length, data, end))
         if end:
             self._complete()
         else:
@@ -426,19 +439,19 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self._exchange is exchange and DECIDING <= self._core.state <= RAW:
             self._give_up(500, reason)
 
-    def upgrade(self, response: bytes, data: bytes) -> None:
-        core = self._core
+    def upgrade(self, start: bytes, data: bytes) -> None:
+        core, exchange = self._core, self._exchange
+        assert exchange is not None
         if core.state is not WAITING:
             self._give_up(502, "a switch of protocols before the request was complete")
             return
         core.upgrade()
-        if self._exchange is not None:
-            self._exchange.status = 101
-            self._exchange.sent = len(data)
+        exchange.status = 101
+        exchange.sent = len(data)
         self._wanted = True
         if not self.blocked:
             self.deadline = NEVER  # the handler's limit for silence counts
-        self.transport.write(response + data)
+        self.transport.write(b"%b\r\n%b" % (_with_id(start, exchange), data))
         self._release(FULL)
         if core.waiting and self._handler is not None:
             self._handler.body(core.take_raw())
@@ -559,11 +572,6 @@ class ClientConnection(asyncio.BufferedProtocol):
             limit = timeouts.half_closed if self._eof else timeouts.server + LAST_RESORT
             self.deadline = self._deadlines.now + limit
 
-    def _last_resort(self) -> float:
-        """Seconds after which no handler can still be at work: it ends the exchange before, by limits of its own."""
-        timeouts = self._gate.timeouts
-        return 2 * (timeouts.connect + timeouts.response) + LAST_RESORT
-
     def _half_closed(self) -> None:
         """The client sends no more than what waits in the buffer. It may still read, but not for ever."""
         core = self._core
@@ -584,7 +592,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         elif state is RAW:
             self.deadline = NEVER
         elif state is not CLOSED:
-            self.deadline = now + (timeouts.half_closed if self._eof else self._last_resort())
+            self.deadline = now + (timeouts.half_closed if self._eof else self._last_resort)
 
     def _expired_blocked(self) -> None:
         unsent = self.transport.get_write_buffer_size()
@@ -619,3 +627,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             self.end(How.GRACEFUL)
         elif core.state is RAW and self._handler is not None:
             self._handler.drain()
+
+
+def _with_id(start: bytes, exchange: Exchange) -> bytes:
+    """The start of an answer, with the id under which our log has the request."""
+    return start if exchange.request_id is NO_ID else b"%bx-request-id: %b\r\n" % (start, exchange.request_id)

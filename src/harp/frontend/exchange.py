@@ -5,8 +5,14 @@ from __future__ import annotations
 from msgspec import Struct
 
 from harp.frontend.caller import Caller
+from harp.frontend.plans import Plan
+from harp.frontend.traffic import Traffic
+from harp.policy.bans import Denial
+from harp.policy.paths import ExAppPath
 from harp.policy.verdict import Verdict
 from harp.wire.requests import RequestHead
+
+NO_ID = b"-"  # of requests that no log has: those of the admin listener
 
 
 class Exchange(Struct, eq=False):
@@ -19,10 +25,13 @@ class Exchange(Struct, eq=False):
     request_id: bytes  # for people who read logs
     address: str  # the true client's, as far as we know
     caller: Caller | None = None
+    path: ExAppPath | Denial | None = None  # as it is read
     trusted: bool = False  # the caller may read why something failed, with hosts, ports and patterns
     started: float = 0.0  # monotonic time of arrival
     peer: str = ""  # the other end of the connection
+    plan: Plan | None = None  # what was decided, if that may count for the next request as well
     verdict: Verdict | None = None
+    traffic: Traffic | None = None  # where the request is counted, if that is known already
 
     status: int = 0  # 0 = the answer has not begun
     received: int = 0  # bytes of the request's body

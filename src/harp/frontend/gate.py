@@ -18,7 +18,7 @@ from typing import Protocol
 import structlog
 
 from harp.frontend.books import Books
-from harp.frontend.caller import Caller, Callers
+from harp.frontend.caller import Caller, Callers, is_request_id
 from harp.frontend.connection import ClientConnection
 from harp.frontend.exchange import Exchange
 from harp.frontend.plans import Plan, Plans
@@ -31,7 +31,8 @@ from harp.policy.bans import app_key
 from harp.policy.decide import KnownFacts, Learned, Rules, decide
 from harp.policy.exapp import RecordFact, VisitorFact
 from harp.policy.exapp_target import ExAppTargets
-from harp.policy.question import Key, Question, VisitorLogin
+from harp.policy.paths import ExAppPath, locate
+from harp.policy.question import Question, VisitorLogin
 from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.proxy.forward import Forwarding, Hop
 from harp.proxy.upstreams import Upstreams
@@ -79,6 +80,9 @@ class Knowledge(KnownFacts, Protocol):
         patience: float | None = None,
     ) -> VisitorFact:
         """Ask Nextcloud whose `login` this is, and wait for `patience` seconds at most."""
+
+    def lasting(self, digest: bytes) -> float:
+        """Until when what is known of the owner of these credentials will do, by the clock of deadlines."""
 
     def strike(self, ban_key: str, reason: str, proxy_key: str = "") -> None:
         """Count a strike against a client, and the peer that has named it."""
@@ -170,36 +174,45 @@ class Gate:
     # Requests
 
     def begin(self, connection: ClientConnection, head: RequestHead | None, last: Exchange | None) -> Exchange:
-        request_id = b"%b-%x" % (self._id_prefix, next(self._ids))
+        peer = connection.peer
         if head is None:
-            peer = connection.peer
-            return Exchange(None, request_id, peer, trusted=True, peer=peer)  # nothing behind us is named yet
-        caller = None if last is None or last.head is None or last.head.fields is not head.fields else last.caller
-        if caller is None or caller.read_by is not self._callers:
-            caller = self._callers.read(head.fields, connection.peer, secure=connection.secure)
+            return Exchange(None, self._new_id(), peer, trusted=True, peer=peer)  # nothing behind us is named yet
+        if last is not None and last.head is head and last.caller is not None and last.caller.read_by is self._callers:
+            caller, path, plan = last.caller, last.path, last.plan
+        else:
+            caller = self._callers.find(head.fields, peer, secure=connection.secure)
+            path, plan = locate(head.path), None
+        request_id = caller.request_id
+        if not request_id and caller.neighbour and is_request_id(head.request_id):
+            request_id = head.request_id
         return Exchange(
             head,
-            caller.request_id or request_id,
+            request_id or self._new_id(),
             caller.address,
             caller,
-            caller.credentials.key is Key.RIGHT,
+            path,
+            caller.trusted,
             monotonic(),
-            connection.peer,
+            peer,
+            plan,
         )
+
+    def _new_id(self) -> bytes:
+        return b"%b-%x" % (self._id_prefix, next(self._ids))
 
     def handle(self, connection: ClientConnection, exchange: Exchange) -> None:
         try:
-            head, caller = exchange.head, exchange.caller
+            head, caller, path = exchange.head, exchange.caller, exchange.path
             assert head is not None
             assert caller is not None
             if head.method in ECHOING:
                 self._act(connection, exchange, Refuse(405, "TRACE would show a request's own secrets"))
                 return
-            question = Question(head.path, caller.ban_key, caller.credentials, caller.proxy_key)
-            version = self._instance.version
-            plan = self._plans.find(question, version)
+            plan, version = exchange.plan, self._instance.version
+            if plan is None or plan.version != version or self.deadlines.now >= plan.until:
+                plan = self._plans.find(caller.asker, path, version) if isinstance(path, ExAppPath) else None
             if plan is None:
-                self._decide(connection, exchange, question, version)
+                self._decide(connection, exchange, Question(head.path, caller.asker), version)
             else:
                 self._follow(connection, exchange, plan)
         except Exception:
@@ -210,8 +223,10 @@ class Gate:
         if isinstance(answer, (NeedRecord, NeedVisitor)):
             self._spawn(connection, exchange, self._learn(connection, exchange, question, answer))
         elif isinstance(answer, Forward) and not answer.strike:
-            plan = self._plan(answer)
-            self._plans.keep(question, version, plan)
+            lasting = self._instance.lasting(question.asker.credentials.digest)
+            plan = self._plan(answer, version, self._plans.until(lasting))
+            if isinstance(exchange.path, ExAppPath):
+                self._plans.keep(question.asker, exchange.path, plan)
             self._follow(connection, exchange, plan)
         else:
             self._act(connection, exchange, answer)
@@ -242,10 +257,10 @@ class Gate:
         answer: Verdict | Missing = missing
         for _ in range(MOST_FACTS):
             if isinstance(answer, NeedRecord):
-                record = await self._instance.record_of(answer.app_id, question.ban_key)
+                record = await self._instance.record_of(answer.app_id, question.asker.ban_key)
                 facts.learn_record(answer.app_id, record)
             elif isinstance(answer, NeedVisitor):
-                digest = question.credentials.digest
+                digest = question.asker.credentials.digest
                 facts.learn_visitor(digest, await self._visitor_of(answer, digest, exchange))
             else:
                 break
@@ -261,7 +276,7 @@ class Gate:
         login = caller.login or VisitorLogin()
         patience = PUBLIC_PATIENCE if need.optional else None
         return await self._instance.visitor_of(
-            need.app_id, digest, login, caller.address, caller.ban_key, patience=patience
+            need.app_id, digest, login, caller.address, caller.asker.ban_key, patience=patience
         )
 
     def _act(self, connection: ClientConnection, exchange: Exchange, verdict: Verdict) -> None:
@@ -272,7 +287,7 @@ class Gate:
         match verdict:
             case Forward():
                 if verdict.strike:
-                    self._instance.strike(caller.ban_key, verdict.reason, caller.proxy_key)
+                    self._instance.strike(caller.asker.ban_key, verdict.reason, caller.asker.proxy_key)
                 self._follow(connection, exchange, self._plan(verdict))
             case Control(target, walk=walk):
                 seen = seen_line(connection, head, caller, self._settings.proxies) if walk else b""
@@ -292,43 +307,50 @@ class Gate:
         seen: bytes = b"",
     ) -> None:
         onward = control_head(head, target, caller.address.encode(), exchange.request_id, seen)
-        self._forward(connection, head, TO_CONTROL, onward, exchange.request_id)
+        self._forward(connection, head, TO_CONTROL, onward)
 
-    def _plan(self, verdict: Forward) -> Plan:
+    def _plan(self, verdict: Forward, version: int = 0, until: float = 0.0) -> Plan:
         if verdict.stripped:
             self._tell_stripped(verdict)
         app = verdict.record
         location_prefix = verdict.prefix if self._settings.rewrite_location else b""
         hop = self._hop(verdict.app_id, app.app_id, app.host, app.port, location_prefix)
-        return Plan(verdict, hop, _identity(verdict.app_id, app.version, verdict.authorization, verdict.aa_version))
+        identity = _identity(verdict.app_id, app.version, verdict.authorization, verdict.aa_version)
+        return Plan(verdict, hop, identity, self._books.traffic_of(app.app_id), version, until)
 
     def _follow(self, connection: ClientConnection, exchange: Exchange, plan: Plan) -> None:
         """To the ExApp."""
         verdict = exchange.verdict = plan.verdict
-        head, caller = exchange.head, exchange.caller
+        exchange.plan, exchange.traffic = plan, plan.traffic
+        head, caller, path = exchange.head, exchange.caller, exchange.path
         assert head is not None
         assert caller is not None
+        assert isinstance(path, ExAppPath)
         prefix = caller.outer_prefix + verdict.prefix
-        onward = request_head(head, verdict.target, caller.lines, plan.identity, prefix, exchange.request_id)
-        self._forward(connection, head, plan.hop, onward, exchange.request_id)
+        onward = request_head(head, path.target, caller.lines, plan.identity, prefix, exchange.request_id)
+        self._forward(connection, head, plan.hop, onward)
 
-    def _forward(
-        self, connection: ClientConnection, head: RequestHead, hop: Hop, onward: bytes, request_id: bytes
-    ) -> None:
+    def _forward(self, connection: ClientConnection, head: RequestHead, hop: Hop, onward: bytes) -> None:
         """`onward` is the head as the hop gets it."""
-        forwarding = Forwarding(self._upstreams, connection, head, hop, onward, request_id)
+        forwarding = Forwarding(self._upstreams, connection, head, hop, onward, self.timeouts.server)
         connection.attach(forwarding)
         forwarding.start()
 
     def _refuse(self, connection: ClientConnection, caller: Caller, verdict: Refuse) -> None:
         if verdict.strike:
-            self._instance.strike(caller.ban_key, verdict.reason, caller.proxy_key)
+            self._instance.strike(caller.asker.ban_key, verdict.reason, caller.asker.proxy_key)
         if verdict.banned and self._settings.bans.action == "drop":
             connection.end(How.RESET)
         else:
             connection.refuse(verdict.status, verdict.reason, verdict.retry_after)
 
     def finished(self, exchange: Exchange) -> None:
+        if exchange.status >= 400:
+            self._look_at_failure(exchange)
+        self._books.enter(exchange)
+
+    def _look_at_failure(self, exchange: Exchange) -> None:
+        """Count a strike where the ExApp's route asks for it, and ask anew where the ExApp is."""
         verdict, caller = exchange.verdict, exchange.caller
         if isinstance(verdict, Forward):
             route, status = verdict.route, exchange.status
@@ -337,13 +359,12 @@ class Gate:
                 and caller is not None
                 and route is not None
                 and status in route.bruteforce_protection
-                and caller.credentials.key is not Key.RIGHT
+                and not caller.trusted
             ):
-                key = app_key(caller.ban_key, verdict.record.app_id)  # an ExApp bans from itself alone
+                key = app_key(caller.asker.ban_key, verdict.record.app_id)  # an ExApp bans from itself alone
                 self._instance.strike(key, f"ExApp {verdict.app_id} answered {status}")
             if exchange.unreachable:
                 self._instance.connection_failed(verdict.record.app_id)
-        self._books.enter(exchange)
 
     def drain(self) -> None:
         """Stop taking requests: idle connections close, the others after their exchange."""

@@ -30,14 +30,14 @@ class Unix(Struct, frozen=True):
     path: str
 
 
-class ExAppAddress(Struct, frozen=True):
+class ExAppAddress(Struct, frozen=True, cache_hash=True):
     """The host and port that an ExApp's record names: what the name resolves to is checked before it is used."""
 
     host: str
     port: int
 
 
-class ExAppTunnel(Struct, frozen=True):
+class ExAppTunnel(Struct, frozen=True, cache_hash=True):
     """A stream to one ExApp, inside the tunnel that claims its port and has its name."""
 
     port: int

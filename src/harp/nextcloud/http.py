@@ -143,6 +143,9 @@ class Call:
 
     def on_interim(self, head: ResponseHead) -> None: ...
 
+    def on_answer(self, status: int, start: bytes, data: bytes) -> None:
+        self.on_head(ResponseHead(status, start, len(data), True, None), len(data), data, True)
+
     def on_head(self, head: ResponseHead, length: int, data: bytes, end: bool) -> None:
         self._head = head
         if length > self._limit:
@@ -189,7 +192,7 @@ class Call:
 async def _asked(connection: Upstream, request: bytes, limit: int) -> Response:
     """Send a request over a connection. Whoever stops waiting for the answer ends it."""
     call = Call(connection, limit)
-    connection.send(call, request, bodyless=False, complete=True, limit=NEVER)
+    connection.send(call, request, False, True, NEVER)
     try:
         return await call.answer
     except asyncio.CancelledError:

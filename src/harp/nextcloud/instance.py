@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from harp.logs import RareWarnings
-from harp.net.deadlines import Deadlines
+from harp.net.deadlines import NEVER, Deadlines
 from harp.nextcloud.banning import Banning
 from harp.nextcloud.client import NextcloudClient, Seen
 from harp.policy.decide import CONTROL, rules_from
@@ -109,6 +109,10 @@ class Instance:
     def visitor(self, digest: bytes) -> VisitorFact | None:
         """Who the credentials with this digest belong to, if that was asked lately."""
         return self.sessions.get(digest)
+
+    def lasting(self, digest: bytes) -> float:
+        """Until when what is known of the owner of these credentials will do: for ever when there are none."""
+        return self.sessions.until(digest) if digest else NEVER
 
     def digest(self, cookie: bytes, authorization: bytes | None) -> bytes:
         """The name under which the owner of these credentials is remembered."""

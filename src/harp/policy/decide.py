@@ -97,21 +97,22 @@ def rules_from(settings: Settings) -> Rules:
 
 def decide(question: Question, facts: KnownFacts, rules: Rules) -> Verdict | Missing:
     """Say what becomes of a request, or which fact is missing."""
-    trusted = question.credentials.key is Key.RIGHT
+    asker = question.asker
+    trusted = asker.credentials.key is Key.RIGHT
     if not trusted:
-        seconds = facts.banned(question.ban_key)
-        if question.proxy_key:
-            seconds = max(seconds, facts.banned(question.proxy_key))
+        seconds = facts.banned(asker.ban_key)
+        if asker.proxy_key:
+            seconds = max(seconds, facts.banned(asker.proxy_key))
         if seconds > 0.0:
             return _banned(seconds)
     spot = locate(question.path)
-    answer = spot if isinstance(spot, Denial) else _decide(question.credentials, spot, facts, rules)
+    answer = spot if isinstance(spot, Denial) else _decide(asker.credentials, spot, facts, rules)
     if isinstance(answer, Forward):
         answer = _target_checked(answer, rules)
     if isinstance(answer, Denial):
-        return _refuse(answer, question.credentials.key, rules)
+        return _refuse(answer, asker.credentials.key, rules)
     if isinstance(answer, Forward) and not trusted:
-        seconds = facts.banned(app_key(question.ban_key, answer.record.app_id))
+        seconds = facts.banned(app_key(asker.ban_key, answer.record.app_id))
         if seconds > 0.0:
             return _banned(seconds)
     return answer

@@ -18,7 +18,6 @@ from msgspec import Struct
 
 from harp.policy.bans import Denial, Offence
 
-CACHED_PATH = 256  # bytes; decisions about longer paths are not kept
 DECODINGS = 4  # rounds of percent-decoding in which `..` and hosts are looked for
 READINGS = 32  # of one target; a path with more is a riddle, not an address
 READ_BYTES = 1 << 16  # of all readings together

@@ -1,8 +1,8 @@
 """What the access decision reads of a request, as one value.
 
-A `Question` is the only request input of `decide` and the key of decisions that are kept, so whatever a decision
-depends on is part of the key by construction. It contains no cookie, password or shared key: only a keyed hash of what
-logs a visitor in, and whether the shared key was right.
+A `Question` is the only request input of `decide`, so whatever a decision depends on is part of it by construction, and
+decisions that are kept are kept by its parts: who asks, and the route that the path hits. It contains no cookie,
+password or shared key: only a keyed hash of what logs a visitor in, and whether the shared key was right.
 """
 
 from __future__ import annotations
@@ -67,16 +67,25 @@ class VisitorLogin(Struct, frozen=True):
         return "Login(...)"
 
 
-class Question(Struct, frozen=True):
-    """May this pass, and where to?"""
+class Asker(Struct, frozen=True, cache_hash=True):
+    """Who wants to pass."""
 
-    path: bytes  # raw, without query
     ban_key: str  # whom strikes count on
     credentials: Credentials = ANYBODY
     proxy_key: str = ""  # the peer that has named the client, where nobody says that it may
 
     def __repr__(self) -> str:
-        return f"Question({self.path!r}, {self.ban_key!r}, {self.credentials!r})"
+        return f"Asker({self.ban_key!r}, {self.credentials!r})"
+
+
+class Question(Struct, frozen=True):
+    """May this pass, and where to?"""
+
+    path: bytes  # raw, without query
+    asker: Asker
+
+    def __repr__(self) -> str:
+        return f"Question({self.path!r}, {self.asker!r})"
 
 
 def by_name(lines: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -50,7 +50,7 @@ class Route(Struct, frozen=True):
     bruteforce_protection: frozenset[int] = frozenset()  # response statuses that count as a strike
 
 
-class RouteMatch(Struct, frozen=True):
+class RouteMatch(Struct, frozen=True, cache_hash=True):
     """The route that decides. There is one for each route, for all the requests that hit it."""
 
     route: Route
@@ -61,6 +61,8 @@ _NO_ROUTE = Denial(404, "no route of the ExApp fits the path", Offence.REFUSAL)
 _NO_ROUTE_OTHERWISE = Denial(404, "no route of the ExApp fits another reading of the path", Offence.REFUSAL)
 _DOUBTFUL = Denial(400, "an encoded slash or a backslash changes which route the path hits", Offence.REFUSAL)
 
+# A pattern that every path fits which begins with these characters, in any case.
+_LITERAL = re.compile(rb"\^?((?:[A-Za-z0-9/_-]|\\[/._-])*)(?:\.\*)?").fullmatch
 # The start of a pattern that cannot fit a path without its first slash, if the pattern has no alternative.
 _ROOTED = re.compile(rb"\^?\\?/(?![?*{])")
 
@@ -184,9 +186,14 @@ class _Leaf(Struct):
     pattern: _Pattern | None  # None: right, but not compiled at the moment
     source: bytes  # of the pattern; b"" where only the guarded engine understands it
     bare: bool
+    literal: bytes | None = None  # what paths begin with that fit, in lower case, where that is all there is to it
 
     def find(self, path: bytes, bare: bytes) -> _Leaf | None:
         """Return itself if the path fits."""
+        literal = self.literal
+        if literal is not None and path.isascii():
+            path = path.lower()
+            return self if path.startswith(literal) or path.startswith(literal, 1) else None
         pattern = self.pattern
         if pattern is None:
             pattern = self.pattern = _compile(self.match.route.url)[0]
@@ -218,7 +225,24 @@ class _Group(Struct):
         return None
 
 
-_Node = _Leaf | _Group
+class _Prefixes(Struct):
+    """Some routes in order, all of them literal: no engine is needed for paths of ASCII characters."""
+
+    leaves: list[_Leaf]
+    literals: list[tuple[bytes, _Leaf]]
+
+    def find(self, path: bytes, bare: bytes) -> _Leaf | None:
+        """Return the first of its routes that the path fits."""
+        if not path.isascii():
+            return _first_of(self.leaves, path)
+        path = path.lower()
+        for literal, leaf in self.literals:
+            if path.startswith(literal) or path.startswith(literal, 1):
+                return leaf
+        return None
+
+
+_Node = _Leaf | _Group | _Prefixes
 
 
 def _first_of(nodes: Sequence[_Node], path: bytes) -> _Leaf | None:
@@ -243,7 +267,9 @@ def _leaf(route: Route) -> _Leaf:
     url = route.url.encode("utf-8", "surrogatepass")
     reason = f"route {_shown(route)} is for {route.access_level.name}"
     bare = b"|" in url or _ROOTED.match(url) is None
-    return _Leaf(RouteMatch(route, reason), route.access_level, pattern, source, bare)
+    literal = _LITERAL(url) if source else None
+    start = None if literal is None else literal[1].replace(b"\\", b"").lower()
+    return _Leaf(RouteMatch(route, reason), route.access_level, pattern, source, bare, start)
 
 
 def _in_groups(leaves: list[_Leaf], size: int) -> Generator[None, None, list[_Node]]:
@@ -259,6 +285,9 @@ def _grouped(leaves: list[_Leaf]) -> _Node:
     """Put routes together; each pattern is right by itself, so that it stays what it is in parentheses."""
     if len(leaves) == 1:
         return leaves[0]
+    literals = [(leaf.literal, leaf) for leaf in leaves if leaf.literal is not None]
+    if len(literals) == len(leaves):
+        return _Prefixes(leaves, literals)
     bare = any(leaf.bare for leaf in leaves)
     sources = [leaf.source for leaf in leaves]
     source = b"|".join([b"(?:%b)" % source for source in sources]) if all(sources) else b""

@@ -53,9 +53,12 @@ class Downstream(Protocol):
         """Begin the response, with the first piece of its body in the same write.
 
         `start` are the status line and complete header lines, among them Content-Length where the length is known, and
-        never Transfer-Encoding. `length` is the body's in bytes, or CHUNKED, UNTIL_CLOSE or NO_BODY. `end`: `data` is
-        the whole body.
+        never Transfer-Encoding or X-Request-Id. `length` is the body's in bytes, or CHUNKED, UNTIL_CLOSE or NO_BODY.
+        `end`: `data` is the whole body.
         """
+
+    def send_answer(self, status: int, start: bytes, data: bytes) -> None:
+        """Answer with a whole response, as `send_head` with the length of `data` and `end`."""
 
     def send_body(self, data: bytes) -> None:
         """More of the body; never empty."""
@@ -72,8 +75,11 @@ class Downstream(Protocol):
     def refuse(self, status: int, reason: str, retry_after: int | None = None, *, unreachable: bool = False) -> None:
         """Answer with an error of our own, instead of send_head. `unreachable`: the target's address did not answer."""
 
-    def upgrade(self, response: bytes, data: bytes) -> None:
-        """Answer with a whole 101 and become a raw stream in both directions, through send_body and Handler.body."""
+    def upgrade(self, start: bytes, data: bytes) -> None:
+        """Answer with this 101, which lacks only its empty line, and become a raw stream in both directions.
+
+        Its bytes go through send_body and Handler.body.
+        """
 
     def finish(self) -> None:
         """Close our sending side of an upgraded stream."""

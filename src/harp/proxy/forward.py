@@ -20,7 +20,7 @@ from harp.proxy.upstream import Upstream
 from harp.proxy.upstreams import Upstreams
 from harp.wire.chunked import chunk, last_chunk
 from harp.wire.ends import How
-from harp.wire.forwarding import interim_response, switching_response, trailers_to_pass, with_id, with_prefix
+from harp.wire.forwarding import interim_response, switching_start, trailers_to_pass, with_prefix, without_id
 from harp.wire.http import Fields
 from harp.wire.requester import BODY, HEAD, RAW, WAITING
 from harp.wire.requests import RequestHead
@@ -43,63 +43,30 @@ class Hop(Struct, frozen=True):
     location_prefix: bytes = b""  # put before paths in Location that lack it; b"" = leave them alone
 
 
-class Forwarding:
+class Forwarding(Struct, eq=False):
     """One exchange on its way. Handler of the client's side, User of the borrowed connection.
 
     More than 25 methods, because it has all that these two interfaces ask for; each is one step of the exchange.
     """
 
-    __slots__ = (
-        "_chunked",
-        "_client_done",
-        "_connection",
-        "_downstream",
-        "_ended",
-        "_finder",
-        "_head",
-        "_hop",
-        "_listening",
-        "_quiet_since",
-        "_request",
-        "_request_id",
-        "_resent",
-        "_retried",
-        "_sent_body",
-        "_server_done",
-        "_silence",
-        "_started",
-        "_task",
-        "_upstreams",
-    )
-
-    def __init__(
-        self,
-        upstreams: Upstreams,
-        downstream: Downstream,
-        request: RequestHead,
-        hop: Hop,
-        head: bytes,
-        request_id: bytes = b"",
-    ) -> None:
-        """`request` is what the client has sent, `head` what is sent in its place; the answer gets the `request_id`."""
-        self._upstreams = upstreams
-        self._downstream = downstream
-        self._request = request
-        self._hop = hop
-        self._head = head
-        self._request_id = request_id
-        self._connection: Upstream | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._chunked = request.length < 0
-        self._sent_body = False
-        self._started = False  # the response head is on its way
-        self._ended = False
-        self._retried = self._resent = False
-        self._listening: Listening | None = None  # of the tunnel, while a new stream in it is silent
-        self._finder: FrameFinder | None = None  # of a relayed WebSocket that is to be closed
-        self._silence = upstreams.timeouts.server  # seconds without a byte of the answer until it is given up
-        self._quiet_since = 0.0  # the same: when its last byte came
-        self._client_done = self._server_done = False  # of an upgraded stream
+    _upstreams: Upstreams
+    _downstream: Downstream
+    _request: RequestHead  # what the client has sent
+    _hop: Hop
+    _head: bytes  # what is sent in its place
+    _silence: float  # seconds without a byte of the answer until it is given up
+    _connection: Upstream | None = None
+    _task: asyncio.Task[None] | None = None
+    _sent_body: bool = False
+    _started: bool = False  # the response head is on its way
+    _ended: bool = False
+    _retried: bool = False
+    _resent: bool = False
+    _listening: Listening | None = None  # of the tunnel, while a new stream in it is silent
+    _finder: FrameFinder | None = None  # of a relayed WebSocket that is to be closed
+    _quiet_since: float = 0.0  # the same: when its last byte came
+    _client_done: bool = False  # of an upgraded stream
+    _server_done: bool = False
 
     def start(self) -> None:
         """Send the request, on an idle connection if there is a good one."""
@@ -138,17 +105,14 @@ class Forwarding:
 
     def _send(self, connection: Upstream) -> None:
         self._connection = connection
+        limit = self._upstreams.timeouts.response
         if connection.offer is not None and not connection.reused:
             self._listening = self._upstreams.listening(connection.offer)
+            limit = self._response_limit()
         request = self._request
-        connection.send(
-            self,
-            self._head,
-            bodyless=request.method == b"HEAD",
-            complete=not request.length,
-            limit=self._response_limit(),
-        )
-        if request.length and not connection.blocked:
+        length = request.length
+        connection.send(self, self._head, request.method == b"HEAD", not length, limit)
+        if length and not connection.blocked:
             self._downstream.resume_body()
 
     # Handler: the client's side
@@ -164,9 +128,9 @@ class Forwarding:
             return
         self._sent_body = True
         if state is WAITING or state is HEAD:
-            connection.send_body(chunk(data) if self._chunked else data, self._response_limit())
+            connection.send_body(chunk(data) if self._is_chunked else data, self._response_limit())
         else:  # the answer has begun already; it is governed by its own limit
-            connection.transport.write(chunk(data) if self._chunked else data)
+            connection.transport.write(chunk(data) if self._is_chunked else data)
 
     def body_end(self, trailers: Fields) -> None:
         connection = self._connection
@@ -176,7 +140,7 @@ class Forwarding:
             self._client_done = True
             self._half_closed(connection)
             return
-        if self._chunked:
+        if self._is_chunked:
             connection.transport.write(last_chunk(trailers_to_pass(trailers)))
         connection.request_done()
 
@@ -216,6 +180,10 @@ class Forwarding:
         return True
 
     @property
+    def _is_chunked(self) -> bool:
+        return self._request.length < 0
+
+    @property
     def _is_websocket(self) -> bool:
         return self._request.upgrade is not None and self._request.upgrade.lower() == b"websocket"
 
@@ -233,14 +201,22 @@ class Forwarding:
         self._heard()
         self._downstream.send_interim(interim_response(head))
 
+    def on_answer(self, status: int, start: bytes, data: bytes) -> None:
+        if self._listening is not None:
+            self._heard()
+        if self._hop.location_prefix:
+            start = with_prefix(start, self._hop.location_prefix)
+        self._ended = True
+        self._connection = None
+        self._downstream.send_answer(status, start, data)
+
     def on_head(self, head: ResponseHead, length: int, data: bytes, end: bool) -> None:
         self._started = True
         if self._listening is not None:
             self._heard()
-        start = head.start
+        start = without_id(head.start)
         if self._hop.location_prefix:
             start = with_prefix(start, self._hop.location_prefix)
-        start = with_id(start, self._request_id)
         connection = self._connection
         if end:
             self._ended = True
@@ -275,8 +251,8 @@ class Forwarding:
         self._silence = self._upstreams.timeouts.tunnel
         self._heard()
         self._touch(connection)
-        response = switching_response(with_id(head.start, self._request_id), head.upgrade or self._request.upgrade)
-        self._downstream.upgrade(response, data)
+        start = switching_start(without_id(head.start), head.upgrade or self._request.upgrade)
+        self._downstream.upgrade(start, data)
 
     def on_eof(self) -> None:
         self._server_done = True

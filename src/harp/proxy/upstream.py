@@ -36,9 +36,15 @@ HIGH_WATER = 256 * 1024  # bytes waiting to be sent before the client is told to
 
 
 class User(Protocol):
-    """Who has borrowed the connection for one exchange. After on_head with `end`, on_end and on_lost it is over."""
+    """Who has borrowed the connection for one exchange.
+
+    After on_answer, on_head with `end`, on_end and on_lost it is over.
+    """
 
     def on_interim(self, head: ResponseHead) -> None: ...
+
+    def on_answer(self, status: int, start: bytes, data: bytes) -> None:
+        """A whole final response, as `requester.Whole`."""
 
     def on_head(self, head: ResponseHead, length: int, data: bytes, end: bool) -> None:
         """The final response, as `requester.FinalHead`."""
@@ -67,6 +73,8 @@ class Nobody:
     """A user that is not interested: what still arrives for an exchange that was given up goes nowhere."""
 
     def on_interim(self, head: ResponseHead) -> None: ...
+
+    def on_answer(self, status: int, start: bytes, data: bytes) -> None: ...
 
     def on_head(self, head: ResponseHead, length: int, data: bytes, end: bool) -> None: ...
 
@@ -110,7 +118,6 @@ class Upstream(asyncio.Protocol):
 
     __slots__ = (
         "_pool",
-        "_requester",
         "blocked",
         "deadline",
         "idle_since",
@@ -118,6 +125,7 @@ class Upstream(asyncio.Protocol):
         "number",
         "offer",
         "paused",
+        "requester",
         "resting",
         "reused",
         "sent_at",
@@ -130,7 +138,7 @@ class Upstream(asyncio.Protocol):
 
     def __init__(self, pool: Pool, target: Target) -> None:
         self._pool = pool
-        self._requester = Requester()
+        self.requester = Requester()
         self.target = target
         self.offer: Offer | None = None  # of the tunnel that this is a stream of
         self.number = 0  # of the stream, as `Listening` counts them
@@ -145,19 +153,19 @@ class Upstream(asyncio.Protocol):
         self.in_line = False  # nothing is read until others have been served
 
     def __repr__(self) -> str:
-        state = self._requester.state.name.lower()
+        state = self.requester.state.name.lower()
         flags = "".join(f", {name}" for name in ("reused", "blocked", "paused") if getattr(self, name))
         return f"<Upstream to {self.target}, {state}{flags}>"
 
     @property
     def state(self) -> RequesterState:
-        return self._requester.state
+        return self.requester.state
 
     # The exchange
 
-    def send(self, user: User, head: bytes, *, bodyless: bool, complete: bool, limit: float) -> None:
+    def send(self, user: User, head: bytes, bodyless: bool, complete: bool, limit: float) -> None:
         """Send a request head. `bodyless`: the method is HEAD. `complete`: no body follows."""
-        self._requester.request(bodyless=bodyless, complete=complete)
+        self.requester.request(bodyless, complete)
         self.user = user
         now = self.sent_at = self._pool.deadlines.now
         self.deadline = now + limit
@@ -170,7 +178,7 @@ class Upstream(asyncio.Protocol):
 
     def request_done(self) -> None:
         """The request body is complete."""
-        self._requester.request_complete()
+        self.requester.request_complete()
 
     def pause(self) -> None:
         """Read no more of the answer."""
@@ -182,7 +190,7 @@ class Upstream(asyncio.Protocol):
         self.paused = False
         if self.in_line:
             return
-        if self._requester.more or (self.offer is None and self._pool.turns.crowded):
+        if self.requester.more or (self.offer is None and self._pool.turns.crowded):
             self._stand_in_line()
         else:
             self.transport.resume_reading()
@@ -202,9 +210,16 @@ class Upstream(asyncio.Protocol):
         self._pool.deadlines.watch(self)
 
     def data_received(self, data: bytes) -> None:
-        requester = self._requester
+        requester = self.requester
+        if len(data) < BIG:
+            whole = requester.receive_whole(data)
+            if whole is not None:
+                user = self.user
+                self._release()
+                user.on_answer(*whole)
+                return
         # A tunnel takes its turns as a whole: its streams are not read from the socket one by one.
-        if len(data) >= BIG and self.offer is None and self._pool.turns.spend(self, len(data)):
+        elif self.offer is None and self._pool.turns.spend(self, len(data)):
             self.in_line = True
             self.transport.pause_reading()
         if requester.state is RAW:
@@ -215,7 +230,7 @@ class Upstream(asyncio.Protocol):
             self._stand_in_line()
 
     def _receive(self, data: bytes) -> None:
-        requester = self._requester
+        requester = self.requester
         try:
             for what in requester.receive(data):
                 self._hand_over(what)
@@ -230,9 +245,9 @@ class Upstream(asyncio.Protocol):
         self.in_line = False
         if self.paused:
             return
-        if self._requester.more:
+        if self.requester.more:
             self._receive(b"")
-            if self._requester.more:
+            if self.requester.more:
                 if not self.paused:
                     self._stand_in_line()
                 return
@@ -262,7 +277,7 @@ class Upstream(asyncio.Protocol):
             user.on_upgrade(what.head, what.data)
 
     def eof_received(self) -> bool:
-        requester = self._requester
+        requester = self.requester
         if requester.state is RAW:
             self.user.on_eof()
             return True
@@ -279,7 +294,7 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.deadlines.drop(self)
         self._pool.lost(self)
-        requester = self._requester
+        requester = self.requester
         if requester.state in (WAITING, HEAD, BODY, RAW):
             self._fail(f"broke the connection{f': {exc}' if exc else ''}", 502, silent=requester.silent)
         self._close()
@@ -294,16 +309,16 @@ class Upstream(asyncio.Protocol):
 
     def expired(self) -> None:
         """Timed: the limit of whatever is under way."""
-        state = self._requester.state
+        state = self.requester.state
         if state is IDLE:
             self.end()
         elif state is RESTING:
             self._pool.rested(self)
-            self._requester.rested()
+            self.requester.rested()
             self._pool.give_back(self)
         elif state is WAITING or state is HEAD:
             more = self.user.on_silence()
-            if self._requester.state is CLOSED:
+            if self.requester.state is CLOSED:
                 return
             if more is None:
                 self._fail("gave no answer within the time limit", 504)
@@ -317,7 +332,7 @@ class Upstream(asyncio.Protocol):
     def _release(self) -> None:
         """The answer is complete: keep the connection for the next exchange, if it can be."""
         self.user = NOBODY
-        if self._requester.state is not CLOSED and not (self.blocked or self.paused):
+        if self.requester.state is not CLOSED and not (self.blocked or self.paused):
             self.reused = True
             self._pool.give_back(self)
             return
@@ -334,5 +349,5 @@ class Upstream(asyncio.Protocol):
         user.on_lost(reason, status=status, silent=silent)
 
     def _close(self) -> None:
-        self._requester.close()
+        self.requester.close()
         self.deadline = NEVER

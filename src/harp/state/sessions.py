@@ -37,6 +37,11 @@ class SessionCache:
         found = self._answers.get(digest)
         return found[1] if found is not None and self._now() < found[0] else None
 
+    def until(self, digest: bytes) -> float:
+        """When the answer expires; it may have, or never have been there."""
+        found = self._answers.get(digest)
+        return found[0] if found is not None else 0.0
+
     def put(self, digest: bytes, visitor: Visitor) -> None:
         """Remember an answer from now on."""
         if self._lifetime <= 0:

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from harp.frontend.connection import ClientConnection
-from harp.frontend.exchange import Exchange
+from harp.frontend.exchange import NO_ID, Exchange
 from harp.net.deadlines import Deadlines
 from harp.net.tasks import Tasks
 from harp.net.turns import Turns
@@ -62,7 +62,7 @@ class AdminGate:
         self._connections: set[ClientConnection] = set()
 
     def begin(self, connection: ClientConnection, head: RequestHead | None, last: Exchange | None) -> Exchange:
-        return Exchange(head, b"-", connection.peer, trusted=True)  # the access log says nothing of these requests
+        return Exchange(head, NO_ID, connection.peer, trusted=True)  # the access log says nothing of these requests
 
     def handle(self, connection: ClientConnection, exchange: Exchange) -> None:
         head = exchange.head

@@ -27,7 +27,7 @@ _TRAILERS = frozenset((b"content-digest", b"content-md5"))  # made while the con
 
 
 def passing_lines(fields: RequestFields) -> bytes:
-    """The header lines of a request that an ExApp gets as they are."""
+    """The special header lines of a request that an ExApp gets as they are."""
     return _passing(fields, _TO_EXAPP)
 
 
@@ -39,11 +39,13 @@ def request_head(
     `target` is the path to send, without query; `prefix` is what stood before it. `lines` and `identity` are complete
     header lines: of the client and its way to us, and what the ExApp trusts.
     """
-    return b"%b %b%b HTTP/1.1\r\n%b%bx-forwarded-prefix: %b\r\nx-request-id: %b\r\n\r\n" % (
+    return b"%b %b%b HTTP/1.1\r\n%b%b%b%bx-forwarded-prefix: %b\r\nx-request-id: %b\r\n\r\n" % (
         head.method,
         target,
         head.query,
         lines,
+        head.plain,
+        head.framing,
         identity,
         prefix,
         request_id,
@@ -52,12 +54,13 @@ def request_head(
 
 def control_head(head: RequestHead, target: bytes, address: bytes, request_id: bytes, more: bytes = b"") -> bytes:
     """The request as the control API gets it, which is ourselves. `address` is the client's, `more` lines of ours."""
-    passing = _passing(head.fields, _TO_CONTROL)
-    return b"%b %b%b HTTP/1.1\r\n%bx-forwarded-for: %b\r\nx-request-id: %b\r\n%b\r\n" % (
+    return b"%b %b%b HTTP/1.1\r\n%b%b%bx-forwarded-for: %b\r\nx-request-id: %b\r\n%b\r\n" % (
         head.method,
         target,
         head.query,
-        passing,
+        _passing(head.fields, _TO_CONTROL),
+        head.plain,
+        head.framing,
         address,
         request_id,
         more,
@@ -69,28 +72,21 @@ def interim_response(head: ResponseHead) -> bytes:
     return head.start + b"\r\n"
 
 
-def switching_response(start: bytes, protocol: bytes) -> bytes:
-    """A whole 101 for the client, from its first lines."""
-    return b"%bconnection: upgrade\r\nupgrade: %b\r\n\r\n" % (start, protocol)
+def switching_start(start: bytes, protocol: bytes) -> bytes:
+    """The start of a 101 for the client, with the lines that say so."""
+    return b"%bconnection: upgrade\r\nupgrade: %b\r\n" % (start, protocol)
 
 
-def with_id(start: bytes, request_id: bytes) -> bytes:
-    """The same start of a response, with the id under which our log has the request, in place of another one."""
-    if b"\nx-request-id:" in start.lower():
-        start = _REQUEST_ID(b"\n", start)
-    return b"%bx-request-id: %b\r\n" % (start, request_id) if request_id else start
+def without_id(start: bytes) -> bytes:
+    """The same start of a response, without a request id: the client gets the one under which our log has it."""
+    return _REQUEST_ID(b"\n", start) if b"\nx-request-id:" in start.lower() else start
 
 
 def _passing(fields: RequestFields, dropped: frozenset[bytes]) -> bytes:
-    """What of a request's header lines goes on, with the framing of the next hop."""
+    """What goes on of the special lines."""
     lines = [b"%b: %b\r\n" % field for field in fields.special if field[0] not in dropped and b"_" not in field[0]]
     if fields.host is None:  # HTTP/1.0 may leave it out, HTTP/1.1 may not
         lines.append(b"host: localhost\r\n")
-    lines.append(fields.plain if fields.named <= _USUAL else _end_to_end(fields))
-    if fields.length < 0:
-        lines.append(b"transfer-encoding: chunked\r\n")
-    if fields.upgrade is not None:
-        lines.append(b"connection: upgrade\r\nupgrade: %b\r\n" % fields.upgrade)
     return b"".join(lines)
 
 
@@ -121,14 +117,3 @@ def trailers_to_pass(trailers: Fields) -> Fields:
 
 def _may_trail(name: bytes) -> bool:
     return name in _TRAILERS or not (name in _NOT_TRAILERS or name.startswith(_NOT_TRAILERS_BEGIN))
-
-
-def _end_to_end(fields: RequestFields) -> bytes:
-    """The plain lines without those that the sender's Connection header declares hop-by-hop."""
-    named = fields.named - _END_TO_END
-    lines = fields.plain.splitlines(keepends=True)
-    return b"".join([line for line in lines if line.partition(b":")[0].lower() not in named])
-
-
-_USUAL = frozenset((b"keep-alive", b"close", b"upgrade"))
-_END_TO_END = frozenset((b"content-type", b"cache-control", b"set-cookie", b"location", b"range", b"content-encoding"))

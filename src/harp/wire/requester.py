@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from harp.errors import PeerError
 from harp.wire.chunked import A_TURN, ChunkedDecoder
+from harp.wire.core import cut_response
 from harp.wire.http import CHUNKED, HEAD_END, NO_BODY, UNTIL_CLOSE, Fields
 from harp.wire.responses import ResponseHead, read_response, read_usual_response
 
@@ -102,6 +103,7 @@ class Switched(Struct):
     data: bytes
 
 
+Whole = tuple[int, bytes, bytes]  # status, start as in ResponseHead but without X-Request-Id, body
 What = Interim | FinalHead | Data | End | Switched
 NOTHING: Sequence[What] = ()
 
@@ -143,7 +145,7 @@ class Requester:
 
     # What is sent
 
-    def request(self, *, bodyless: bool, complete: bool) -> None:
+    def request(self, bodyless: bool, complete: bool) -> None:
         """A request head is sent. `bodyless`: the method is HEAD. `complete`: no body follows."""
         self.state = MOVES[self.state][_REQUEST]
         self._bodyless = bodyless
@@ -163,6 +165,22 @@ class Requester:
         self.state = MOVES[self.state][_CLOSE]
 
     # What arrives
+
+    def receive_whole(self, data: bytes) -> Whole | None:
+        """An answer that these bytes are, as nearly all small ones come: usual, with its length, in one piece.
+
+        None: `receive` says what they are.
+        """
+        if self.state is not WAITING or self._bodyless:
+            return None
+        cut = cut_response(data)
+        if cut is None:
+            return None
+        status, start, length, end = cut
+        if len(data) - end != length or status == 304:
+            return None
+        self.state = MOVES[WAITING][_DONE if self._reusable and self._complete else _CLOSE]
+        return status, start, data[end:]
 
     def receive(self, data: bytes) -> Sequence[What]:
         """What these bytes mean, in order; of a body in tiny chunks no more than is a turn's work, see `more`."""

@@ -28,15 +28,19 @@ from harp.wire.http import (
     Fields,
     read_lines,
 )
-from harp.wire.ordinary import START, VERSION
+from harp.wire.ordinary import NO_LENGTH, OF_EACH_REQUEST, START, VERSION
 
 REQUEST_SPECIAL = (
     HOP_BY_HOP | RESERVED | FORWARDED | {b"host", b"content-length", b"expect", b"cookie", b"authorization"}
 )
 MOST_OPTIONS = 64  # of a Connection header
 RECOGNISED = 4096  # bytes; longer header lines are not compared with those of the request before
+KNOWN = 2048  # blocks of special lines whose meaning is known
+LONGEST_KNOWN = 1024  # bytes
 
-_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade"))
+_CHUNKED = b"transfer-encoding: chunked\r\n"
+_USUAL = frozenset((b"keep-alive", b"close", b"upgrade"))
+_END_TO_END = frozenset((b"content-type", b"cache-control", b"set-cookie", b"location", b"range", b"content-encoding"))
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _MINORS = {b" HTTP/1.1": 1, b" HTTP/1.0": 0}
 
@@ -49,39 +53,42 @@ _ORDINARY_START = re.compile(START).fullmatch
 
 
 class RequestFields:
-    """The header lines of one request, read. One object serves all requests of a connection that repeat them.
+    """What a client says with every request: host, cookies, credentials, and what proxies say about it.
 
-    `special` are the lines that anybody here looks at, in order; `found` are the same by name, the last of a name;
-    `plain` are the other lines, complete, as they go on. `length` is the body's: bytes, or CHUNKED. `upgrade` is the
-    protocol the client offers to switch to, None when there is no offer that may be relayed. Nothing of it changes.
-    `raw` is what follows the target of the head they were read from, b"" when that is not to be recognised. `named` are
-    the options of Connection: names of lines that stay here, mostly.
+    `special` are the header lines that anybody here looks at, in order, but for those that are of one request alone;
+    `found` are the same by name, the last of a name. One object serves the requests that say the same, if the reader
+    has it as `known`.
     """
 
-    __slots__ = ("found", "host", "keep_alive", "length", "named", "plain", "raw", "special", "upgrade")
+    __slots__ = ("found", "host", "known", "special")
 
-    special: Fields
-    found: dict[bytes, bytes]
-    plain: bytes
-    host: bytes | None
-    length: int
-    keep_alive: bool
-    upgrade: bytes | None
-    raw: bytes
-    named: frozenset[bytes]
+    def __init__(self, special: Fields) -> None:
+        self.special = special
+        self.found = dict(special)
+        self.host = self.found.get(b"host")
+        self.known = False
 
 
 class RequestHead(Struct):
-    """The head of one request. `query` is b"" or begins with "?"; the rest is as in RequestFields."""
+    """The head of one request. `query` is b"" or begins with "?"; `length` is the body's in bytes, or CHUNKED.
+
+    `plain` are the header lines that nobody here looks at, complete, and `framing` those for the next hop about body
+    and connection. `upgrade` is the protocol the client offers to switch to, None when there is no offer that may be
+    relayed. `raw` is what follows the target, b"" when that is not to be recognised.
+    """
 
     method: bytes
     path: bytes
     query: bytes
     minor: int  # 1 for HTTP/1.1, 0 for HTTP/1.0
     fields: RequestFields
+    plain: bytes
+    framing: bytes
     length: int
     keep_alive: bool
-    upgrade: bytes | None
+    upgrade: bytes | None = None
+    request_id: bytes = b""  # that the sender gives it, in X-Request-Id
+    raw: bytes = b""
 
     def __repr__(self) -> str:
         return f"RequestHead({self.method!r}, {self.path!r})"
@@ -90,7 +97,7 @@ class RequestHead(Struct):
         """The last value of a header, by its lower-case name."""
         if name in self.fields.found:
             return self.fields.found[name]
-        for line in reversed(self.fields.plain.split(b"\r\n")):
+        for line in reversed(self.plain.split(b"\r\n")):
             found, _, value = line.partition(b":")
             if found.lower() == name:
                 return value.strip(b" \t")
@@ -98,42 +105,70 @@ class RequestHead(Struct):
 
 
 class RequestReader:
-    """Reads request heads, of any number of connections in turn. `watched` are more header names to be special."""
+    """Reads request heads, of any number of connections in turn. `watched` are more header names to be special.
 
-    __slots__ = ("_cut", "_max_headers", "_special")
+    Clients say the same again and again, so the meaning of the special lines of recent requests is known: KNOWN blocks,
+    until `forget`.
+    """
+
+    __slots__ = ("_cut", "_known", "_max_headers", "_special")
 
     def __init__(self, max_headers: int, watched: frozenset[bytes] = frozenset()) -> None:
         self._max_headers = max_headers
         self._special = REQUEST_SPECIAL | watched
         self._cut = RequestCutter(sorted(self._special), max_headers).cut
+        self._known: dict[bytes, RequestFields] = {}
 
-    def read(self, data: bytes, before: RequestFields | None = None) -> RequestHead:
+    def forget(self) -> None:
+        """Forget what recent requests have said."""
+        self._known.clear()
+
+    def read(self, data: bytes, before: RequestHead | None = None) -> RequestHead:
         """Read exactly one head with its empty line. Raises BadRequest."""
         ordinary = self.read_ordinary(data, 0, before)
         return ordinary[0] if ordinary is not None and ordinary[1] == len(data) else self.read_any(data)
 
-    def read_ordinary(
-        self, data: bytes, at: int, before: RequestFields | None = None
-    ) -> tuple[RequestHead, int] | None:
+    def read_ordinary(self, data: bytes, at: int, before: RequestHead | None = None) -> tuple[RequestHead, int] | None:
         """Read the head that begins at `at`, and say where it ends; None: it is not ordinary, or not complete.
 
-        With `before`, what the header lines of the connection's last request said, lines that repeat are not read
-        again: clients repeat them, and then only the start of the head is new. Nothing of one connection is remembered
-        for another.
+        With `before`, the last request of the connection, header lines that repeat are not read again: clients repeat
+        them, and then only the start of the head is new.
         """
         if before is not None and before.raw and data.endswith(before.raw, at):
             start = _ORDINARY_START(data, at, len(data) - len(before.raw))
             if start is not None:
                 method, path, query = start.groups(b"")
-                return _head(method, path, query, before), len(data)
+                return _as_before(method, path, query, before), len(data)
         cut = self._cut(data, at)
         if cut is None:
             return None
-        method, path, query, raw, special, plain = cut
-        fields = _fields_of(raw, special, plain)
+        method, path, query, raw, said, request_id, length, keep_alive, plain = cut
+        fields = self._known.get(said) or self._fields_of(said)
         if fields is None:
             return None
-        return _head(method, path, query, fields), at + len(method) + 1 + len(path) + len(query) + len(raw)
+        end = at + len(method) + 1 + len(path) + len(query) + len(raw)
+        framing = b""
+        if length != NO_LENGTH:
+            framing = _CHUNKED if length < 0 else b"content-length: %d\r\n" % length
+        else:
+            length = 0
+        if len(raw) > RECOGNISED:
+            raw = b""
+        head = RequestHead(method, path, query, 1, fields, plain, framing, length, keep_alive, None, request_id, raw)
+        return head, end
+
+    def _fields_of(self, said: bytes) -> RequestFields | None:
+        """What these lines say; None: look closer."""
+        lines = [line.partition(b": ") for line in said.split(b"\r\n")[:-1]]
+        fields = RequestFields([(name, value) for name, _, value in lines])
+        if fields.host is None or not _is_host(fields.host):
+            return None
+        if len(said) <= LONGEST_KNOWN:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            fields.known = True
+            self._known[said] = fields
+        return fields
 
     def read_any(self, data: bytes) -> RequestHead:
         """As `read`, line by line. This is what `read` means."""
@@ -149,53 +184,35 @@ class RequestReader:
         lines = rest.split(b"\r\n")
         if len(lines) > self._max_headers + 2:
             raise BadRequest(f"{len(lines) - 2} header lines, limit {self._max_headers}", 431)
-        fields = RequestFields()
-        fields.special, plain = read_lines(lines, self._special)
-        fields.found, fields.plain = dict(fields.special), b"".join(plain)
+        special, plain = read_lines(lines, self._special)
         minor = _minor_of(line)
-        _read_headers(fields, minor)
-        fields.raw = VERSION + rest if minor and len(rest) < RECOGNISED else b""
-        return _head_of(line, fields)
+        head = _head_of(line, RequestFields([field for field in special if field[0] not in OF_EACH_REQUEST]))
+        _read_framing(head, special)
+        named = _read_connection(head, special)
+        head.plain = b"".join(plain) if named <= _USUAL else b"".join(_end_to_end(plain, named))
+        head.raw = VERSION + rest if minor and len(rest) < RECOGNISED else b""
+        return head
 
 
-def _fields_of(raw: bytes, special: Fields, plain: bytes) -> RequestFields | None:
-    """The fields of an ordinary head, which says only one thing about each matter; None: look closer."""
-    fields = RequestFields()
-    found = fields.found = dict(special)
-    host = fields.host = found.get(b"host")
-    if len(found) != len(special) or host is None or not _is_host(host):
-        return None
-    fields.special, fields.plain = special, plain
-    fields.raw = raw if len(raw) <= RECOGNISED else b""
-    fields.length, fields.keep_alive, fields.upgrade, fields.named = 0, True, None, _NO_OPTIONS
-    return fields if _FRAMING.isdisjoint(found) or _read_usual_framing(fields, found) else None
-
-
-def _read_usual_framing(fields: RequestFields, found: dict[bytes, bytes]) -> bool:
-    """Read Connection and the body's length where they say one usual thing; False: look closer."""
-    if b"connection" in found:
-        connection = found[b"connection"].lower()
-        if connection == b"close":
-            fields.keep_alive = False
-        elif connection != b"keep-alive":
-            return False
-        fields.named = frozenset((connection,))
-    length, coding = found.get(b"content-length"), found.get(b"transfer-encoding")
-    if length is not None:
-        if coding is not None or not length.isdigit() or len(length) > 18:
-            return False
-        fields.length = int(length)
-    elif coding is not None:
-        fields.length = CHUNKED
-    return (coding is None or coding.lower() == b"chunked") and b"upgrade" not in found
-
-
-def _head(method: bytes, path: bytes, query: bytes, fields: RequestFields) -> RequestHead:
-    return RequestHead(method, path, query, 1, fields, fields.length, fields.keep_alive, fields.upgrade)
+def _as_before(method: bytes, path: bytes, query: bytes, before: RequestHead) -> RequestHead:
+    return RequestHead(
+        method,
+        path,
+        query,
+        1,
+        before.fields,
+        before.plain,
+        before.framing,
+        before.length,
+        before.keep_alive,
+        before.upgrade,
+        before.request_id,
+        before.raw,
+    )
 
 
 def _head_of(line: bytes, fields: RequestFields) -> RequestHead:
-    """A head from its request line and what its header lines say."""
+    """A head from its request line; what the header lines say about body and connection is still to be read."""
     parts = line.split(b" ")
     if len(parts) != 3:
         raise BadRequest("malformed request: the request line is not method, target and version, one space between")
@@ -204,12 +221,12 @@ def _head_of(line: bytes, fields: RequestFields) -> RequestHead:
         raise BadRequest("CONNECT is not served here", 501)
     if _TARGET(target) is None:
         raise BadRequest("the request target holds a character that must be percent-encoded")
+    minor = _minor_of(line)
+    _check_host(fields, minor)
     if target[0] != 0x2F:
         target = _origin_form(fields, target)
     path, mark, query = target.partition(b"?")
-    return RequestHead(
-        method, path, mark + query, _minor_of(line), fields, fields.length, fields.keep_alive, fields.upgrade
-    )
+    return RequestHead(method, path, mark + query, minor, fields, b"", b"", 0, minor == 1)
 
 
 def _minor_of(line: bytes) -> int:
@@ -221,44 +238,56 @@ def _minor_of(line: bytes) -> int:
     return minor
 
 
-def _read_headers(fields: RequestFields, minor: int) -> None:
-    host = length = coding = connection = upgrade = None
-    for name, value in fields.special:
-        if name == b"host":
-            if host is not None:
-                raise BadRequest("more than one Host header")
-            host = value
-        elif name not in _FRAMING:
-            continue
-        elif name == b"content-length":
+def _check_host(fields: RequestFields, minor: int) -> None:
+    """Is there one Host, and is it one?"""
+    hosts = [value for name, value in fields.special if name == b"host"]
+    if len(hosts) > 1:
+        raise BadRequest("more than one Host header")
+    if hosts:
+        if not _is_host(hosts[0]):
+            raise BadRequest("the Host header is not a host name or address with an optional port")
+    elif minor:
+        raise BadRequest("no Host header")
+
+
+def _read_framing(head: RequestHead, special: Fields) -> None:
+    """How long is the body?"""
+    length = coding = None
+    for name, value in special:
+        if name == b"content-length":
             length = _content_length(value, length)
         elif name == b"transfer-encoding":
             if coding is not None:
                 raise BadRequest("more than one Transfer-Encoding header")
             coding = value
-        elif name == b"connection":
-            connection = value.lower() if connection is None else connection + b"," + value.lower()
-        else:
-            upgrade = value
-    if host is None:
-        if minor:
-            raise BadRequest("no Host header")
-    elif not _is_host(host):
-        raise BadRequest("the Host header is not a host name or address with an optional port")
-    fields.host = host
+        elif name == b"x-request-id":
+            head.request_id = head.request_id or value
     if coding is not None:
-        fields.length = _chunked(minor, coding, length)
-    else:
-        fields.length = length or 0
-    fields.upgrade = None
-    if connection is None:
-        fields.keep_alive = minor == 1
-        fields.named = _NO_OPTIONS
-        return
-    options = fields.named = _options(connection)
-    fields.keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
-    if upgrade is not None and minor and b"upgrade" in options and _relayable(upgrade):
-        fields.upgrade = upgrade
+        head.length = _chunked(head.minor, coding, length)
+        head.framing = _CHUNKED
+    elif length is not None:
+        head.length = length
+        head.framing = b"content-length: %d\r\n" % length
+
+
+def _read_connection(head: RequestHead, special: Fields) -> frozenset[bytes]:
+    """Is the connection to be kept, or switched? Return the options of Connection."""
+    lines = [value.lower() for name, value in special if name == b"connection"]
+    if not lines:
+        return _NO_OPTIONS
+    options = _options(b",".join(lines))
+    head.keep_alive = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
+    upgrade = dict(special).get(b"upgrade")
+    if upgrade is not None and head.minor and b"upgrade" in options and _relayable(upgrade):
+        head.upgrade = upgrade
+        head.framing += b"connection: upgrade\r\nupgrade: %b\r\n" % upgrade
+    return options
+
+
+def _end_to_end(plain: list[bytes], named: frozenset[bytes]) -> list[bytes]:
+    """The plain lines without those that the sender's Connection header declares hop-by-hop."""
+    named -= _END_TO_END
+    return [line for line in plain if line.partition(b":")[0] not in named]
 
 
 def _options(connection: bytes) -> frozenset[bytes]:

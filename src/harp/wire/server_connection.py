@@ -14,9 +14,10 @@ from harp.errors import BadRequest
 from harp.wire.chunked import A_TURN, ChunkedDecoder, chunk, last_chunk
 from harp.wire.ends import How
 from harp.wire.http import CHUNKED, HEAD_END, UNTIL_CLOSE, Fields
-from harp.wire.requests import RequestFields, RequestHead, RequestReader
+from harp.wire.requests import RequestHead, RequestReader
 
 BLANK = 16  # bytes of line ends that are ignored before a request
+REPEATED = 2048  # bytes; longer requests are not compared with the one before
 JOIN = 16 * 1024  # bytes: shorter pieces are joined with their head, longer ones are written beside it
 
 
@@ -97,13 +98,14 @@ class ServerConnection:
 
     __slots__ = (
         "_at",
+        "_before",
         "_blank",
         "_buffer",
         "_chunks",
-        "_fields",
         "_framing",
         "_left",
         "_limit",
+        "_same",
         "head",
         "keep_alive",
         "state",
@@ -119,7 +121,8 @@ class ServerConnection:
         self._buffer = b""  # received; what stands before _at has been read
         self._at = 0
         self._blank = 0  # bytes of line ends since the last request
-        self._fields: RequestFields | None = None  # of the request before: the next one often repeats them
+        self._before: RequestHead | None = None  # the request before: the next one often repeats its header lines
+        self._same = b""  # what that was read from, if it was nothing else: often it is repeated as a whole
         self._left = 0  # bytes of the body to come, or CHUNKED
         self._chunks: ChunkedDecoder | None = None
         self._framing = LENGTH
@@ -140,6 +143,12 @@ class ServerConnection:
         """Has the client sent, or is it about to send, nothing more of the request?"""
         return not self._left
 
+    @property
+    def plain(self) -> bool:
+        """Does a whole answer need no word about the connection, which is kept?"""
+        head = self.head
+        return self.keep_alive and not self._left and head is not None and head.minor == 1
+
     # The request
 
     def receive(self, data: bytes) -> None:
@@ -153,9 +162,14 @@ class ServerConnection:
     def next_head(self, reader: RequestReader) -> RequestHead | None:
         """Read a request off what has come, if its head is complete. Raises BadRequest."""
         data, at = self._buffer, self._at
+        before = self._before
         if not data:
             return None
-        ordinary = reader.read_ordinary(data, at, self._fields)
+        if data == self._same and before is not None:
+            self._buffer = b""
+            self._begin(before)
+            return before
+        ordinary = reader.read_ordinary(data, at, before)
         if ordinary is not None and ordinary[1] - at <= self._limit:
             head, end = ordinary
         else:
@@ -170,15 +184,20 @@ class ServerConnection:
         if end == len(data):
             self._buffer = b""
             self._at = 0
+            self._same = data if end < REPEATED else b""
         else:
             self._at = end
+            self._same = b""
+        self._before = head
+        self._begin(head)
+        return head
+
+    def _begin(self, head: RequestHead) -> None:
         self.head = head
         self.state = MOVES[self.state][HEAD]
         self._blank = 0
-        self._fields = head.fields
         self._left = head.length
         self.keep_alive = head.keep_alive
-        return head
 
     def take_request(self) -> None:
         """Somebody is going to answer. Its body, if there is one, may be read by `take_body`."""
@@ -280,7 +299,8 @@ class ServerConnection:
         """The answer is 101: from now on bytes pass in both directions."""
         self.state = MOVES[self.state][UPGRADE]
         self.keep_alive = False
-        self._fields = None
+        self._before = None
+        self._same = b""
 
     def end(self, how: How) -> How:
         """The connection ends; how, since an answer that only the end completes must not look complete (section 8)."""
