@@ -26,6 +26,11 @@ PORT = 6443
 ETCD = "http://127.0.0.1:2379"
 PRETENDED, REAL = "pretended", "real"
 KIND_OF_NODE = "harp-test/node"  # label
+FOREIGN = {
+    "ScaledObject": ("scaledobjects", "keda.sh", "v1alpha1"),
+    "TriggerAuthentication": ("triggerauthentications", "keda.sh", "v1alpha1"),
+    "ServiceMonitor": ("servicemonitors", "monitoring.coreos.com", "v1"),
+}
 START = 90.0  # seconds, on a machine that does other things too
 # Who asked for what, service accounts other than the cluster's own only: tests look at what HaRP has asked.
 AUDIT = """\
@@ -138,6 +143,14 @@ class Cluster:
         }
         self.api.create(body)
         until(lambda: ready(self.api.get("Node", name)), f"node {name}", START)
+
+    def define(self, kind: str) -> None:
+        """Teach the cluster a kind that others add to Kubernetes, as they describe it: one of `FOREIGN`."""
+        plural, group, version = FOREIGN[kind]
+        place = f"/apis/{group}/{version}/{plural}"
+        if self.api.call("GET", place).status == 404:
+            self.kubectl("create", f"--filename={BUILT / f'{group}_{plural}.yaml'}")
+        until(lambda: self.api.call("GET", place).status == 200, f"kind {kind}", START)
 
     def asked(self, user: str = "") -> list[Asked]:
         """What service accounts have asked the API server; `user` is such as `<namespace>:<account>`."""

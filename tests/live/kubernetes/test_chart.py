@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -210,8 +211,8 @@ def without_namespaces(manifests: str) -> str:
 
 @pytest.mark.parametrize("values", [SHORTEST, EVERYTHING], ids=["shortest", "everything"])
 def test_the_api_takes_the_chart(cluster: Cluster, namespaces: None, values: dict[str, Any]) -> None:
-    monitored = {**values, "serviceMonitor": {"enabled": False}}
-    taken = applied(cluster, without_namespaces(rendered(monitored)))
+    cluster.define("ServiceMonitor")
+    taken = applied(cluster, without_namespaces(rendered(values)))
     assert {"Deployment", "Service", "Role", "RoleBinding", "PodDisruptionBudget", "NetworkPolicy"} <= set(taken)
     wanted = [one for one in FEATURES if not one.cluster and (values is EVERYTHING or one.name != "autoscalers")]
     assert by_resource(taken["Role"]["rules"]) == by_resource(to_builtins(rules_for(wanted)))
@@ -241,6 +242,16 @@ def test_the_api_takes_the_manifests_and_their_pod_is_the_charts(cluster: Cluste
         assert pods[0]["containers"][0][key] == pods[1]["containers"][0][key], key
     assert [sorted(one) for one in pods[0]["volumes"]] == [sorted(one) for one in pods[1]["volumes"]]
     assert by_resource(ours["Role"]["rules"]) == by_resource(charts["Role"]["rules"])
+
+
+def test_keda_takes_the_scaled_object_of_the_docs(cluster: Cluster, namespaces: None) -> None:
+    cluster.define("ScaledObject")
+    cluster.define("TriggerAuthentication")
+    text = (ROOT / "docs/kubernetes-install.md").read_text()
+    example = next(block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "ScaledObject" in block)
+    taken = applied(cluster, example)
+    assert taken["ScaledObject"]["spec"]["scaleTargetRef"] == {"name": "nc-app-llm2"}
+    assert set(taken) == {"Secret", "TriggerAuthentication", "ScaledObject"}
 
 
 def by_resource(rules: list[dict[str, list[str]]]) -> dict[str, set[str]]:
