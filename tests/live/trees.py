@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import shutil
@@ -109,10 +110,17 @@ def provide_debian(engine: Engine) -> str:
 def debian_tree() -> Path:
     """Debian 12 as a tar, from the cache or made in about a minute."""
     tree = CACHE / "debian-12-python.tar"
-    if tree.exists():
-        return tree
-    debootstrap = path_of("debootstrap", "debootstrap")
-    CACHE.mkdir(parents=True, exist_ok=True)
+    if not tree.exists():
+        debootstrap = path_of("debootstrap", "debootstrap")
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with (CACHE / "debian.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # engine and cluster want it at the same time
+            if not tree.exists():
+                _make_debian(debootstrap, tree)
+    return tree
+
+
+def _make_debian(debootstrap: str, tree: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="harp-debian-") as directory:
         root = Path(directory) / "root"
         include = f"--include={','.join(DEBIAN_PACKAGES)}"
@@ -132,4 +140,3 @@ def debian_tree() -> Path:
         unfinished = tree.with_suffix(f".{os.getpid()}")
         subprocess.run(["tar", "-C", str(root), "-cf", str(unfinished), "."], check=True)
         unfinished.replace(tree)  # whole, or not there: other runs look for it as well
-    return tree
