@@ -13,6 +13,7 @@ import harp
 from harp.net.tls import MOVES as TLS
 from harp.policy.claims import MOVES as CLAIM
 from harp.settings import OBSOLETE, examine
+from harp.snippets import PROXIES, ProxySite, filled
 from harp.tunnel.stream import USES
 from harp.wire.frp_login import CONNECTION, FIRST_MESSAGE
 from harp.wire.mux import SESSION, STREAM
@@ -31,10 +32,11 @@ def test_every_variable_is_documented_and_no_other() -> None:
     assert documented == {value.name for value in examine({}).values}
 
 
-def test_the_reverse_proxy_snippets_stand_in_the_text_as_they_are_tested() -> None:
+@pytest.mark.parametrize("kind", PROXIES)
+def test_the_reverse_proxies_snippets_are_those_of_harp_setup(kind: str) -> None:
     text = (DOCS / "reverse-proxies.md").read_text()
-    for snippet in (DOCS / "snippets").iterdir():
-        assert snippet.read_text().strip() in text, snippet.name
+    for file in PROXIES[kind].files:
+        assert f"\n{filled(file, ProxySite())}```\n" in text, file
 
 
 def test_every_part_of_the_program_has_its_line_in_the_architecture() -> None:

@@ -15,7 +15,7 @@ ROOT = Path(harp.__file__).parent
 # From the top; each layer may import itself and what stands below. What is not named stands above all.
 LAYERS = ["status", "frontend", "control", "nextcloud", "engines", "tunnel", "proxy", "state", "net", "policy", "wire"]
 GROUND = {"settings", "logs", "output", "errors", "lazy"}
-ABOVE = {"commands", "testing"}
+ABOVE = {"commands", "snippets", "testing"}
 PURE = ["wire", "policy"]
 IMPURE_MODULES = {
     "aiohttp",

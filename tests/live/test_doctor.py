@@ -27,13 +27,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from harp.snippets import ProxySite, filled
 from tests.live.nginx import start_nginx
 from tests.live.processes import Process, free_port
 from tests.live.product import HARP, KEY, Product, running
 from tests.live.tunnels import OWN, start_tunnel
 from tests.live.world import TUNNEL_PORT, World
 
-SNIPPETS = Path(__file__).parents[2] / "docs" / "snippets"
 AHEAD = 600  # seconds
 
 
@@ -71,11 +71,12 @@ class Site:
             )
 
     def http(self) -> str:
-        location = (SNIPPETS / "nginx-location.conf").read_text()
+        site = ProxySite(harp=f"127.0.0.1:{self.product.http}")
+        location = filled("nginx-location.conf", site)
         for old, new in self.edits:
             assert old in location
             location = location.replace(old, new)
-        common = (SNIPPETS / "nginx-http.conf").read_text().replace("127.0.0.1:8780", f"127.0.0.1:{self.product.http}")
+        common = filled("nginx-http.conf", site)
         listen = self.listen or f"listen 127.0.0.1:{self.port};"
         nextcloud = "location / { add_header X-Nextcloud 1; return 404; }"
         return f"{common} server {{ {listen.replace('PORT', str(self.port))} {location} {nextcloud} }}"

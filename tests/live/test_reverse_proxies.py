@@ -1,4 +1,4 @@
-"""nginx, Apache and Caddy in front of HaRP, configured with the very files of docs/snippets."""
+"""nginx, Apache, Caddy and Traefik in front of HaRP, configured with what `harp setup` prints."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from yarl import URL
 
+from harp.snippets import ProxySite, filled
 from harp.testing.hello import static_content
+from tests.live.nginx import start_nginx
 from tests.live.peers import path_of
 from tests.live.processes import Process, free_port
 from tests.live.product import Product, basic
-from tests.live.wire import Client
 
-DOCS = Path(__file__).parents[2] / "docs"
-SNIPPETS = DOCS / "snippets"
+DOMAIN = "cloud.example.com"
+TRAEFIK = Path(__file__).parents[2] / ".cache" / "traefik" / "traefik"
+OTHERS = ("Apache", "Caddy", "Traefik")
 APACHE_MODULES = Path("/usr/lib/apache2/modules")
 CLIENT = "127.0.0.9"  # an address that is not the reverse proxy's
 USER = {"Authorization": basic("user", "user")}
@@ -34,51 +37,41 @@ class Front:
     port: int
     product: Product
     upgrades: bool = True
+    scheme: str = "http"
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{self.scheme}://127.0.0.1:{self.port}{path}"
 
 
-def snippet(name: str, product: Product, prefix: str = "/exapps/") -> str:
-    """A file of docs/snippets with our port, and perhaps another prefix."""
-    text = (SNIPPETS / name).read_text()
-    assert "127.0.0.1:8780" in text or "/exapps/" in text
-    text = text.replace("127.0.0.1:8780", f"127.0.0.1:{product.http}")
-    return (
-        text.replace('"/exapps/"', f'"{prefix}"')
-        .replace(" /exapps/", f" {prefix}")
-        .replace(f":{product.http}/exapps/", f":{product.http}{prefix}")
-    )
+def sites(product: Product) -> tuple[ProxySite, ProxySite]:
+    """Nextcloud at the top of its host, and in a subfolder."""
+    site = ProxySite(harp=f"127.0.0.1:{product.http}", domain=DOMAIN)
+    return site, site._replace(prefix="/nextcloud")
 
 
-def nginx(folder: Path, product: Product, port: int, *, version: str) -> list[str]:
-    location = snippet("nginx-location.conf", product) + snippet("nginx-location.conf", product, "/nextcloud/exapps/")
+def snippets(product: Product, file: str) -> str:
+    """A file as `harp setup` prints it, for both."""
+    return "\n".join(filled(file, site) for site in sites(product))
+
+
+def nginx(folder: Path, product: Product, port: int, *, version: str) -> Process:
+    location = snippets(product, "nginx-location.conf")
     if version == "1.0":  # nginx's default until its 1.29
         location = location.replace("proxy_http_version 1.1;", "")
-    temporary = "".join(
-        f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    config = f"""
-    daemon off; worker_processes 1; pid {folder}/pid; error_log stderr; {"user root;" if os.geteuid() == 0 else ""}
-    events {{ worker_connections 1024; }}
-    http {{
-        access_log off; {temporary}
-        {snippet("nginx-http.conf", product)}
-        server {{
-            listen 127.0.0.1:{port};
-            {location}
-            location ^~ /stripped/exapps/ {{ proxy_pass http://harp/; }}
-        }}
-    }}"""
-    (folder / "nginx.conf").write_text(config)
-    return [path_of("nginx", "nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    stripping = "location ^~ /stripped/exapps/ { proxy_pass http://harp/; }"
+    http = filled("nginx-http.conf", sites(product)[0])
+    return start_nginx(folder, f"{http} server {{ listen 127.0.0.1:{port}; {location} {stripping} }}")
 
 
-def apache(folder: Path, product: Product, port: int) -> list[str]:
+def nginx_proxy_manager(folder: Path, product: Product, port: int) -> Process:
+    location = snippets(product, "nginx-proxy-manager.conf")
+    return start_nginx(folder, f"server {{ listen 127.0.0.1:{port}; {location} }}")
+
+
+def apache(folder: Path, product: Product, port: int) -> Process:
     loaded = ("mpm_event", "authz_core", "proxy", "proxy_http", "headers", "reqtimeout")
     modules = "\n".join(f"LoadModule {name}_module {APACHE_MODULES}/mod_{name}.so" for name in loaded)
     identity = "User www-data\nGroup www-data" if os.geteuid() == 0 else ""
-    subfolder = snippet("apache.conf", product, "/nextcloud/exapps/")
     config = f"""
 ServerRoot {folder}
 ServerName localhost
@@ -88,15 +81,15 @@ ErrorLog /dev/stderr
 {identity}
 Listen 127.0.0.1:{port}
 <VirtualHost *:{port}>
-{snippet("apache.conf", product)}
-{subfolder}
+{snippets(product, "apache.conf")}
 </VirtualHost>
 """
     (folder / "apache.conf").write_text(config)
-    return [path_of("apache2", "apache2"), "-DFOREGROUND", "-f", str(folder / "apache.conf")]
+    argv = [path_of("apache2", "apache2"), "-DFOREGROUND", "-f", str(folder / "apache.conf")]
+    return Process(argv, folder / "log", env=environment(folder))
 
 
-def caddy(folder: Path, product: Product, port: int) -> list[str]:
+def caddy(folder: Path, product: Product, port: int) -> Process:
     config = f"""
 {{
     admin off
@@ -106,36 +99,70 @@ def caddy(folder: Path, product: Product, port: int) -> list[str]:
 }}
 http://:{port} {{
     bind 127.0.0.1
-    {snippet("Caddyfile", product)}
-    {snippet("Caddyfile", product, "/nextcloud/exapps/")}
+    {snippets(product, "Caddyfile")}
 }}
 """
     (folder / "Caddyfile").write_text(config)
-    return [path_of("caddy", "caddy"), "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
+    argv = [path_of("caddy", "caddy"), "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
+    return Process(argv, folder / "log", env=environment(folder))
 
 
-@pytest.fixture(scope="module", params=["nginx HTTP/1.1", "nginx HTTP/1.0", "Apache", "Caddy"])
+def traefik(folder: Path, product: Product, port: int) -> Process:
+    """With a certificate of its own making: the router of the snippet is for HTTPS."""
+    (folder / "routes").mkdir()
+    for name, site in zip(("top", "subfolder"), sites(product), strict=True):
+        (folder / "routes" / f"{name}.yaml").write_text(named(filled("traefik-file.yaml", site), name))
+    config = f"""
+global: {{checkNewVersion: false, sendAnonymousUsage: false}}
+entryPoints: {{websecure: {{address: "127.0.0.1:{port}"}}}}
+providers: {{file: {{directory: {folder}/routes, watch: false}}}}
+"""
+    (folder / "traefik.yml").write_text(config)
+    argv = [path_of("Traefik (make traefik)", str(TRAEFIK)), f"--configFile={folder}/traefik.yml"]
+    return Process(argv, folder / "log", env=environment(folder))
+
+
+def named(text: str, name: str) -> str:
+    """The same router under another name: two files may not have one in common."""
+    return text.replace("    harp:", f"    {name}:").replace("service: harp", f"service: {name}")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {"HOME": str(folder), "PATH": os.environ["PATH"]}
+
+
+@pytest.fixture(scope="module", params=["nginx HTTP/1.1", "nginx HTTP/1.0", "Nginx Proxy Manager", *OTHERS])
 def front(
     request: pytest.FixtureRequest, product: Product, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Front]:
     folder, port = tmp_path_factory.mktemp("front"), free_port()
     match request.param:
+        case "Nginx Proxy Manager":
+            starting = nginx_proxy_manager(folder, product, port)
         case "Apache":
-            argv = apache(folder, product, port)
+            starting = apache(folder, product, port)
         case "Caddy":
-            argv = caddy(folder, product, port)
+            starting = caddy(folder, product, port)
+        case "Traefik":
+            starting = traefik(folder, product, port)
         case name:
-            argv = nginx(folder, product, port, version=name[-3:])
-    environment = {"HOME": str(folder), "PATH": os.environ["PATH"]}
-    with Process(argv, folder / "log", env=environment) as process:
+            starting = nginx(folder, product, port, version=name[-3:])
+    scheme = "https" if request.param == "Traefik" else "http"
+    with starting as process:
         process.until_listening(port)
-        yield Front(port, product, upgrades=request.param != "nginx HTTP/1.0")
+        yield Front(port, product, upgrades=request.param != "nginx HTTP/1.0", scheme=scheme)
 
 
 @asynccontextmanager
 async def browser() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(20)) as session:
+    async with session_from("127.0.0.1") as session:
         yield session
+
+
+def session_from(address: str) -> aiohttp.ClientSession:
+    """A browser that takes any certificate, on one connection at a time."""
+    connector = aiohttp.TCPConnector(local_addr=(address, 0), ssl=False, limit=1)
+    return aiohttp.ClientSession(connector=connector, headers={"Host": DOMAIN}, timeout=aiohttp.ClientTimeout(20))
 
 
 @pytest.mark.parametrize("app", ["direct", "hello"])
@@ -155,11 +182,10 @@ async def test_a_password_decides(front: Front, app: str) -> None:
 
 
 async def test_ten_requests_over_one_connection(front: Front) -> None:
-    async with await Client.connect(front.port) as client:
+    async with browser() as session:
         for _ in range(10):
-            await client.send(b"GET /exapps/direct/static/1000 HTTP/1.1\r\nHost: cloud.example.com\r\n\r\n")
-            answer = await client.answer()
-            assert (answer.status, len(answer.body)) == (200, 1000)
+            async with session.get(front.url("/exapps/direct/static/1000")) as answer:
+                assert (answer.status, len(await answer.read())) == (200, 1000)
 
 
 async def test_an_upload_larger_than_every_default_limit_arrives(front: Front) -> None:
@@ -218,26 +244,24 @@ async def test_a_websocket_passes(front: Front, app: str) -> None:
 
 
 async def test_the_exapp_learns_how_it_was_called(front: Front) -> None:
-    headers = {**USER, "Host": "cloud.example.com"}
     async with (
         browser() as session,
-        session.get(front.url("/exapps/direct/echo/a%20b//c?d=%20e"), headers=headers) as answer,
+        session.get(URL(front.url("/exapps/direct/echo/a%20b//c?d=%20e"), encoded=True), headers=USER) as answer,
     ):
         seen = await answer.json()
     received = {name.lower(): value for name, value in seen["headers"]}
     assert seen["target"] == "/echo/a%20b//c?d=%20e"
-    assert received["host"] == "cloud.example.com"
-    assert received["x-forwarded-host"] == "cloud.example.com"
-    assert received["x-forwarded-proto"] == "http"
+    assert received["host"] == DOMAIN
+    assert received["x-forwarded-host"] == DOMAIN
+    assert received["x-forwarded-proto"] == front.scheme
     assert received["x-forwarded-prefix"] == "/exapps/direct"
     assert received["x-forwarded-for"].startswith("127.0.0.1")
 
 
 async def test_the_client_is_seen_and_cannot_forge_its_address(front: Front) -> None:
     path = f"/exapps/direct/static/{front.port}"
-    connector = aiohttp.TCPConnector(local_addr=(CLIENT, 0))
     async with (
-        aiohttp.ClientSession(connector=connector) as session,
+        session_from(CLIENT) as session,
         session.get(front.url(path), headers={"X-Forwarded-For": "203.0.113.7"}) as answer,
     ):
         assert answer.status == 200
@@ -255,7 +279,7 @@ async def test_nextcloud_in_a_subfolder(front: Front) -> None:
 
 async def test_a_lost_prefix_is_served_and_told(product: Product, tmp_path: Path) -> None:
     port = free_port()
-    with Process(nginx(tmp_path, product, port, version="1.1"), tmp_path / "log") as process:
+    with nginx(tmp_path, product, port, version="1.1") as process:
         process.until_listening(port)
         async with (
             browser() as session,
@@ -265,13 +289,7 @@ async def test_a_lost_prefix_is_served_and_told(product: Product, tmp_path: Path
     product.process.until(lambda: "prefix" in product.process.text(), "log line that tells how to repair it")
 
 
-def test_the_page_shows_the_snippets_as_they_are_tested() -> None:
-    page = (DOCS / "reverse-proxies.md").read_text()
-    for file in SNIPPETS.iterdir():
-        assert f"\n{file.read_text()}```" in page, f"docs/reverse-proxies.md does not show {file.name}"
-
-
-def test_traefik_and_cloudflared_keep_the_prefix() -> None:
-    """Neither is in Debian; at least their snippets do not strip."""
-    assert "strip" not in (SNIPPETS / "traefik-compose.yaml").read_text().lower()
-    assert "path: ^/exapps/" in (SNIPPETS / "cloudflared.yaml").read_text()
+def test_what_is_not_run_here_keeps_the_prefix_as_well() -> None:
+    """Labels need Docker under Traefik, cloudflared a Cloudflare; at least they do not strip."""
+    assert "strip" not in filled("traefik-labels.yaml", ProxySite()).lower()
+    assert "path: ^/exapps/" in filled("cloudflared.yaml", ProxySite())

@@ -9,7 +9,7 @@ from harp.frontend.exchange import Exchange
 from harp.frontend.traffic import Traffic
 from harp.logs import RareWarnings, timestamp
 from harp.policy.question import Key
-from harp.policy.verdict import Control, Engine, Forward, Refuse, Verdict
+from harp.policy.verdict import Control, Engine, Forward, Gateway, Refuse, Verdict
 
 MOST_APPS = 4096  # as many as there are records
 INTERNAL = 500  # is logged with its traceback where it happens
@@ -107,6 +107,8 @@ def _word_of(verdict: Verdict | None) -> str:
             return "control"
         case Engine():
             return "engine"
+        case Gateway():
+            return "gateway"
         case Refuse():
             return "banned" if verdict.banned else "refuse"
     return ""

@@ -108,14 +108,18 @@ class Caller(Struct, eq=False):
     def lines(self) -> bytes:
         """The header lines that an ExApp gets of the client's own, and where the request comes from."""
         if not self.kept:
-            self.kept = b"%bx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n%b" % (
-                passing_lines(self.fields),
-                self.chain,
-                self.proto,
-                self.host,
-                self.said,
-            )
+            self.kept = passing_lines(self.fields) + self.client_side
         return self.kept
+
+    @property
+    def client_side(self) -> bytes:
+        """The header lines that say where the request comes from, and how it was called."""
+        return b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n%b" % (
+            self.chain,
+            self.proto,
+            self.host,
+            self.said,
+        )
 
     def take_word(self, told: dict[bytes, bytes], lines: Fields) -> None:
         """Take a neighbour's word, `told` are header lines by name."""

@@ -24,7 +24,7 @@ from harp.frontend.exchange import Exchange
 from harp.frontend.plans import Plan, Plans
 from harp.frontend.seen import seen_line
 from harp.net.deadlines import Deadlines
-from harp.net.targets import Inner, exapp_target
+from harp.net.targets import Inner, exapp_target, web_target
 from harp.net.tasks import Tasks
 from harp.net.turns import Turns
 from harp.policy.bans import app_key
@@ -33,12 +33,12 @@ from harp.policy.exapp import RecordFact, VisitorFact
 from harp.policy.exapp_target import ExAppTargets
 from harp.policy.paths import ExAppPath, locate
 from harp.policy.question import Question, VisitorLogin
-from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
+from harp.policy.verdict import Control, Engine, Forward, Gateway, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.proxy.forward import Forwarding, Hop
 from harp.proxy.upstreams import Upstreams
 from harp.settings import Settings
 from harp.wire.ends import How
-from harp.wire.forwarding import control_head, request_head
+from harp.wire.forwarding import control_head, gateway_head, request_head
 from harp.wire.requests import RequestHead, RequestReader
 
 log = structlog.get_logger()
@@ -132,6 +132,7 @@ class Gate:
         self._ids = count(1)
         self._id_prefix = os.urandom(4).hex().encode()
         self._stripped: set[str] = set()
+        self._nextcloud = Hop(web_target(settings.gateway_url), "Nextcloud") if settings.gateway_url else None
 
     def reload(self, settings: Settings) -> None:
         """Take over what may change while running: the trusted proxies."""
@@ -294,6 +295,10 @@ class Gate:
                 self._to_control(connection, exchange, head, caller, target, seen)
             case Engine(_, target):  # the control API knows engines, and makes the call in our own words
                 self._to_control(connection, exchange, head, caller, TO_ENGINE + target)
+            case Gateway():
+                assert self._nextcloud is not None
+                onward = gateway_head(head, caller.client_side, exchange.request_id)
+                self._forward(connection, head, self._nextcloud, onward)
             case Refuse():
                 self._refuse(connection, caller, verdict)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -58,6 +59,15 @@ class Inner(Struct, frozen=True):
 
 
 Target = Tcp | Tls | Unix | ExAppAddress | ExAppTunnel | EngineTunnel | Inner
+
+
+def web_target(url: str) -> Tcp | Tls:
+    """Where the server of an http or https URL is."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "https":
+        return Tls(host, parts.port or 443, ssl.create_default_context())
+    return Tcp(host, parts.port or 80)
 
 
 def exapp_target(app_id: str, host: str, port: int, targets: ExAppTargets) -> ExAppAddress | ExAppTunnel:

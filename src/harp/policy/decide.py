@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from hmac import compare_digest
 from math import ceil
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from harp.policy.bans import Denial, Offence, app_key, lowest_counted
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.exapp_target import ExAppTargets, exapp_targets_from
 from harp.policy.paths import NO_APP, ExAppPath, is_prefix, locate
 from harp.policy.question import OLD_AA_VERSION, Credentials, Key, Question, Signature
-from harp.policy.verdict import Control, Engine, Forward, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
+from harp.policy.verdict import Control, Engine, Forward, Gateway, Missing, NeedRecord, NeedVisitor, Refuse, Verdict
 from harp.settings import Settings
 
 CONTROL = "app_api"  # the reserved id, in exactly this spelling
@@ -79,6 +80,7 @@ class Rules:
     engine_ports: frozenset[int]
     targets: ExAppTargets
     counted: Offence  # the mildest offence that is a strike
+    ours: tuple[bytes, ...] = ()  # where paths begin that are not for Nextcloud itself; () = it is not behind us
 
     def accept(self, key: bytes) -> bool:
         """Is this the shared key? Takes the same time whatever the answer; an empty key is never right."""
@@ -92,11 +94,19 @@ def rules_from(settings: Settings) -> Rules:
         engine_ports=settings.engines.ports,
         targets=exapp_targets_from(settings),
         counted=lowest_counted(settings.bans.strikes),
+        ours=_ours(settings.gateway_url),
     )
+
+
+def _ours(gateway_url: str) -> tuple[bytes, ...]:
+    """Control calls come without Nextcloud's subfolder, all others with it."""
+    return tuple({b"/exapps/", urlsplit(gateway_url).path.encode() + b"/exapps/"}) if gateway_url else ()
 
 
 def decide(question: Question, facts: KnownFacts, rules: Rules) -> Verdict | Missing:
     """Say what becomes of a request, or which fact is missing."""
+    if rules.ours and not question.path.startswith(rules.ours):
+        return Gateway("for Nextcloud itself")
     asker = question.asker
     trusted = asker.credentials.key is Key.RIGHT
     if not trusted:

@@ -46,6 +46,12 @@ class Engine(Struct, frozen=True):
     reason: str
 
 
+class Gateway(Struct, frozen=True):
+    """Pass the request on to Nextcloud as it is: HaRP stands before all of it (HP_GATEWAY_URL)."""
+
+    reason: str
+
+
 class Refuse(Struct, frozen=True):
     """Do not serve. `strike` counts towards a ban of the true client address."""
 
@@ -56,7 +62,7 @@ class Refuse(Struct, frozen=True):
     banned: bool = False  # refused for a ban: HP_BAN_ACTION decides between a reply and silence
 
 
-Verdict = Forward | Control | Engine | Refuse
+Verdict = Forward | Control | Engine | Gateway | Refuse
 
 
 class NeedRecord(Struct, frozen=True):

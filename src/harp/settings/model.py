@@ -185,6 +185,7 @@ class Settings:
     engines: Engines
     kubernetes: Kubernetes
     logs: Logs
+    gateway_url: str  # HP_GATEWAY_URL: Nextcloud, when HaRP stands before all of it; "" = something else does
     public_url: str  # HP_PUBLIC_URL: where browsers and AppAPI find Nextcloud; only `harp doctor` goes there
     rewrite_location: bool  # HP_REWRITE_LOCATION
     local_exapps: tuple[range, ...]  # HP_LOCAL_EXAPPS: ports of loopback on which ExApps installed by hand may listen
@@ -216,6 +217,7 @@ def examine(env: Mapping[str, str]) -> Reading:
     settings = Settings(
         shared_key=shared_key,
         nextcloud=nextcloud,
+        gateway_url=r.optional("HP_GATEWAY_URL", v.nextcloud_url, "none: HaRP serves /exapps/ alone") or "",
         public_url=r.optional("HP_PUBLIC_URL", v.nextcloud_url, "NC_INSTANCE_URL") or nextcloud.url,
         listen=_listen(r),
         certs=r.read("HP_CERTS_DIR", "/certs", v.path),

@@ -67,6 +67,23 @@ def control_head(head: RequestHead, target: bytes, address: bytes, request_id: b
     )
 
 
+def gateway_head(head: RequestHead, client_side: bytes, request_id: bytes) -> bytes:
+    """The request as Nextcloud gets it behind us: all that is not between neighbours, and who called us how.
+
+    `client_side` are complete header lines.
+    """
+    return b"%b %b%b HTTP/1.1\r\n%b%b%b%bx-request-id: %b\r\n\r\n" % (
+        head.method,
+        head.path,
+        head.query,
+        _passing(head.fields, HOP_BY_HOP | FORWARDED),
+        head.plain,
+        head.framing,
+        client_side,
+        request_id,
+    )
+
+
 def interim_response(head: ResponseHead) -> bytes:
     """A whole interim response (1xx) for the client."""
     return head.start + b"\r\n"
