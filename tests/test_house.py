@@ -36,14 +36,11 @@ USED = {
         *("multiplexer", "remote_addr", "server_random", "src_addr", "src_port", "tcp_mux"),
     ],
     "part of yamux, spoken by the tests' peers": ["INTERNAL_ERROR", "NORMAL", "data_header"],
-    "written into an answer": ["bytes_freed", "deleted"],
+    "written into an answer": ["bytes_freed"],
+    "for the Roles of charts": ["rules_for"],
     "for authors of ExApps": [
         *("__getattr__", "content_length", "disable", "free_tcp_port", "init", "initialised", "log_out"),
         *("until_heartbeat", "wait_for_tunnel"),
-    ],
-    "for the Roles of charts, and for the Kubernetes backend": ["cluster", "rules_for", "FEATURES"],
-    "checked and warned of, until Kubernetes is here": [
-        *("ca_file", "namespace", "storage_class", "storage_size", "token_file"),
     ],
 }
 

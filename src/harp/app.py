@@ -51,6 +51,8 @@ from harp.wire.frp import WRONG_TOKEN
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from harp.engines.kubernetes.cluster import KubernetesCluster
+
 log = structlog.get_logger()
 
 FDS_OF_OUR_OWN = 192  # file descriptors for listeners, logs, Nextcloud, engines, control calls and the admin listener
@@ -79,6 +81,7 @@ class Harp:
         self._tasks = Tasks()
         self._https: ssl.SSLContext | None = None
         self._control: ProtocolFactory | None = None
+        self.cluster: KubernetesCluster | None = None
         self._control_lock = asyncio.Lock()
 
     async def start(self) -> None:
@@ -93,6 +96,7 @@ class Harp:
         self.turns = Turns()
         self.warnings = RareWarnings(loop.time, loop.call_later)
         self.instance = Instance(settings, loop.time, self.deadlines, warnings=self.warnings)
+        await self._find_cluster()
         self.claim_check = ClaimCheck(settings, self.instance, EngineNames(self._frp_directory), self.warnings)
         self._resolver = Resolver(loop.time)
         self.dialer = Dialer(
@@ -131,6 +135,15 @@ class Harp:
             self._spawn(self.engines.renew_tunnel_files())
         log.info("serving", http=self.http_ports, https=self.https_ports, frp=self.frp_ports)
 
+    async def _find_cluster(self) -> None:
+        """Have a look at the Kubernetes cluster, if there is one: its ExApps are not where Nextcloud says."""
+        if self.settings.kubernetes.enabled:
+            module = await load_module("harp.engines.kubernetes.cluster")
+            self.cluster = cluster = module.KubernetesCluster(self.settings, asyncio.get_running_loop().time)
+            self.instance.find_at(cluster.lookout)
+            cluster.lookout.moved = self.instance.relocate
+            self._spawn(cluster.lookout.run())
+
     def _is_exapp(self, name: str) -> bool:
         return isinstance(self.instance.records.get(name), ExApp)
 
@@ -150,6 +163,8 @@ class Harp:
         for runner in self._runners:
             await runner.cleanup()
         await self.engines.close()
+        if self.cluster is not None:
+            await self.cluster.close()
         await self.tunnel.close()
         await self.claim_check.close()
         await self.instance.close()
@@ -250,7 +265,7 @@ class Harp:
             if self._control is None:
                 api = await load_module("harp.control.api")
                 self._control = await self._serve(
-                    api.application(self.instance, self.settings, self._authenticate, self.engines)
+                    api.application(self.instance, self.settings, self._authenticate, self.engines, self.cluster)
                 )
             return self._control
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from harp import __version__
+from harp.engines.facts import ClusterStatus
 from harp.frontend.traffic import CLASSES, Traffic
 from harp.lazy import load_module
 from harp.logs import change_level, level
@@ -84,6 +85,10 @@ class HarpFacts:
         ]
         return inventory(LOCAL_ENGINE_PORT, engines.statuses(), tunnels)
 
+    def cluster(self) -> ClusterStatus | None:
+        cluster = self._harp.cluster
+        return None if cluster is None else cluster.status()
+
     def apps(self) -> list[AppLine]:
         traffic = self._harp.books.apps
         records = self._harp.instance.records.list()
@@ -155,6 +160,7 @@ class HarpFacts:
             tunnels=tuple(self.tunnels()),
             tunnels_lost=harp.tunnel.news.lost_count,
             engines=tuple(self.engines()),
+            cluster=self.cluster(),
             bans=tuple(self.bans()) if bans else (),
             ban_totals=BanTotals(instance.banning.strikes, instance.banning.begun, instance.bans.banned),
             certificates=tuple(self.certificates()),

@@ -13,7 +13,7 @@ from aiohttp.web import Application, Request
 from harp.control.api import BANNED, application
 from harp.engines.verbs import ContainerEngine
 from harp.errors import Unreachable
-from harp.policy.exapp import ExApp, Level, Route
+from harp.policy.exapp import ExApp, Level, RecordFact, Route, UnknownApp
 from harp.settings import load
 
 Client = TestClient[Request, Application]
@@ -37,6 +37,9 @@ class FakeInstance:
 
     def delete(self, app_id: str) -> bool:
         return self.records.pop(app_id, None) is not None
+
+    async def fetch(self, app_id: str) -> RecordFact:
+        return self.records.get(app_id) or UnknownApp()
 
 
 class NoEngines:
@@ -93,25 +96,6 @@ async def test_info_has_a_version_of_three_parts_that_appapi_accepts(client: Cli
     assert tuple(int(part) for part in info["version"].split(".")) >= (0, 4, 5)
     assert info["docker"] is True
     assert info["kubernetes"] == {"enabled": False}
-
-
-async def test_info_with_kubernetes_says_where_appapi_shows_it_that_there_is_none(
-    instance: FakeInstance, doorkeeper: Doorkeeper
-) -> None:
-    settings = load(
-        {
-            "HP_SHARED_KEY": KEY,
-            "NC_INSTANCE_URL": "https://cloud.example.com",
-            "HP_K8S_ENABLED": "true",
-            "HP_K8S_API_SERVER": "https://10.0.0.1:6443",
-        }
-    )
-    async with TestClient(TestServer(application(instance, settings, doorkeeper, NoEngines()))) as client:
-        kubernetes = (await (await client.get("/info")).json())["kubernetes"]
-    assert kubernetes["enabled"] is True
-    assert kubernetes["api_server"].startswith("none: this HaRP does not manage Kubernetes")  # the text AppAPI shows
-    assert kubernetes["reachable"] is False
-    assert kubernetes["error"]
 
 
 async def test_a_pushed_record_is_stored_under_its_lower_cased_id(client: Client, instance: FakeInstance) -> None:
@@ -273,15 +257,6 @@ async def test_a_login_without_an_address_is_400_and_not_counted(
 ) -> None:
     assert (await client.post("/frp_handler", json=body)).status == 400
     assert doorkeeper.asked == []
-
-
-@pytest.mark.parametrize("path", ["/k8s/exapp/create", "/k8s/exapp/deploy"])
-async def test_what_this_harp_cannot_do_is_501_in_one_line(client: Client, path: str) -> None:
-    answer = await client.post(path, json={})
-    text = await answer.text()
-    assert answer.status == 501
-    assert len(text) <= 120
-    assert "\n" not in text
 
 
 async def test_an_error_of_ours_gets_its_own_status_and_words(client: Client, instance: FakeInstance) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harp import errors
-from harp.control.failures import STATUS, InvalidPayload, NotAvailable, status_of
+from harp.control.failures import STATUS, ClusterDisabled, InvalidPayload, status_of
 from harp.errors import BadRequest, HarpError, PeerError, SettingsError, TunnelAway, Unreachable
 
 
@@ -14,7 +14,7 @@ from harp.errors import BadRequest, HarpError, PeerError, SettingsError, TunnelA
     [
         (InvalidPayload("port: Expected int, got str"), 400),
         (BadRequest("bad chunk size"), 400),
-        (NotAvailable("no engines"), 501),
+        (ClusterDisabled("no cluster"), 503),
         (Unreachable("engine 24001"), 503),
         (TunnelAway("engine 24001"), 503),
         (PeerError("not HTTP"), 500),

@@ -16,7 +16,7 @@ from harp.control.api import application
 from harp.engines.inventory import EngineInventory
 from harp.errors import TunnelAway
 from harp.net.ports import PortTable
-from harp.policy.exapp import ExApp
+from harp.policy.exapp import ExApp, RecordFact
 from harp.settings import load
 from tests.fakes.clock import Clock
 from tests.fakes.engine import EngineDialer, FakeEngine, serving
@@ -32,6 +32,9 @@ class NoRecords:
         raise AssertionError(record)
 
     def delete(self, app_id: str) -> bool:
+        raise AssertionError(app_id)
+
+    async def fetch(self, app_id: str) -> RecordFact:
         raise AssertionError(app_id)
 
 

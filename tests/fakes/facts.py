@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from harp.engines.facts import ClusterExApp, ClusterStatus
 from harp.frontend.traffic import BOUNDS, CLASSES
 from harp.status.conditions import Condition
 from harp.status.engines import EngineLine
@@ -30,6 +31,14 @@ DIRECT = AppLine("direct", "1.0", "direct-host", 8080, "", (), NONE)
 TUNNEL = TunnelLine(("hello",), (23000,), "192.0.2.1", "box", "0.61.1", "linux/amd64", 1.7e9, 0.0123, 4, True, 1)
 ENGINE = EngineLine(24000, "28.0", "1.24 to 1.48", False, 1.7e9, "", None)
 PROCESS = Process("1", 1.7e9, 12.5, 35_000_000, 40, 20_000, 7, 4, 0.002, "warning", "off")
+
+CLUSTER = ClusterStatus(
+    "https://10.0.0.1:6443",
+    "nextcloud-exapps",
+    "",
+    {"logs": "get pods/log: for the last lines of an ExApp that fails to start"},
+    (ClusterExApp("nc-app-hello", "hello", 1, 1, "10.96.0.5:23000", ""),),
+)
 
 
 class FakeFacts:
@@ -60,6 +69,9 @@ class FakeFacts:
     def engines(self) -> Sequence[EngineLine]:
         return [ENGINE]
 
+    def cluster(self) -> ClusterStatus | None:
+        return CLUSTER
+
     def bans(self) -> Sequence[BanLine]:
         return list(self.banned.values())
 
@@ -84,6 +96,7 @@ class FakeFacts:
             bans=tuple(self.bans()),
             ban_totals=BanTotals(30, 3, len(self.banned)),
             certificates=tuple(self.certificates()),
+            cluster=self.cluster(),
         )
 
     def lift(self, address: str) -> bool:

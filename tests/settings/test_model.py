@@ -42,7 +42,7 @@ def test_the_defaults_are_those_of_the_existing_system() -> None:
     assert (result.logs.level, result.logs.format) == ("warning", "text")
     assert not result.kubernetes.enabled
     assert result.kubernetes.verify
-    assert result.kubernetes.storage_size == "10Gi"
+    assert result.kubernetes.pods.storage_size == "10Gi"
 
 
 def test_our_own_defaults_fit_their_neighbours() -> None:

@@ -327,7 +327,7 @@ def test_the_header_that_names_the_client_is_a_header() -> None:
     assert "not the name of a header" in problem(HP_REAL_IP_HEADER="X Forwarded For")
 
 
-# --- engines and Kubernetes
+# --- engines
 
 
 @pytest.mark.parametrize(
@@ -386,39 +386,3 @@ def test_what_is_no_absolute_path_is_refused_as_a_mount(text: str) -> None:
 
 def test_rw_is_for_denied_mounts_alone() -> None:
     assert problem(HP_EXAPP_BIND_MOUNTS_ALLOWED="/srv:rw").startswith("HP_EXAPP_BIND_MOUNTS_ALLOWED: ")
-
-
-def test_the_api_server_of_the_own_cluster_is_found() -> None:
-    inside = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
-    assert settings(**inside).kubernetes.api_server == "https://10.96.0.1:443"
-    v6 = {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"}
-    assert settings(**v6).kubernetes.api_server == "https://[fd00::1]:6443"
-    own = settings(**inside, HP_K8S_API_SERVER="https://k8s.example.com:6443/")
-    assert own.kubernetes.api_server == "https://k8s.example.com:6443"
-
-
-def test_kubernetes_is_accepted_with_the_warning_that_it_does_not_work_yet() -> None:
-    result = reading(HP_K8S_ENABLED="true", HP_K8S_API_SERVER="https://10.0.0.1:6443")
-    assert result.warnings == (
-        "HP_K8S_ENABLED: HaRP does not manage Kubernetes yet; Docker and manual-install daemons work",
-    )
-    assert reading(HP_K8S_ENABLED="false").warnings == ()
-
-
-def test_kubernetes_without_any_api_server_is_a_problem() -> None:
-    assert problem(HP_K8S_ENABLED="true").startswith("HP_K8S_API_SERVER: ")
-
-
-def test_a_bearer_token_is_a_secret() -> None:
-    result = reading(HP_K8S_BEARER_TOKEN="eyJhbGciOi")
-    assert result.settings.kubernetes.token == "eyJhbGciOi"
-    assert "eyJhbGciOi" not in repr(result)
-
-
-def test_host_aliases_are_grouped_by_address() -> None:
-    aliases = "cloud.example.com:10.0.0.5, office.example.com:10.0.0.5,v6.example.com:fd00::5"
-    assert settings(HP_K8S_HOST_ALIASES=aliases).kubernetes.host_aliases == (
-        ("10.0.0.5", ("cloud.example.com", "office.example.com")),
-        ("fd00::5", ("v6.example.com",)),
-    )
-    assert "name:ip" in problem(HP_K8S_HOST_ALIASES="cloud.example.com")

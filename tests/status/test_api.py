@@ -37,7 +37,7 @@ async def world() -> World:
     return World()
 
 
-@pytest.mark.parametrize("what", ["apps", "bans", "certificates", "engines", "tunnels"])
+@pytest.mark.parametrize("what", ["apps", "bans", "certificates", "cluster", "engines", "tunnels"])
 async def test_a_list_is_an_object_with_room_for_more(world: World, what: str) -> None:
     status, told = world.ask("GET", f"/api/v1/{what}", lines="", peer="192.0.2.1")
     assert status == 200
@@ -48,7 +48,7 @@ async def test_a_list_is_an_object_with_room_for_more(world: World, what: str) -
 async def test_the_snapshot_has_everything_under_the_same_names(world: World) -> None:
     _, told = world.ask("GET", "/api/v1/snapshot")
     assert isinstance(told, dict)
-    for what in ("apps", "bans", "certificates", "engines", "tunnels"):
+    for what in ("apps", "bans", "certificates", "cluster", "engines", "tunnels"):
         assert world.ask("GET", f"/api/v1/{what}") == (200, {what: told[what]})
     assert world.ask("GET", "/api/v1/process") == (200, told["process"])
 

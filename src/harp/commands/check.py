@@ -6,6 +6,7 @@ Files are looked at as well; nothing is changed and nothing is opened for long.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -52,8 +53,22 @@ def check(env: Mapping[str, str]) -> int:
     if problems:
         print(file=sys.stderr)
         raise SettingsError(list(problems))
+    if reading.settings.kubernetes.enabled:
+        _check_cluster(reading.settings)
     print("\nThese settings can be used.")
     return 0
+
+
+def _check_cluster(settings: Settings) -> None:
+    """Say what the cluster allows; it may well be out of reach from where this is run."""
+    from harp.engines.kubernetes.cluster import info_of  # noqa: PLC0415 - who has no cluster does not pay for it
+
+    info = asyncio.run(info_of(settings))
+    print(f"\nKubernetes {settings.kubernetes.api_server}: {info.error or 'reachable'}")
+    for feature, text in (info.missing_rights or {}).items():
+        print(f"  right missing ({feature}): {text}")
+    if info.reachable and not info.missing_rights:
+        print("  every right is there")
 
 
 def _described_secret(secret: str) -> str:

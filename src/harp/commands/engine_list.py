@@ -1,4 +1,4 @@
-"""`harp engine list` and `check`: what the HaRP that runs with these settings knows of its Docker engines."""
+"""`harp engine list` and `check`: what the HaRP that runs with these settings knows of its engines and its cluster."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from harp.commands.health import connect
 from harp.commands.tables import ago, table
+from harp.engines.facts import ClusterStatus
 from harp.errors import Unreachable
 from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.settings import Address, Settings
@@ -20,7 +23,12 @@ PATIENCE = 10.0  # seconds for an answer
 
 def show(settings: Settings) -> int:
     """Print the inventory; the exit code. Raises Unreachable."""
-    return _show(inventory(settings))
+    _show(inventory(settings))
+    if settings.kubernetes.enabled:
+        cluster = _cluster(settings)
+        if cluster is not None:
+            _show_cluster(cluster)
+    return 0
 
 
 def check(settings: Settings, ports: Sequence[int]) -> int:
@@ -28,9 +36,16 @@ def check(settings: Settings, ports: Sequence[int]) -> int:
     return _check(settings, ports or [line.port for line in inventory(settings)])
 
 
-def _show(lines: Iterable[EngineLine]) -> int:
+def _show(lines: Iterable[EngineLine]) -> None:
     print(table(("port", "engine", "API", "seen", "tunnel", "round trip", "note"), map(_row, lines)))
-    return 0
+
+
+def _show_cluster(cluster: ClusterStatus) -> None:
+    print(f"\nKubernetes {cluster.api_server}, namespace {cluster.namespace}: {cluster.trouble or 'in order'}")
+    rows = [(one.name, one.app, f"{one.ready} of {one.replicas}", one.address, one.note) for one in cluster.exapps]
+    print(table(("name", "ExApp", "ready", "address", "note"), rows))
+    for feature, text in cluster.missing_rights.items():
+        print(f"right missing ({feature}): {text}")
 
 
 def _row(line: EngineLine) -> tuple[str, ...]:
@@ -83,6 +98,18 @@ def _get(address: Address, listener: str, target: str, headers: dict[str, str]) 
         ) from error
     finally:
         client.close()
+
+
+class _ClusterPage(Struct):
+    cluster: ClusterStatus | None
+
+
+def _cluster(settings: Settings) -> ClusterStatus | None:
+    """Ask the running HaRP for its cluster. Raises Unreachable."""
+    answer = _get(settings.listen.admin[0], "admin", "/api/v1/cluster", {})
+    if answer.status != 200:
+        return None
+    return decoded(answer.body, _ClusterPage, lambda error: Unreachable(f"the admin listener answers {error}")).cluster
 
 
 def inventory(settings: Settings) -> list[EngineLine]:

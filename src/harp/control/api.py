@@ -7,18 +7,22 @@ answers the rest.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
+import msgspec
 import structlog
 from aiohttp import web
 
 from harp import __version__
 from harp.control import docker, passthrough, walk
-from harp.control.failures import InvalidPayload, NotAvailable, failures
+from harp.control.failures import ClusterDisabled, InvalidPayload, failures
 from harp.control.payloads import LARGEST_BODY, LoginCall, decode, pushed_record
-from harp.policy.exapp import ExApp
+from harp.policy.exapp import ExApp, RecordFact
 from harp.policy.exapp_target import exapp_targets_from
 from harp.settings import Settings
+
+if TYPE_CHECKING:
+    from harp.engines.kubernetes.cluster import KubernetesCluster
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -41,12 +45,20 @@ class RecordStore(Protocol):
         """Forget the record of the lower-cased id; was there one?"""
         ...
 
+    async def fetch(self, app_id: str) -> RecordFact:
+        """Ask Nextcloud now for the record of the lower-cased id."""
+        ...
+
 
 def application(
-    instance: RecordStore, settings: Settings, authenticate: Authenticate, engines: docker.Fleet
+    instance: RecordStore,
+    settings: Settings,
+    authenticate: Authenticate,
+    engines: docker.Fleet,
+    cluster: KubernetesCluster | None = None,
 ) -> web.Application:
     """The control API of one instance."""
-    api = Api(instance, settings, authenticate)
+    api = Api(instance, settings, authenticate, cluster)
     app = web.Application(middlewares=[failures], client_max_size=LARGEST_BODY)
     app.on_response_prepare.append(_sign)
     app.router.add_get("/heartbeat", api.heartbeat)
@@ -57,7 +69,13 @@ def application(
     docker.register(app, engines, settings)
     passthrough.register(app, engines, settings)
     walk.register(app)
-    app.router.add_route("*", "/k8s/{call:.*}", api.kubernetes)
+    if cluster is None:
+        app.router.add_post("/k8s/exapp/install_certificates", api.no_certificates)
+        app.router.add_route("*", "/k8s/{call:.*}", api.no_kubernetes)
+    else:
+        from harp.control import kubernetes  # noqa: PLC0415 - who has no cluster does not pay for it
+
+        kubernetes.register(app, cluster, instance, settings.kubernetes, exapp_targets_from(settings))
     return app
 
 
@@ -72,7 +90,14 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
 class Api:
     """The endpoints."""
 
-    def __init__(self, instance: RecordStore, settings: Settings, authenticate: Authenticate) -> None:
+    def __init__(
+        self,
+        instance: RecordStore,
+        settings: Settings,
+        authenticate: Authenticate,
+        cluster: KubernetesCluster | None = None,
+    ) -> None:
+        self._cluster = cluster
         self._instance = instance
         self._settings = settings
         self._authenticate = authenticate
@@ -84,18 +109,15 @@ class Api:
 
     async def info(self, request: web.Request) -> web.Response:
         """What this HaRP is and can do (A 4.2). AppAPI compares `version` with the least it accepts."""
-        kubernetes: dict[str, object] = {"enabled": self._settings.kubernetes.enabled}
-        if self._settings.kubernetes.enabled:
-            kubernetes |= {
-                "api_server": f"none: {NO_KUBERNETES}",  # of all this, AppAPI shows its admin this field alone
-                "reachable": False,
-                "error": NO_KUBERNETES,
-            }
-        return web.json_response({"version": __version__, "docker": True, "kubernetes": kubernetes})
+        kubernetes: object = {"enabled": False} if self._cluster is None else await self._cluster.info()
+        body = msgspec.json.encode({"version": __version__, "docker": True, "kubernetes": kubernetes})
+        return web.Response(body=body, content_type="application/json", charset="utf-8")
 
     async def store(self, request: web.Request) -> web.Response:
         """Replace the record of an app: the end of its enabling (A 4.3, A 5.4)."""
         record = pushed_record(request.match_info["app_id"], await request.read())
+        if self._cluster is not None:
+            await self._cluster.lookout.known()
         objection = self._targets.objection(record.host, record.port)
         if objection is not None:
             raise InvalidPayload(f"Payload validation error: host, port: {objection}")
@@ -122,9 +144,11 @@ class Api:
             return web.Response(status=400, text=reason)
         return web.json_response({"reject": False, "unchange": True})
 
-    async def kubernetes(self, request: web.Request) -> NoReturn:
-        """No Kubernetes yet."""
-        raise NotAvailable(NO_KUBERNETES)
+    async def no_kubernetes(self, request: web.Request) -> NoReturn:
+        """No cluster."""
+        raise ClusterDisabled("Kubernetes backend is disabled in HaRP.")
 
-
-NO_KUBERNETES = "this HaRP does not manage Kubernetes; use a deploy daemon of type docker-install or manual-install"
+    async def no_certificates(self, request: web.Request) -> web.Response:
+        """No cluster, and nothing to do in one (K 4.6)."""
+        decode(await request.read(), docker.CertificatesBody).names()
+        return web.Response(status=204)

@@ -64,7 +64,7 @@ class NamesBody(Struct, frozen=True):
 
     def names(self) -> Names:
         """Fit for an engine. Raises InvalidPayload."""
-        return _checked(Names(self.name, self.instance_id, self.role_suffix).checked)
+        return checked(Names(self.name, self.instance_id, self.role_suffix).checked)
 
 
 class LimitsBody(Struct, frozen=True, rename={"nano_cpus": "nanoCPUs"}):
@@ -111,7 +111,7 @@ class CreateBody(NamesBody, frozen=True):
             tuple(Mount(mount.source, mount.target, mount.mode) for mount in self.mount_points),
             ResourceLimits(limits.memory, limits.nano_cpus),
         )
-        return _checked(plan.checked)
+        return checked(plan.checked)
 
     def __repr__(self) -> str:  # the environment holds secrets
         return f"CreateBody({self.name!r})"
@@ -230,7 +230,7 @@ class Docker:
     async def image_remove(self, request: web.Request) -> web.Response:
         """Remove an image, unless something uses it (A 4.6.7)."""
         port, body = await self._read(request, ImageBody)
-        reference = _checked(lambda: image_reference(body.image_ref))
+        reference = checked(lambda: image_reference(body.image_ref))
         return _json(await (await self._engines.engine(port)).image_remove(reference))
 
     async def install_certificates(self, request: web.Request) -> web.Response:
@@ -270,7 +270,8 @@ def shown_ports(ports: Collection[int]) -> str:
     return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges)
 
 
-def _checked(check: Callable[[], T]) -> T:
+def checked(check: Callable[[], T]) -> T:
+    """What `check` returns. Raises InvalidPayload when it refuses."""
     try:
         return check()
     except Refused as refused:

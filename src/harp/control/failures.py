@@ -7,7 +7,15 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
-from harp.engines.errors import EngineConflict, EngineError, EngineMissing, EngineTimeout, ForeignOwner
+from harp.engines.errors import (
+    AlreadyThere,
+    EngineConflict,
+    EngineError,
+    EngineMissing,
+    EngineTimeout,
+    ForeignOwner,
+    NotThere,
+)
 from harp.errors import BadRequest, HarpError, Unreachable
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -23,19 +31,21 @@ class NotOnTheList(HarpError):
     """A call that does not pass to an engine."""
 
 
-class NotAvailable(HarpError):
-    """This HaRP cannot do what is asked, whoever asks."""
+class ClusterDisabled(HarpError):
+    """This HaRP has no Kubernetes."""
 
 
 STATUS: dict[type[BaseException], int] = {
     InvalidPayload: 400,
     BadRequest: 400,
     NotOnTheList: 403,
-    NotAvailable: 501,
+    ClusterDisabled: 503,
     Unreachable: 503,
     EngineMissing: 404,
     EngineConflict: 409,
     ForeignOwner: 409,
+    NotThere: 404,
+    AlreadyThere: 409,
     EngineTimeout: 504,
     EngineError: 503,
     HarpError: 500,

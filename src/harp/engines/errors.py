@@ -36,3 +36,11 @@ class EngineConflict(EngineRefused):
 
 class ForeignOwner(EngineError):
     """The container or volume belongs to another Nextcloud; nothing was done to it."""
+
+
+class NotThere(EngineError):
+    """What a call is about does not exist; the text is the whole answer."""
+
+
+class AlreadyThere(EngineError):
+    """What a call is to make exists; the text is the whole answer."""

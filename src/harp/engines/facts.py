@@ -1,4 +1,4 @@
-"""What is known of an engine."""
+"""What is known of engines, and of the cluster."""
 
 from __future__ import annotations
 
@@ -23,3 +23,24 @@ class EngineStatus(Struct, frozen=True):
     facts: EngineFacts | None  # None = has never answered
     last_seen: float | None  # Unix seconds of its last answer about itself
     trouble: str  # why it could not be asked last time, "" when it could
+
+
+class ClusterExApp(Struct, frozen=True):
+    """An ExApp in the cluster, or what is left of one."""
+
+    name: str  # of its Deployment, or of what is left
+    app: str  # its id, "" = not known
+    replicas: int
+    ready: int
+    address: str  # host and port, "" = not exposed
+    note: str  # what is wrong with it
+
+
+class ClusterStatus(Struct, frozen=True):
+    """The Kubernetes cluster as people see it."""
+
+    api_server: str
+    namespace: str
+    trouble: str  # why it was not read last time, or why nothing can be deployed
+    missing_rights: dict[str, str]  # by feature
+    exapps: tuple[ClusterExApp, ...]

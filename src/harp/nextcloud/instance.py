@@ -50,6 +50,19 @@ class NextcloudCalls(Protocol):
         """Give up all connections."""
 
 
+class Places(Protocol):
+    """Who knows better than Nextcloud where an ExApp is: `engines.kubernetes.lookout.Lookout`."""
+
+    def placed(self, record: ExApp) -> ExApp:
+        """The record with the address that its ExApp has; as it is where nothing is known of it."""
+
+    async def known(self) -> None:
+        """Wait, not for long, until the places are known."""
+
+    def doubt(self, app_id: str) -> None:
+        """An ExApp did not answer at its address."""
+
+
 class Instance:
     """One Nextcloud. The facts of the decision: what is known, and what has to be asked.
 
@@ -67,6 +80,7 @@ class Instance:
         warnings: RareWarnings | None = None,
     ) -> None:
         """`client` asks in place of one made from the settings, `deadlines` watches the connections of that one."""
+        self._places: Places | None = None  # None = records lead where Nextcloud says
         self.url = settings.nextcloud.url
         self.rules = rules_from(settings)
         self.records = RecordCache(settings.nextcloud.record_lifetime, now)
@@ -182,6 +196,8 @@ class Instance:
 
     def connection_failed(self, app_id: str) -> None:
         """An ExApp's address did not answer: have its record refreshed at the next request."""
+        if self._places is not None:
+            self._places.doubt(app_id)
         self._doubt(app_id)
 
     def _doubt(self, app_id: str) -> None:
@@ -190,10 +206,32 @@ class Instance:
 
     def put(self, record: ExApp) -> None:
         """Take a record from the control API."""
+        record = self._placed(record)
         self._report(record)
         self._key_proved = True
         self.version += 1
         self.records.put(record)
+
+    def find_at(self, places: Places) -> None:
+        """Have records lead where `places` says from now on."""
+        self._places = places
+
+    async def fetch(self, app_id: str) -> RecordFact:
+        """Ask Nextcloud now for the record of the lower-cased id, whatever it said before."""
+        self.delete(app_id)
+        return await self.record_of(app_id)
+
+    def relocate(self) -> None:
+        """Places have changed: have every record lead where its ExApp is now."""
+        for record in self.records.list():
+            placed = self._placed(record)
+            if placed is not record:
+                self._report(placed)
+                self.records.move(placed)
+                self.version += 1
+
+    def _placed(self, record: ExApp) -> ExApp:
+        return record if self._places is None else self._places.placed(record)
 
     def delete(self, app_id: str) -> bool:
         """Forget a record at the control API's word; any spelling of the id. False if there was none."""
@@ -229,6 +267,9 @@ class Instance:
         self._note(fact, probe=app_id == CONTROL)
         if app_id != CONTROL:
             self._note_key(app_id, fact)
+        if isinstance(fact, ExApp) and self._places is not None:
+            await self._places.known()
+            fact = self._placed(fact)
         if isinstance(fact, ExApp) and self.records.get(app_id) != fact:
             self._report(fact)
             await self._compiled(fact)

@@ -6,6 +6,7 @@ from binascii import b2a_base64
 from functools import cached_property, lru_cache
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harp.policy.routes import Level, Route, RouteTable
 
@@ -31,6 +32,15 @@ class ExApp(Struct, frozen=True, dict=True):
     def table(self) -> RouteTable:
         """The routes, compiled once for this record."""
         return RouteTable(self.routes)
+
+    def at(self, host: str, port: int) -> ExApp:
+        """The same ExApp at another address, its routes compiled as they are."""
+        if (host, port) == (self.host, self.port):
+            return self
+        moved = replace(self, host=host, port=port)
+        if "table" in self.__dict__:
+            moved.__dict__["table"] = self.table
+        return moved
 
     def authorization(self, user: str) -> bytes:
         """The value of AUTHORIZATION-APP-API that tells the ExApp who calls; "" is nobody."""

@@ -1,16 +1,16 @@
 """Environment -> one frozen `Settings`. Nothing else reads the environment.
 
 `model` has the values and one line per variable, `reader` reads them and collects what is wrong, `parsers` turn the
-text of a variable into a value.
+text of a variable into a value; `kubernetes` has the section of that name with its parsers.
 Importing this package does nothing else.
 """
 
+from harp.settings.kubernetes import ExAppPods, Kubernetes, Toleration
 from harp.settings.model import (
     OBSOLETE,
     Address,
     Bans,
     Engines,
-    Kubernetes,
     Limits,
     Listen,
     Logs,
@@ -31,6 +31,7 @@ __all__ = [
     "Address",
     "Bans",
     "Engines",
+    "ExAppPods",
     "Kubernetes",
     "Limits",
     "Listen",
@@ -41,6 +42,7 @@ __all__ = [
     "Reading",
     "Settings",
     "Timeouts",
+    "Toleration",
     "TunnelSettings",
     "Value",
     "examine",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harp.errors import SettingsError
 from harp.settings import parsers as v
+from harp.settings.kubernetes import Kubernetes, kubernetes
 from harp.settings.parsers import NEVER, Address, Network
 from harp.settings.reader import Value, VariableReader
 
@@ -131,22 +132,6 @@ class TunnelSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Kubernetes:
-    """HP_K8S_*; checked, and then only reported: HaRP does not manage Kubernetes yet."""
-
-    enabled: bool
-    namespace: str
-    api_server: str
-    token: str = field(repr=False)
-    token_file: Path
-    ca_file: Path
-    verify: bool
-    storage_class: str
-    storage_size: str
-    host_aliases: tuple[tuple[str, tuple[str, ...]], ...]  # (ip, names)
-
-
-@dataclass(frozen=True, slots=True)
 class Engines:
     """Docker engines and what ExApp containers may mount (A 10)."""
 
@@ -227,7 +212,7 @@ def examine(env: Mapping[str, str]) -> Reading:
         proxies=_proxies(r),
         tunnel=_tunnel(r),
         engines=_engines(r),
-        kubernetes=_kubernetes(r),
+        kubernetes=kubernetes(r),
         logs=_logs(r),
         rewrite_location=r.read("HP_REWRITE_LOCATION", "false", v.boolean),
         local_exapps=r.read("HP_LOCAL_EXAPPS", "1024-22999,24100-65535", v.local_ports),
@@ -358,36 +343,6 @@ def _engines(r: VariableReader) -> Engines:
         ),
         mounts_enforce_all=r.read("HP_EXAPP_BIND_MOUNTS_ENFORCE_ALL", "false", v.boolean),
     )
-
-
-def _kubernetes(r: VariableReader) -> Kubernetes:
-    account = "/var/run/secrets/kubernetes.io/serviceaccount"
-    enabled = r.read("HP_K8S_ENABLED", "false", v.boolean)
-    api_server = r.optional("HP_K8S_API_SERVER", v.web_url, "of the cluster we run in") or _own_cluster(r)
-    if enabled and not api_server and not r.given("HP_K8S_API_SERVER"):
-        r.problem("HP_K8S_API_SERVER", "is not set and we run in no cluster; write such as https://10.0.0.1:6443")
-    if enabled:
-        r.warn("HP_K8S_ENABLED", "HaRP does not manage Kubernetes yet; Docker and manual-install daemons work")
-    return Kubernetes(
-        enabled=enabled,
-        namespace=r.read("HP_K8S_NAMESPACE", "nextcloud-exapps", v.word),
-        api_server=api_server,
-        token=r.secret("HP_K8S_BEARER_TOKEN", v.secret),
-        token_file=r.read("HP_K8S_BEARER_TOKEN_FILE", f"{account}/token", v.path),
-        ca_file=r.read("HP_K8S_CA_FILE", f"{account}/ca.crt", v.path),
-        verify=not r.read("HP_K8S_VERIFY_SSL", "true", v.exactly("false")),
-        storage_class=r.read("HP_K8S_STORAGE_CLASS", "", v.word),
-        storage_size=r.read("HP_K8S_DEFAULT_STORAGE_SIZE", "10Gi", v.word),
-        host_aliases=r.read("HP_K8S_HOST_ALIASES", "", v.host_aliases),
-    )
-
-
-def _own_cluster(r: VariableReader) -> str:
-    """The API server of the cluster whose pod we are, as its environment tells; "" in no pod."""
-    host, port = r.raw("KUBERNETES_SERVICE_HOST"), r.raw("KUBERNETES_SERVICE_PORT") or "443"
-    if ":" in host:
-        host = f"[{host}]"
-    return f"https://{host}:{port}" if host else ""
 
 
 def _logs(r: VariableReader) -> Logs:

@@ -77,6 +77,12 @@ class RecordCache:
         if len(self._entries) > self._capacity:
             del self._entries[next(iter(self._entries))]
 
+    def move(self, record: ExApp) -> None:
+        """Its address has changed, and nothing else: when to ask Nextcloud again stays as it is."""
+        entry = self._entries.get(record.app_id)
+        if entry is not None:
+            entry.record = record
+
     def doubt(self, app_id: str) -> bool:
         """Something speaks against a record (its address does not answer): have it refreshed soon.
 

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
+from harp.engines.facts import ClusterStatus
 from harp.status.engines import EngineLine
 from harp.status.pages import Page
 from harp.status.snapshot import AppLine, BanLine, CertificateLine, Process, Snapshot, TunnelLine
@@ -34,6 +35,9 @@ class ApiFacts(Protocol):
 
     def engines(self) -> Sequence[EngineLine]:
         """Every engine that was used or has a tunnel."""
+
+    def cluster(self) -> ClusterStatus | None:
+        """The Kubernetes cluster, None where there is none."""
 
     def bans(self) -> Sequence[BanLine]:
         """Every ban now."""
@@ -63,6 +67,7 @@ class StatusApi:
             "apps": lambda: {"apps": facts.apps()},
             "bans": lambda: {"bans": facts.bans()},
             "certificates": lambda: {"certificates": facts.certificates()},
+            "cluster": lambda: {"cluster": facts.cluster()},
             "engines": lambda: {"engines": facts.engines()},
             "process": facts.process,
             "snapshot": facts.snapshot,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from harp.engines.facts import ClusterStatus
 from harp.status.conditions import Condition
 from harp.status.engines import EngineLine
 
@@ -121,3 +122,4 @@ class Snapshot(Struct, frozen=True):
     bans: tuple[BanLine, ...]
     ban_totals: BanTotals
     certificates: tuple[CertificateLine, ...]
+    cluster: ClusterStatus | None = None  # None = no Kubernetes

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Sequence
 import structlog
 
 from harp import __version__
+from harp.engines.facts import ClusterStatus
 from harp.errors import HarpError
 from harp.status.doctor import fixes
 from harp.status.doctor.examined import Examined
@@ -27,13 +28,26 @@ from harp.status.doctor.peers import (
     nextcloud_findings,
     tunnel_port_findings,
 )
-from harp.status.doctor.report import DoctorReport, Finding, failed, skipped, worst
+from harp.status.doctor.report import DoctorReport, Finding, failed, ok, skipped, worst
 from harp.status.doctor.walk import walk
 
 LIMIT = 50.0  # seconds for each part
 FRESH = 30.0  # seconds for which a report is shown again
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+CLUSTER = "Kubernetes allows what HaRP needs"
+
+
+def cluster_finding(cluster: ClusterStatus | None) -> Finding:
+    """What the cluster allows."""
+    if cluster is None:
+        return skipped("kubernetes", CLUSTER, "HP_K8S_ENABLED is not set")
+    if cluster.trouble:
+        return failed("kubernetes", CLUSTER, cluster.trouble, fixes.CLUSTER)
+    without = ", ".join(cluster.missing_rights)
+    return ok("kubernetes", CLUSTER, f"not allowed, and done without: {without}" if without else "")
 
 
 class Doctor:
@@ -83,8 +97,7 @@ class Doctor:
             *setting_findings(settings),
         ]
         findings = [*road, *nextcloud, *port, *tunnels, *exapps, *engines, *findings, *own]
-        if not settings.kubernetes.enabled:
-            findings.append(skipped("kubernetes", "Kubernetes allows what HaRP needs", "HP_K8S_ENABLED is not set"))
+        findings.append(cluster_finding(snapshot.cluster))
         state = worst(findings)
         seconds = time.monotonic() - began
         return DoctorReport(time.time(), seconds, __version__, url, state, tuple(findings))

@@ -1,0 +1,232 @@
+"""Where the cluster's ExApps are: learned once, then followed, and kept while the cluster is away (K 6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from harp.engines.kubernetes.client import ClusterApi
+from harp.engines.kubernetes.lookout import Lookout, LookoutPace
+from harp.engines.kubernetes.objects import Namespace
+from harp.engines.kubernetes.rights import Rights
+from harp.policy.container import Owner
+from harp.policy.exapp import ExApp
+from harp.policy.kubernetes_names import APP, INSTANCE
+from harp.policy.kubernetes_places import Exposure
+from harp.policy.kubernetes_rights import DEPLOY, NODES, WATCH, Feature
+from harp.settings import load
+from tests.fakes.cluster import NAMESPACE, TOKEN, FakeCluster
+from tests.fakes.waiting import until
+
+RECORD = ExApp("app-x", "t", "1.0", "app-x", 23000)
+OTHER = ExApp("docker-app", "t", "1.0", "10.1.1.1", 23001)
+LABELS = {"app.kubernetes.io/part-of": "nc-app-app-x", "app.kubernetes.io/component": "exapp"}
+QUICK = LookoutPace(again=0.2, soon=0.05, retry=0.05, longest=0.1, watch=30)
+
+
+def deployment(
+    name: str = "nc-app-app-x", exposure: Exposure | None = None, annotations: dict[str, str] | None = None
+) -> dict[str, Any]:
+    remembered = {} if exposure is None else {key: value for key, value in exposure.annotations().items() if value}
+    metadata = {"name": name, "labels": dict(LABELS), "annotations": {**remembered, **(annotations or {})}}
+    return {"metadata": metadata, "spec": {"replicas": 1}}
+
+
+def service(address: str, name: str = "nc-app-app-x", **spec: Any) -> dict[str, Any]:
+    labels = {**LABELS, "app.kubernetes.io/managed-by": "harp"}
+    port = {"port": 23000, "targetPort": 23000}
+    return {
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"type": "ClusterIP", "clusterIP": address, "ports": [port], **spec},
+    }
+
+
+def node(name: str, address: str, ready: str = "True") -> dict[str, Any]:
+    status = {
+        "addresses": [{"type": "InternalIP", "address": address}],
+        "conditions": [{"type": "Ready", "status": ready}],
+    }
+    return {"metadata": {"name": name}, "status": status}
+
+
+@asynccontextmanager
+async def looking(cluster: FakeCluster) -> AsyncIterator[Lookout]:
+    """A lookout at work."""
+    env = {
+        "HP_SHARED_KEY": "the shared key of these tests",
+        "NC_INSTANCE_URL": "https://cloud.example.com",
+        "HP_K8S_ENABLED": "true",
+        "HP_K8S_API_SERVER": cluster.url,
+        "HP_K8S_BEARER_TOKEN": TOKEN,
+    }
+    now = asyncio.get_running_loop().time
+    api = ClusterApi(load(env).kubernetes, now)
+    lookout = Lookout(Namespace(api, NAMESPACE, Owner("mine")), Rights(api, NAMESPACE, now), now, QUICK)
+    run = asyncio.create_task(lookout.run())
+    try:
+        await lookout.known()
+        yield lookout
+    finally:
+        run.cancel()
+        with suppress(asyncio.CancelledError):
+            await run
+        await api.close()
+
+
+@asynccontextmanager
+async def looking_at(*features: Feature, objects: Iterable[tuple[str, Any]]) -> AsyncIterator[Any]:
+    cluster = FakeCluster([DEPLOY, NODES, *features])
+    for resource, body in objects:
+        cluster.put(resource, body)
+    async with cluster.serving(), looking(cluster) as lookout:
+        yield cluster, lookout
+
+
+def place(lookout: Lookout, record: ExApp = RECORD) -> tuple[str, int]:
+    placed = lookout.placed(record)
+    return placed.host, placed.port
+
+
+@pytest.mark.parametrize("features", [(), (WATCH,)])
+async def test_8_a_service_that_is_made_anew_is_followed(features: tuple[Feature, ...]) -> None:
+    there = [("deployments", deployment()), ("services", service("10.96.0.5"))]
+    async with looking_at(*features, objects=there) as (cluster, lookout):
+        moves: list[bool] = []
+        lookout.moved = lambda: moves.append(True)
+        assert place(lookout) == ("10.96.0.5", 23000)
+        cluster.put("services", service("10.96.0.9"))
+        await until(lambda: place(lookout) == ("10.96.0.9", 23000))
+        assert moves
+
+
+async def test_7_other_apps_are_left_where_nextcloud_says_and_never_asked_for() -> None:
+    async with looking_at(WATCH, objects=[("services", service("10.96.0.5"))]) as (cluster, lookout):
+        calls = len(cluster.calls)
+        assert lookout.placed(OTHER) is OTHER
+        lookout.doubt(OTHER.app_id)
+        await asyncio.sleep(0)
+        assert len(cluster.calls) <= calls + 2  # the two watches, and nothing for this app
+
+
+async def test_7_addresses_are_kept_while_the_cluster_is_away() -> None:
+    cluster = FakeCluster([DEPLOY])
+    cluster.put("services", service("10.96.0.5"))
+    async with cluster.serving(), looking(cluster) as lookout:
+        cluster.errors["list", "services"] = [(500, "etcd is away")] * 100
+        await until(lambda: "etcd is away" in lookout.trouble)
+        assert place(lookout) == ("10.96.0.5", 23000)
+        cluster.errors.clear()
+        cluster.put("services", service("10.96.0.6"))
+        await until(lambda: place(lookout) == ("10.96.0.6", 23000))
+        assert lookout.trouble == ""
+
+
+async def test_8_an_address_that_does_not_answer_is_looked_up_again_at_once() -> None:
+    cluster = FakeCluster([DEPLOY])
+    cluster.put("services", service("10.96.0.5"))
+    async with cluster.serving(), looking(cluster) as lookout:
+        before = cluster.called("list", "services")
+        lookout.doubt("app-x")
+        await until(lambda: cluster.called("list", "services") > before)
+
+
+async def test_a_watch_that_is_too_old_is_begun_anew() -> None:
+    async with looking_at(WATCH, objects=[("services", service("10.96.0.5"))]) as (cluster, lookout):
+        await until(lambda: cluster.called("watch", "services") >= 1)
+        cluster.put("services", {"metadata": {"name": "x"}, "kind": "Status"})
+        cluster.errors["watch", "services"] = [(410, "too old resource version")]
+        cluster.put("services", service("10.96.0.7"))
+        await until(lambda: place(lookout) == ("10.96.0.7", 23000))
+
+
+async def test_manual_is_remembered_by_the_deployment() -> None:
+    exposure = Exposure("manual", "10.9.9.9", 8080)
+    async with looking_at(objects=[("deployments", deployment(exposure=exposure))]) as (_, lookout):
+        assert place(lookout) == ("10.9.9.9", 8080)
+
+
+async def test_manual_of_the_existing_harp_is_understood() -> None:
+    annotations = {
+        "appapi.nextcloud.com/expose-type": "manual",
+        "appapi.nextcloud.com/upstream-host": "10.9.9.9",
+        "appapi.nextcloud.com/upstream-port": "8080",
+    }
+    async with looking_at(objects=[("deployments", deployment(annotations=annotations))]) as (_, lookout):
+        assert place(lookout) == ("10.9.9.9", 8080)
+
+
+async def test_a_headless_service_is_found_by_name() -> None:
+    there = [("deployments", deployment()), ("services", service("None"))]
+    async with looking_at(objects=there) as (_, lookout):
+        assert place(lookout) == (f"nc-app-app-x.{NAMESPACE}.svc", 23000)
+
+
+async def test_6_a_node_that_fails_is_left_for_another_and_a_good_one_kept() -> None:
+    ports = [{"port": 23000, "targetPort": 23000, "nodePort": 30100}]
+    there = [
+        ("nodes", node("a", "10.0.0.1")),
+        ("nodes", node("b", "10.0.0.2")),
+        ("deployments", deployment(exposure=Exposure("nodeport", node="10.0.0.2"))),
+        ("services", service("10.96.0.5", type="NodePort", ports=ports)),
+    ]
+    async with looking_at(objects=there) as (cluster, lookout):
+        assert place(lookout) == ("10.0.0.2", 30100)
+        cluster.put("nodes", node("b", "10.0.0.2", ready="False"))
+        await until(lambda: place(lookout) == ("10.0.0.1", 30100))
+
+
+async def test_20_the_address_of_a_load_balancer_is_followed() -> None:
+    balanced = service("10.96.0.5", type="LoadBalancer")
+    balanced["status"] = {"loadBalancer": {"ingress": [{}, {"hostname": "lb-1.example.com"}]}}
+    async with looking_at(WATCH, objects=[("services", balanced)]) as (cluster, lookout):
+        assert place(lookout) == ("lb-1.example.com", 23000)
+        moved = deepcopy(balanced)
+        moved["status"]["loadBalancer"]["ingress"] = [{"ip": "192.0.2.9"}]
+        cluster.put("services", moved)
+        await until(lambda: place(lookout) == ("192.0.2.9", 23000))
+        lost = deepcopy(balanced)
+        lost["status"] = {}
+        cluster.put("services", lost)
+        await until(lambda: cluster.called("watch", "services") >= 1)
+        assert place(lookout) == ("192.0.2.9", 23000)  # better than none
+
+
+async def test_of_several_roles_the_one_that_was_exposed_last_counts() -> None:
+    there = [
+        ("deployments", deployment("nc-app-app-x-api", Exposure(at=2.0))),
+        ("deployments", deployment("nc-app-app-x-old", Exposure(at=1.0))),
+        ("services", service("10.96.0.2", "nc-app-app-x-api")),
+        ("services", service("10.96.0.1", "nc-app-app-x-old")),
+    ]
+    async with looking_at(objects=there) as (_, lookout):
+        assert place(lookout) == ("10.96.0.2", 23000)
+
+
+async def test_a_service_whose_pods_are_gone_for_good_gives_way_to_one_with_pods() -> None:
+    there = [
+        ("services", service("10.96.0.1")),  # of an earlier version without roles
+        ("deployments", deployment("nc-app-app-x-api")),
+        ("services", service("10.96.0.2", "nc-app-app-x-api")),
+    ]
+    async with looking_at(objects=there) as (_, lookout):
+        assert place(lookout) == ("10.96.0.2", 23000)
+
+
+async def test_11_an_app_is_not_led_to_another_whose_name_becomes_the_same() -> None:
+    there = [("deployments", deployment(annotations={APP: "app_x"})), ("services", service("10.96.0.5"))]
+    async with looking_at(objects=there) as (_, lookout):
+        assert lookout.placed(RECORD) is RECORD
+        assert place(lookout, ExApp("app_x", "t", "1", "h", 1)) == ("10.96.0.5", 23000)
+
+
+async def test_what_belongs_to_another_nextcloud_is_not_seen() -> None:
+    theirs = service("10.96.0.5")
+    theirs["metadata"]["labels"][INSTANCE] = "theirs"
+    async with looking_at(objects=[("services", theirs)]) as (_, lookout):
+        assert lookout.placed(RECORD) is RECORD
+        assert lookout.services() == []
