@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup core run test coverage check bench bench-quick frp kubernetes traefik lock clean
+.PHONY: setup core run test screenshots coverage check bench bench-quick frp kubernetes traefik lock clean
 
 setup: $(READY)
 
@@ -24,6 +24,10 @@ run: $(READY)
 # Suites that need another program (nginx, frpc, ...) skip with a reason where it is missing; HARP_PEERS=required makes them fail.
 test: $(READY)
 	scripts/test $(ARGS)
+
+# The pictures of the status page in docs/, taken by the test that looks at it in Chromium.
+screenshots: $(READY)
+	HARP_SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest -q tests/live/test_page.py
 
 # What the tests reach of each package, with branches and sub-processes; fails below 95 %.
 coverage: $(READY)

@@ -38,8 +38,9 @@ USED = {
     "part of yamux, spoken by the tests' peers": ["INTERNAL_ERROR", "NORMAL", "data_header"],
     "written into an answer": ["bytes_freed"],
     "for the Roles of charts": ["rules_for"],
+    "shown by a template of the status page": ["plot"],
     "for authors of ExApps": [
-        *("__getattr__", "content_length", "disable", "free_tcp_port", "init", "initialised", "log_out"),
+        *("__getattr__", "content_length", "disable", "free_tcp_port", "init", "initialised"),
         *("until_heartbeat", "wait_for_tunnel"),
     ],
 }

@@ -117,8 +117,8 @@ class Harp:
         self.books = Books(AccessLog(settings.logs.access, json=settings.logs.format == "json"), self.warnings)
         self.gate = Gate(settings, self.instance, self.upstreams, self.deadlines, self.books, self.turns)
         self.gate.limit_connections(connections)
-        facts = self.facts = HarpFacts(self)
-        self._admin = AdminGate(settings, Pages(facts), self.deadlines, StatusApi(facts), facts.metrics, facts.examine)
+        self.facts = HarpFacts(self)
+        self._admin = self._admin_gate(self.facts)
         self.tunnel = self._tunnel_server(tunnel_tls)
         try:
             await self.tunnel.start()
@@ -202,6 +202,18 @@ class Harp:
         return self.tunnel.bound_ports
 
     # Starting
+
+    def _admin_gate(self, facts: HarpFacts) -> AdminGate:
+        return AdminGate(
+            self.settings,
+            Pages(facts),
+            self.deadlines,
+            StatusApi(facts),
+            facts.metrics,
+            facts.examine,
+            facts.doors,
+            facts.site,
+        )
 
     def _tunnel_server(self, tls: ssl.SSLContext | None) -> TunnelServer:
         return TunnelServer(

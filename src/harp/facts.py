@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,12 @@ from harp.net.targets import ExAppTunnel, exapp_target
 from harp.policy.exapp import ExApp
 from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.status.conditions import Condition
+from harp.status.doors import Doors, Guest
 from harp.status.engines import EngineLine, TunnelOfEngine, inventory
+from harp.status.feed import RequestFeed
+from harp.status.history import ALL, History
 from harp.status.pages import Page
+from harp.status.redaction import Redaction
 from harp.status.snapshot import (
     AppLine,
     BanLine,
@@ -30,6 +35,8 @@ from harp.status.snapshot import (
     NextcloudLine,
     Process,
     RouteLine,
+    RunningLine,
+    SettingLine,
     Snapshot,
     TrafficLine,
     TunnelLine,
@@ -38,6 +45,9 @@ from harp.status.snapshot import (
 if TYPE_CHECKING:
     from harp.app import Harp
     from harp.status.doctor.doctor import Doctor
+    from harp.status.doctor.report import DoctorReport
+    from harp.status.web.site import Site
+    from harp.wire.requests import RequestHead
 
 NO_TRAFFIC = Traffic()
 DESCRIPTORS = Path("/proc/self/fd")
@@ -47,9 +57,15 @@ class HarpFacts:
     """What the admin listener asks about, and the few things it may change."""
 
     def __init__(self, harp: Harp) -> None:
+        settings = harp.settings
         self._harp = harp
         self._started = time.time()
         self._doctor: Doctor | None = None
+        self._site: Site | None = None
+        self.doors = Doors(settings.admin_password or settings.shared_key, harp.instance, time.monotonic)
+        self.feed = RequestFeed(harp.books, harp.deadlines, Redaction([settings.shared_key]))
+        self.history = History(self._traffic, time.time, harp.deadlines.now)
+        harp.deadlines.watch(self.history)
 
     # For health and readiness
 
@@ -173,13 +189,45 @@ class HarpFacts:
         return page
 
     async def examine(self, url: str, app: str, *, fresh: bool) -> Page:
-        """The report of the doctor, who is loaded when somebody asks."""
+        """The report of the doctor."""
+        doctor = await self._called_doctor()
+        return Page(200, msgspec.json.encode(await doctor.report(url=url, app=app, fresh=fresh)))
+
+    async def examine_now(self) -> None:
+        """Have the doctor make a report."""
+        doctor = await self._called_doctor()
+        await doctor.report(fresh=True)
+
+    def report(self) -> DoctorReport | None:
+        return None if self._doctor is None else self._doctor.last
+
+    async def _called_doctor(self) -> Doctor:
+        """The doctor, who is loaded when somebody asks."""
         if self._doctor is None:
             examined = await load_module("harp.examined")
             doctor = await load_module("harp.status.doctor.doctor")
             self._doctor = self._doctor or doctor.Doctor(examined.ExaminedHarp(self._harp))
-        report = await self._doctor.report(url=url, app=app, fresh=fresh)
-        return Page(200, msgspec.json.encode(report))
+        return self._doctor
+
+    async def site(self, head: RequestHead, guest: Guest, body: bytes) -> Page:
+        """Answer a request for the status page, whose parts are loaded at the first visit."""
+        if self._site is None:
+            module = await load_module("harp.status.web.site")
+            self._site = module.Site(self, self.doors)
+        return await self._site.answer(head, guest, body)
+
+    def settings(self) -> list[SettingLine]:
+        values = self._harp.settings.values
+        return [SettingLine(one.name, "set, not shown" if one.secret else one.text, one.given) for one in values]
+
+    def running(self, app: str) -> list[RunningLine]:
+        return []
+
+    def _traffic(self) -> Iterator[tuple[str, Traffic]]:
+        books = self._harp.books
+        yield from books.apps.items()
+        yield ALL, books.control
+        yield ALL, books.others
 
     # Changes
 

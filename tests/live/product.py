@@ -124,14 +124,19 @@ class Product:
             "port": port,
             "routes": routes or [{"url": ".*", "access_level": 0}],
         }
+        self._storage("POST", app_id, json.dumps(body), 204)
+
+    def forget(self, app_id: str) -> None:
+        """Withdraw a record, as AppAPI does; Nextcloud may have done so before."""
+        self._storage("DELETE", app_id, None, 204, 404)
+
+    def _storage(self, method: str, app_id: str, body: str | None, *statuses: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=5)
-        connection.request(
-            "POST", f"/exapps/app_api/exapp_storage/{app_id}", json.dumps(body), {"harp-shared-key": KEY}
-        )
+        connection.request(method, f"/exapps/app_api/exapp_storage/{app_id}", body, {"harp-shared-key": KEY})
         answer = connection.getresponse()
         text = answer.read()
         connection.close()
-        assert answer.status == 204, f"{answer.status} {text!r}"
+        assert answer.status in statuses, f"{answer.status} {text!r}"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 
 from harp.frontend.access import AccessLog, Entry
@@ -25,6 +26,8 @@ class Books:
         self.control = Traffic()  # calls of AppAPI to HaRP itself
         self.others = Traffic()  # requests for no ExApp we know
         self.refusals: dict[int, int] = {}  # answers of our own, by status
+        self.watcher: Callable[[Exchange, float], None] | None = None  # sees every request, while somebody watches
+        self.failed: Callable[[Exchange, float], None] | None = None  # sees those that failed
         self._warnings = warnings
 
     def enter(self, exchange: Exchange) -> None:
@@ -37,6 +40,10 @@ class Books:
         if exchange.refused:
             self.refusals[exchange.status] = self.refusals.get(exchange.status, 0) + 1
             self._warn(exchange)
+        if self.failed is not None and (exchange.refused or exchange.status >= INTERNAL):
+            self.failed(exchange, seconds)
+        if self.watcher is not None:
+            self.watcher(exchange, seconds)
         access = self.access_log
         if access.every or (access.errors and (exchange.status >= 400 or exchange.status == 0 or exchange.note)):
             access.write(entry_of(exchange, seconds))

@@ -174,7 +174,9 @@ class Settings:
     public_url: str  # HP_PUBLIC_URL: where browsers and AppAPI find Nextcloud; only `harp doctor` goes there
     rewrite_location: bool  # HP_REWRITE_LOCATION
     local_exapps: tuple[range, ...]  # HP_LOCAL_EXAPPS: ports of loopback on which ExApps installed by hand may listen
+    admin_password: str = field(default="", repr=False)  # HP_ADMIN_PASSWORD_FILE; "" = the shared key
     warnings: tuple[str, ...] = ()  # what was tolerated, one line each, for the log
+    values: tuple[Value, ...] = field(default=(), repr=False)  # every variable as it is in effect
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +218,12 @@ def examine(env: Mapping[str, str]) -> Reading:
         logs=_logs(r),
         rewrite_location=r.read("HP_REWRITE_LOCATION", "false", v.boolean),
         local_exapps=r.read("HP_LOCAL_EXAPPS", "1024-22999,24100-65535", v.local_ports),
+        admin_password=r.optional("HP_ADMIN_PASSWORD_FILE", v.shared_key_file, "the shared key") or "",
     )
     r.warn_unknown("HP_", OBSOLETE)
     warnings = tuple(r.warnings)
     return Reading(
-        settings=replace(settings, warnings=warnings),
+        settings=replace(settings, warnings=warnings, values=tuple(r.values)),
         problems=tuple(r.problems),
         warnings=warnings,
         values=tuple(r.values),

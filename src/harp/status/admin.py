@@ -1,9 +1,8 @@
-"""The admin listener: answers with the pages of `status`, at once and without a key."""
+"""The admin listener: health and metrics for everybody who reaches it, the API and the status page by `doors`."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import parse_qs
 
@@ -16,7 +15,9 @@ from harp.net.deadlines import Deadlines
 from harp.net.tasks import Tasks
 from harp.net.turns import Turns
 from harp.settings import Settings
+from harp.status.answering import Answering, Respond, send
 from harp.status.api import CHANGING, PREFIX, StatusApi, objection_to_changes
+from harp.status.doors import Doors, Guest
 from harp.status.pages import Page, Pages
 from harp.wire.ends import How
 from harp.wire.requests import RequestHead, RequestReader
@@ -24,6 +25,11 @@ from harp.wire.requests import RequestHead, RequestReader
 CONNECTIONS = 64  # at once
 METRICS = b"/metrics"
 DOCTOR = b"/api/v1/doctor"
+ENGINES = b"/engines"  # a page for people, and JSON for programs
+
+LOG_IN = b'{"error":"from another host this needs Authorization: Bearer, with the password of the status page"}'
+
+Visit = Callable[[RequestHead, Guest, bytes], Awaitable[Page]]
 
 log = structlog.get_logger()
 
@@ -48,7 +54,10 @@ class AdminGate:
         api: StatusApi | None = None,
         metrics: Callable[[], Awaitable[Page]] | None = None,
         examine: ExamineFunction | None = None,
+        doors: Doors | None = None,
+        site: Visit | None = None,
     ) -> None:
+        """`site` answers what nothing else does: the status page, for people."""
         self.deadlines = deadlines
         self.turns = Turns()
         self.limits = settings.limits
@@ -58,6 +67,8 @@ class AdminGate:
         self._api = api
         self._metrics = metrics
         self._examine = examine
+        self._doors = doors
+        self._site = site
         self._tasks = Tasks()
         self._connections: set[ClientConnection] = set()
 
@@ -67,14 +78,15 @@ class AdminGate:
     def handle(self, connection: ClientConnection, exchange: Exchange) -> None:
         head = exchange.head
         assert head is not None
-        if self._metrics is not None and head.path == METRICS and head.method in (b"GET", b"HEAD"):
-            self._tasks.start(self._awaited(connection, exchange, self._metrics()))
-            return
-        if self._examine is not None and head.path == DOCTOR:
-            self._tasks.start(self._awaited(connection, exchange, self._examined(head, connection.peer, self._examine)))
-            return
         try:
-            page = self._page(head, connection.peer)
+            guest = self._doors.guest_of(head, connection.peer) if self._doors is not None else None
+            respond = self._responder(head, connection.peer, guest)
+            if respond is not None:
+                answering = Answering(connection, head, respond, self._tasks)
+                connection.attach(answering)
+                answering.start()
+                return
+            page = self._page(head, connection.peer, guest)
         except Exception:
             log.exception("admin page failed")
             connection.refuse(500, "internal error; see the log")
@@ -84,17 +96,24 @@ class AdminGate:
             known = ", ".join([*(path.decode() for path in self._pages.paths), *more])
             connection.refuse(404, f"the admin listener has {known}")
         else:
-            _send(connection, head, page)
+            send(connection, head, page)
 
-    async def _awaited(self, connection: ClientConnection, exchange: Exchange, making: Awaitable[Page]) -> None:
-        """Answer with a page that is made beside the loop."""
-        try:
-            page = await making
-        except Exception:
-            log.exception("admin page failed")
-            page = Page(500, b"internal error; see the log\n", kind="text/plain")
-        if connection.waits(exchange) and exchange.head is not None:
-            _send(connection, exchange.head, page)
+    def _responder(self, head: RequestHead, peer: str, guest: Guest | None) -> Respond | None:
+        """What answers a request that takes its time, is a form, or is answered in pieces; None for all others."""
+        metrics, examine, site = self._metrics, self._examine, self._site
+        if head.path == METRICS and metrics is not None and head.method in (b"GET", b"HEAD"):
+            return lambda body: metrics()
+        if head.path == DOCTOR and examine is not None and (guest is None or guest.admitted):
+            return lambda body: self._examined(head, peer, examine)
+        if site is not None and guest is not None and self._is_for_people(head):
+            return lambda body: site(head, guest, body)
+        return None
+
+    def _is_for_people(self, head: RequestHead) -> bool:
+        """Is this path the status page's?"""
+        if head.path == ENGINES:
+            return b"text/html" in (head.get(b"accept") or b"")
+        return not head.path.startswith(PREFIX.encode()) and head.path not in self._pages.paths
 
     async def _examined(self, head: RequestHead, peer: str, examine: ExamineFunction) -> Page:
         """GET shows the last report while it is fresh; POST makes one, and may name a URL and an ExApp."""
@@ -111,8 +130,10 @@ class AdminGate:
             return Page(400, b'{"error":"url begins with http:// or https://"}')
         return await examine(url, app, fresh=True)
 
-    def _page(self, head: RequestHead, peer: str) -> Page | None:
+    def _page(self, head: RequestHead, peer: str, guest: Guest | None) -> Page | None:
         if self._api is not None and head.path.startswith(PREFIX.encode()):
+            if guest is not None and not guest.admitted:
+                return Page(401, LOG_IN, lines=("www-authenticate: Bearer",))
             refused = objection_to_changes(peer, head.get(CHANGING))
             return self._api.answer(head.method, head.path, head.query, refused=refused)
         page = self._pages.at(head.path)
@@ -137,12 +158,3 @@ class AdminGate:
         await self._tasks.close()
         for connection in list(self._connections):
             connection.end(How.RESET)
-
-
-def _send(connection: ClientConnection, head: RequestHead, page: Page) -> None:
-    phrase = HTTPStatus(page.status).phrase.encode()
-    kind = b"content-type: %b\r\ncache-control: no-store\r\n" % page.kind.encode()
-    allow = b"allow: %b\r\n" % page.allow.encode() if page.allow else b""
-    start = b"HTTP/1.1 %d %b\r\n%b%bcontent-length: %d\r\n" % (page.status, phrase, kind, allow, len(page.body))
-    body = b"" if head.method == b"HEAD" else page.body
-    connection.send_head(page.status, start, len(page.body), body, True)

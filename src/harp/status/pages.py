@@ -5,7 +5,7 @@ Nothing here needs a key, so nothing here tells a secret.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -41,6 +41,9 @@ class Page(msgspec.Struct, frozen=True):
     body: bytes
     kind: str = "application/json"
     allow: str = ""  # the methods that would do, for 405
+    lines: tuple[str, ...] = ()  # more header lines
+    keep: str = "no-store"  # how long it may be kept, as Cache-Control says it
+    stream: AsyncIterator[bytes] | None = None  # in place of `body`: pieces that come by and by
 
 
 class Pages:

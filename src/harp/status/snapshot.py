@@ -123,3 +123,25 @@ class Snapshot(Struct, frozen=True):
     ban_totals: BanTotals
     certificates: tuple[CertificateLine, ...]
     cluster: ClusterStatus | None = None  # None = no Kubernetes
+
+
+class SettingLine(Struct, frozen=True):
+    """A variable as it is in effect."""
+
+    name: str
+    text: str  # "set" for a secret
+    given: bool  # False = this is the default
+
+
+class RunningLine(Struct, frozen=True):
+    """A request that is not over yet."""
+
+    request_id: str
+    method: str
+    path: str
+    app: str
+    user: str
+    address: str
+    started: float  # seconds ago
+    status: int  # 0 = no answer yet
+    sent: int

@@ -59,6 +59,11 @@ class Doctor:
         self._last: DoctorReport | None = None
         self._known: set[str] = set()  # checks that failed the last time
 
+    @property
+    def last(self) -> DoctorReport | None:
+        """The last report, None before the first."""
+        return self._last
+
     async def report(self, *, url: str = "", app: str = "", fresh: bool = False) -> DoctorReport:
         """Return the last report, or make one when it is older than FRESH or has to be `fresh`.
 

@@ -1,0 +1,95 @@
+"""What is wrong at this moment, and what to do about it: read off a snapshot, the worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from harp.status.snapshot import Snapshot
+
+DAY = 86400.0
+CERTIFICATE_SOON = 21.0  # days
+DESCRIPTORS_FEW = 0.8  # of those allowed
+LAG = 1.0  # seconds that the event loop may be late
+ERROR, WARNING = "error", "warning"
+
+
+class Problem(Struct, frozen=True):
+    """One thing that is wrong."""
+
+    level: str  # ERROR: something is not served; WARNING: something will not be, or may not
+    what: str
+    fix: str
+    about: str  # the page of the status page that shows more, "" = none
+
+
+def problems_of(snapshot: Snapshot, now: float) -> list[Problem]:
+    """Return every problem that a snapshot shows; `now` is in Unix seconds."""
+    found = [
+        *_of_listeners(snapshot),
+        *_of_nextcloud(snapshot),
+        *_of_apps(snapshot),
+        *_of_engines(snapshot),
+        *_of_certificates(snapshot, now),
+        *_of_process(snapshot),
+    ]
+    return sorted(found, key=lambda problem: problem.level != ERROR)
+
+
+def _of_listeners(snapshot: Snapshot) -> Iterator[Problem]:
+    for name, condition in snapshot.listeners.items():
+        if not condition.ok:
+            yield Problem(ERROR, f"The {name} listener is {condition.detail}", "Restart HaRP and look at its log.", "")
+
+
+def _of_nextcloud(snapshot: Snapshot) -> Iterator[Problem]:
+    nextcloud = snapshot.nextcloud
+    if nextcloud.condition is not None and not nextcloud.condition.ok:
+        yield Problem(
+            ERROR,
+            f"Nextcloud at {nextcloud.url} does not answer as it should: {nextcloud.condition.detail}",
+            "Check NC_INSTANCE_URL and the way to it. Until then only PUBLIC routes and AppAPI's calls work.",
+            "settings",
+        )
+
+
+def _of_apps(snapshot: Snapshot) -> Iterator[Problem]:
+    for line in snapshot.apps:
+        if line.tunnel == "not connected":
+            yield Problem(
+                ERROR,
+                f"ExApp {line.app} has no tunnel on port {line.port}",
+                "Is its container running, and does its log say that frpc connects? It dials port 8782 of this host.",
+                f"apps/{line.app}",
+            )
+
+
+def _of_engines(snapshot: Snapshot) -> Iterator[Problem]:
+    for engine in snapshot.engines:
+        if engine.trouble and engine.last_seen is not None:
+            fix = "Is the engine running, and its tunnel connected? `harp engine check` asks it again."
+            yield Problem(ERROR, f"The engine on port {engine.port} does not answer: {engine.trouble}", fix, "engines")
+
+
+def _of_certificates(snapshot: Snapshot, now: float) -> Iterator[Problem]:
+    for certificate in snapshot.certificates:
+        days = (certificate.end - now) / DAY
+        fix = "Renew it, then send HaRP the signal HUP: running connections go on."
+        if days <= 0:
+            yield Problem(ERROR, f"The certificate {certificate.file} has ended", fix, "certificates")
+        elif days < CERTIFICATE_SOON:
+            text = f"The certificate {certificate.file} ends in {days:.0f} days"
+            yield Problem(WARNING, text, fix, "certificates")
+
+
+def _of_process(snapshot: Snapshot) -> Iterator[Problem]:
+    process = snapshot.process
+    if process.most_descriptors > 0 and process.descriptors > DESCRIPTORS_FEW * process.most_descriptors:
+        text = f"{process.descriptors} of {process.most_descriptors} file descriptors are in use"
+        fix = "Raise the limit of open files (ulimit -n, LimitNOFILE or --ulimit nofile) and restart HaRP."
+        yield Problem(WARNING, text, fix, "settings")
+    if process.loop_lag > LAG:
+        text = f"The event loop was {process.loop_lag:.2f} s late in the last minute"
+        fix = "This host has too little processor time for HaRP: look for what else runs here."
+        yield Problem(WARNING, text, fix, "")
