@@ -59,6 +59,7 @@ class FakeInstance:
         self.asked: list[str] = []  # for records
         self.gate = asyncio.Event()
         self.gate.set()
+        self.digested = 0  # how often credentials were read
         self.until = NEVER  # what is known of visitors is good
         self.settled = False  # nothing changes while the test goes on
         self._versions = count(1)
@@ -84,6 +85,7 @@ class FakeInstance:
         return self.until if digest else NEVER
 
     def digest(self, cookie: bytes, authorization: bytes | None) -> bytes:
+        self.digested += 1
         return cookie + (authorization or b"")
 
     async def record_of(self, app_id: str, source: str = "") -> RecordFact:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harp.frontend.gate import FORGET
 from harp.frontend.plans import LIFETIME
 from harp.policy.exapp import ExApp, Level, Route, UnknownApp, Visitor
 from harp.settings import load
@@ -148,3 +149,23 @@ async def test_other_trusted_proxies_count_on_open_connections() -> None:
         await world.ask(lines="X-Forwarded-For: 1.1.1.1\n")
         assert f"x-forwarded-for: {expected}" in world.forwarded()
         world.answer()
+
+
+async def test_what_clients_repeat_is_read_anew_after_a_minute() -> None:
+    settled = Settled()
+    settled.instance.who = Visitor("alice", Level.USER)
+    session = "Cookie: oc_sessionPassphrase=alice\nX-Forwarded-For: 1.1.1.1\n"
+    for number in range(3):
+        assert await settled.ask(f"{session}X-Number: {number}\n") == "200"
+    assert settled.instance.digested == 1
+    settled.pass_time(FORGET)
+    assert await settled.ask(session) == "200"
+    assert settled.instance.digested == 2
+
+
+async def test_an_id_that_a_proxy_gives_is_of_one_request() -> None:
+    settled = Settled()
+    for name in ("one", "two", "not an id"):
+        assert await settled.ask(f"X-Request-Id: {name}\n", "/exapps/hello/public") == "200"
+        lines = settled.world.forwarded()
+        assert (f"x-request-id: {name}" in lines) is (name != "not an id")

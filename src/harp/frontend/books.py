@@ -36,16 +36,17 @@ class Books:
         if traffic is None:
             traffic = self.control if isinstance(exchange.verdict, (Control, Engine)) else self.others
         seconds = monotonic() - exchange.started if exchange.started else 0.0
-        traffic.count(exchange.status, exchange.received, exchange.sent, seconds)
+        status = exchange.status
+        traffic.count(status, exchange.received, exchange.sent, seconds)
         if exchange.refused:
-            self.refusals[exchange.status] = self.refusals.get(exchange.status, 0) + 1
+            self.refusals[status] = self.refusals.get(status, 0) + 1
             self._warn(exchange)
         if self.failed is not None and (exchange.refused or exchange.status >= INTERNAL):
             self.failed(exchange, seconds)
         if self.watcher is not None:
             self.watcher(exchange, seconds)
         access = self.access_log
-        if access.every or (access.errors and (exchange.status >= 400 or exchange.status == 0 or exchange.note)):
+        if access.every or (access.errors and (status >= 400 or status == 0 or exchange.note)):
             access.write(entry_of(exchange, seconds))
 
     def close(self) -> None:

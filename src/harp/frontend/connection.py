@@ -505,7 +505,10 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._handler = None
         core, gate = self._core, self._gate
         how = core.complete()
-        self._finished(note)
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.note = note
+            gate.finished(exchange)
         if how is not None:
             self._leave(core.end(how))
             return

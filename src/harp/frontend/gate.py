@@ -49,6 +49,7 @@ TO_ENGINE = b"/engine"  # the control API's place for what passes to engines
 LEARNING = 10.0  # seconds that anything but Nextcloud may take before a request is decided about
 PUBLIC_PATIENCE = 2.5  # seconds a request to a PUBLIC route waits to learn who is calling; then it is anonymous
 ECHOING = frozenset((b"TRACE", b"TRACK"))  # servers that know them answer with the request, identity included
+FORGET = 60.0  # seconds for which the header lines that clients repeat are known, at most
 HOPS = 1024  # ways to ExApps, remembered
 IDENTITIES = 4096  # of users at ExApps, remembered
 CLIENT_ERRORS = range(400, 500)
@@ -133,6 +134,8 @@ class Gate:
         self._id_prefix = os.urandom(4).hex().encode()
         self._stripped: set[str] = set()
         self._nextcloud = Hop(web_target(settings.gateway_url), "Nextcloud") if settings.gateway_url else None
+        self.deadline = deadlines.now + FORGET
+        deadlines.watch(self)
 
     def reload(self, settings: Settings) -> None:
         """Take over what may change while running: the trusted proxies."""
@@ -141,6 +144,12 @@ class Gate:
     def limit_connections(self, capacity: int) -> None:
         """Accept at most so many connections: what the file descriptors allow."""
         self.capacity = min(capacity, self._settings.limits.connections)
+
+    def expired(self) -> None:
+        """Timed: forget what requests have said, cookies and passwords among it; who comes back is read anew."""
+        self.deadline = self.deadlines.now + FORGET
+        self.reader.forget()
+        self._callers.forget()
 
     # Connections
 
@@ -381,6 +390,7 @@ class Gate:
         """End every connection now."""
         for connection in list(self.connections):
             connection.end(How.RESET, "HaRP is stopping")
+        self.deadlines.drop(self)
         await self._tasks.close()
         self._books.close()
 

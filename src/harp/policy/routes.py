@@ -86,6 +86,7 @@ class RouteTable:
         self._all = routes
         self._nodes: list[_Node] | None = None
         self._stricter: dict[Level, list[_Node]] = {}  # the routes that are stricter than a level
+        self._prefixes: _Prefixes | None = None  # the routes, if they are all literal
         self.problems: tuple[str, ...] = ()
         self.used = False
 
@@ -101,7 +102,7 @@ class RouteTable:
 
     def forget(self) -> None:
         """Release the compiled routes; the next match needs them again."""
-        self._nodes, self._stricter = None, {}
+        self._nodes, self._stricter, self._prefixes = None, {}, None
 
     def compiling(self) -> Iterator[None]:
         """Compile the routes, a short step for each item."""
@@ -125,6 +126,8 @@ class RouteTable:
             problems.append(f"{len(self._all) - ROUTES} routes are left out, limit {ROUTES}")
         self.problems = tuple(problems)
         self._stricter, self._nodes = stricter, nodes
+        if len(nodes) == 1 and isinstance(nodes[0], _Prefixes):
+            self._prefixes = nodes[0]
 
     def match(self, path: ExAppPath) -> RouteMatch | Denial:
         """Find the route of a path, or say why none can be told.
@@ -134,6 +137,10 @@ class RouteTable:
         is refused.
         """
         self.used = True
+        if self._prefixes is not None and not path.others and not path.loose:
+            leaf = self._prefixes.find_alone(path.plain)
+            if leaf is not None:
+                return leaf.match
         for _ in self.compiling():
             pass
         try:
@@ -230,6 +237,19 @@ class _Prefixes(Struct):
 
     leaves: list[_Leaf]
     literals: list[tuple[bytes, _Leaf]]
+
+    def find_alone(self, path: bytes) -> _Leaf | None:
+        """Return the first of its routes that the path fits, if a "/" at its end would make no difference."""
+        if not path.isascii():
+            return None
+        path = path.lower()
+        found: _Leaf | None = None
+        for literal, leaf in self.literals:
+            if found is None and (path.startswith(literal) or path.startswith(literal, 1)):
+                found = leaf
+            elif literal[-1:] == b"/" and path.endswith(literal[:-1]):
+                return None
+        return found
 
     def find(self, path: bytes, bare: bytes) -> _Leaf | None:
         """Return the first of its routes that the path fits."""

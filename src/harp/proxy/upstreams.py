@@ -92,7 +92,7 @@ class Upstreams:
             return None
         while idle:
             connection = idle.popitem()[0]
-            if connection.state is IDLE and not connection.transport.is_closing():
+            if connection.requester.state is IDLE and not connection.transport.is_closing():
                 if self.deadlines.now - connection.idle_since <= max_idle:
                     return connection
                 idle[connection] = None
@@ -106,7 +106,7 @@ class Upstreams:
             connection.end()
             return
         now = self.deadlines.now
-        if connection.state is RESTING:
+        if connection.requester.state is RESTING:
             self._rest(connection, now)
             return
         if self._open > self._most_open:
