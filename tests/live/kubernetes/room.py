@@ -137,6 +137,24 @@ def room(cluster: Cluster, kind: str) -> Iterator[Room]:
         cluster.api.delete("Namespace", name)
 
 
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}  # no pod that could be more than a plain user
+
+
+@contextmanager
+def namespaces(cluster: Cluster, **labels: dict[str, str]) -> Iterator[None]:
+    """Namespaces with these names, `_` for `-`, and labels; gone after the block, for others who use the same names."""
+    names = [name.replace("_", "-") for name in labels]
+    for name, given in zip(names, labels.values(), strict=True):
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": given}}
+        cluster.api.create(body)
+    try:
+        yield
+    finally:
+        for name in names:
+            cluster.api.delete("Namespace", name)
+        until(lambda: not any(cluster.api.exists("Namespace", name) for name in names), f"end of {names}", 60)
+
+
 def _make_account(room: Room, account: str, rules: Rules, rules_of_cluster: Rules) -> None:
     rbac = "rbac.authorization.k8s.io"
     room.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}})

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from msgspec import to_builtins
 
 import harp
 from harp.policy.kubernetes_rights import DEPLOY, FEATURES, rules_for
+from harp.settings import examine
 from tests.live.kubernetes.cluster import Cluster
 from tests.live.kubernetes.programs import program
-from tests.live.kubernetes.room import NARROW
+from tests.live.kubernetes.room import NARROW, RESTRICTED, namespaces
 from tests.live.kubernetes.schemas import write_schemas
 
 pytestmark = pytest.mark.timeout(180)  # the first test that needs it starts the cluster
@@ -128,6 +130,22 @@ def test_the_chart_can_switch_each_optional_feature() -> None:
     assert set(switches) == {feature.name for feature in FEATURES if feature.optional}
 
 
+def test_chart_and_manifests_set_only_variables_that_harp_knows() -> None:
+    known = {value.name for value in examine({}).values}
+    for path in (CHART / "templates/deployment.yaml", MANIFESTS / "base/harp.yaml"):
+        names = set(re.findall(r"\b(?:HP|NC)_[A-Z0-9_]+\b", path.read_text()))
+        assert names - known == set(), path
+
+
+def test_the_chart_can_set_every_variable_of_kubernetes_that_is_not_the_pods_own() -> None:
+    text = (CHART / "templates/deployment.yaml").read_text()
+    own = {"HP_K8S_API_SERVER", "HP_K8S_CA_FILE", "HP_K8S_VERIFY_SSL"}
+    own |= {"HP_K8S_BEARER_TOKEN", "HP_K8S_BEARER_TOKEN_FILE"}
+    for_env = {"HP_K8S_PROBES", "HP_K8S_SCHEDULE_PATIENCE", "HP_K8S_START_PATIENCE"}
+    wanted = {value.name for value in examine({}).values if value.name.startswith("HP_K8S_")} - own - for_env
+    assert {name for name in wanted if name not in text} == set()
+
+
 @pytest.mark.parametrize("values", [SHORTEST, EVERYTHING], ids=["shortest", "everything"])
 def test_helm_finds_nothing_to_complain_of(values: dict[str, Any]) -> None:
     status, text, error = run(program("helm"), "lint", "--strict", str(CHART), "--values=-", content=json.dumps(values))
@@ -194,14 +212,10 @@ def applied(cluster: Cluster, manifests: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def namespaces(cluster: Cluster) -> None:
-    """Those that charts and manifests use; in HaRP's own nothing is admitted that could be more than a plain user."""
-    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
-    for name in ("nextcloud", "harp", "nextcloud-exapps", "apps"):
-        labels = restricted if name in {"nextcloud", "harp"} else {}
-        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-        if not cluster.api.exists("Namespace", name):
-            cluster.api.create(body)
+def homes(cluster: Cluster) -> Iterator[None]:
+    """The namespaces that chart and manifests use."""
+    with namespaces(cluster, nextcloud=RESTRICTED, harp=RESTRICTED, nextcloud_exapps={}, apps={}):
+        yield
 
 
 def without_namespaces(manifests: str) -> str:
@@ -210,7 +224,7 @@ def without_namespaces(manifests: str) -> str:
 
 
 @pytest.mark.parametrize("values", [SHORTEST, EVERYTHING], ids=["shortest", "everything"])
-def test_the_api_takes_the_chart(cluster: Cluster, namespaces: None, values: dict[str, Any]) -> None:
+def test_the_api_takes_the_chart(cluster: Cluster, homes: None, values: dict[str, Any]) -> None:
     cluster.define("ServiceMonitor")
     taken = applied(cluster, without_namespaces(rendered(values)))
     assert {"Deployment", "Service", "Role", "RoleBinding", "PodDisruptionBudget", "NetworkPolicy"} <= set(taken)
@@ -219,7 +233,7 @@ def test_the_api_takes_the_chart(cluster: Cluster, namespaces: None, values: dic
     assert ("ClusterRole" in taken) is (values is EVERYTHING)
 
 
-def test_the_api_takes_the_manifests_and_their_pod_is_the_charts(cluster: Cluster, namespaces: None) -> None:
+def test_the_api_takes_the_manifests_and_their_pod_is_the_charts(cluster: Cluster, homes: None) -> None:
     ours = applied(cluster, without_namespaces(kustomized(MANIFESTS / "example")))
     charts = applied(cluster, without_namespaces(rendered(SHORTEST)))
     pods = [taken["Deployment"]["spec"]["template"]["spec"] for taken in (ours, charts)]
@@ -244,7 +258,7 @@ def test_the_api_takes_the_manifests_and_their_pod_is_the_charts(cluster: Cluste
     assert by_resource(ours["Role"]["rules"]) == by_resource(charts["Role"]["rules"])
 
 
-def test_keda_takes_the_scaled_object_of_the_docs(cluster: Cluster, namespaces: None) -> None:
+def test_keda_takes_the_scaled_object_of_the_docs(cluster: Cluster, homes: None) -> None:
     cluster.define("ScaledObject")
     cluster.define("TriggerAuthentication")
     text = (ROOT / "docs/kubernetes-install.md").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import ssl
 import subprocess
 import threading
 import time
@@ -16,12 +17,16 @@ from typing import Any
 
 import pytest
 
+from tests.live.appapi import App, AppApi
 from tests.live.daemon import Nextcloud
+from tests.live.engine import Answer
 from tests.live.kubernetes.api import until
-from tests.live.kubernetes.archives import HARP, harp_archive
+from tests.live.kubernetes.archives import EXAPP, HARP, harp_archive
 from tests.live.kubernetes.cluster import Cluster
+from tests.live.kubernetes.node import NAME as NODE
 from tests.live.kubernetes.node import Node
 from tests.live.kubernetes.programs import program
+from tests.live.kubernetes.room import RESTRICTED, namespaces
 from tests.live.product import KEY
 
 pytestmark = pytest.mark.timeout(400)  # the first test makes the image
@@ -78,25 +83,26 @@ def command_of_the_docs(nextcloud: str) -> list[str]:
 @pytest.fixture(scope="module")
 def installed(cluster: Cluster, node: Node) -> Iterator[Installed]:
     node.load(harp_archive())
-    api = cluster.api
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     # Pods go to the real node, in HaRP's namespace as in that of the ExApps, which the chart makes.
-    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "harp-key"}, "stringData": {"shared-key": KEY}}
-    api.create(secret, NAMESPACE)
-    with Nextcloud(cluster.network.outside) as nextcloud:
+    with namespaces(cluster, nextcloud=RESTRICTED), Nextcloud(cluster.network.outside) as nextcloud:
         release = Installed(cluster, nextcloud)
+        key = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "harp-key"},
+            "stringData": {"shared-key": KEY},
+        }
+        cluster.api.create(key, NAMESPACE)
         image, _, tag = HARP.rpartition(":")
         ours = [f"--set=image.repository={image}", f"--set-string=image.tag={tag}", "--set=image.pullPolicy=Never"]
-        ours.append("--set=test.requireCluster=false")
         status, text = release.helm(*command_of_the_docs(nextcloud.url), *ours, "--wait", "--timeout=120s")
         try:
             assert status == 0, text + logs(release)
             yield release
         finally:
             release.helm("uninstall", RELEASE, "--wait")
-            api.delete("Namespace", NAMESPACE)
-            api.delete("Namespace", "nextcloud-exapps")
+            assert cluster.api.exists("Namespace", "nextcloud-exapps")  # the data of ExApps is in it
+            cluster.api.delete("Namespace", "nextcloud-exapps")
 
 
 def logs(release: Installed) -> str:
@@ -116,6 +122,30 @@ def test_helm_test_passes(installed: Installed) -> None:
     status, text = installed.helm("test", RELEASE, "--logs", "--timeout=120s")
     assert status == 0, text
     assert '"kubernetes"' in text
+
+
+def test_appapi_deploys_an_exapp_through_it(installed: Installed) -> None:
+    app = App("in_cluster", EXAPP, port=23000, direct=True, host="in_cluster")
+    installed.nextcloud.apps[app.app_id] = app
+    appapi = AppApi(*installed.address, frp=("", 0))
+
+    def ask(verb: str, **more: object) -> Answer:
+        body = {"name": app.app_id, "instance_id": "", **more}
+        headers = {"harp-shared-key": KEY}
+        return appapi.call("POST", f"/exapps/app_api/k8s/exapp/{verb}", body, headers, 120)
+
+    assert ask("exists").ok(200).json() == {"exists": False}
+    created = {"image_id": EXAPP, "environment_variables": appapi.environment(app), "image_pull_policy": "Never"}
+    ask("create", **created).ok(201)
+    ask("start").ok(204)
+    assert ask("wait_for_start").ok(200).json()["started"] is True
+    ask("expose", port=app.port, expose_type="clusterip").ok(200)
+    appapi.heartbeat(app)
+    assert appapi.call("GET", f"/exapps/{app.app_id}/public").ok(200).json()["path"] == "/public"
+    pods = installed.cluster.api.list("Pod", "nextcloud-exapps", "app=nc-app-in-cluster")
+    assert [pod["spec"]["nodeName"] for pod in pods] == [NODE]
+    ask("remove", remove_data=True).ok(204)
+    assert ask("exists").ok(200).json() == {"exists": False}
 
 
 def test_its_pod_is_a_plain_user_that_can_write_nothing_of_the_image(installed: Installed) -> None:
@@ -152,15 +182,18 @@ def requests_without_end(release: Installed) -> Iterator[list[int]]:
 
 def test_an_upgrade_changes_what_it_should_and_no_request_fails(installed: Installed) -> None:
     before = installed.pod()["metadata"]["name"]
-    upgrade = ("upgrade", RELEASE, "deploy/helm/harp", "--reuse-values", "--set=logs.level=info", "--wait")
+    upgrade = ("upgrade", RELEASE, "deploy/helm/harp", "--reuse-values", "--set=logs.level=info,tunnels.enabled=true")
     with requests_without_end(installed) as statuses:
-        status, text = installed.helm(*upgrade, "--timeout=120s")
+        status, text = installed.helm(*upgrade, "--wait", "--timeout=120s")
         assert status == 0, text
         until(lambda: not installed.cluster.api.exists("Pod", before, NAMESPACE), "end of the old pod", 60)
     assert set(statuses) == {200}
     assert installed.pod()["metadata"]["name"] != before
     environment = {one["name"]: one.get("value") for one in installed.pod()["spec"]["containers"][0]["env"]}
     assert environment["HP_LOG_LEVEL"] == "info"
+    tunnels = installed.cluster.api.get("Service", f"{RELEASE}-tunnels", NAMESPACE)["spec"]
+    certificate = ssl.get_server_certificate((tunnels["clusterIP"], tunnels["ports"][0]["port"]), timeout=10)
+    assert certificate.startswith("-----BEGIN CERTIFICATE-----")
     assert installed.info()["kubernetes"]["enabled"] is True
 
 
