@@ -27,6 +27,8 @@ COMMANDS = {
     "log-level": "change how much the running HaRP logs",
     "engine": "list, check, add and register Docker engines",
     "exapp": "run an ExApp in its container, with a tunnel if its environment asks for one",
+    "completion": "print the script with which a shell completes commands and options",
+    "manual": "print the manual page: harp manual | man -l -",
     "version": "print the version",
 }
 
@@ -59,7 +61,12 @@ def failed(error: HarpError) -> int:
     return 1
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def whole_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands, with all their options."""
+    return _parser((), whole=True)
+
+
+def _parser(arguments: Sequence[str], *, whole: bool = False) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harp",
         description="The gateway that lets a Nextcloud run ExApps.",
@@ -70,7 +77,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     asked = next((argument for argument in arguments if not argument.startswith("-")), "")
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        if name == asked:
+        if whole or name == asked:
             module = import_module(f"harp.commands.{name.replace('-', '_')}")
             module.arguments(command)
             command.set_defaults(main=module.main)

@@ -29,7 +29,7 @@ from harp.net import certificates
 from harp.net.certificate_dates import CertificateEnd, certificate_ends, warn_of
 from harp.net.deadlines import Deadlines
 from harp.net.dial import Dialer
-from harp.net.listen import Listener, https_context, listen, listen_tls, load_certificate, ports_of
+from harp.net.listen import Listener, ListenError, https_context, listen, listen_tls, load_certificate, ports_of
 from harp.net.memory import Memory, glibc, resident
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
@@ -362,7 +362,8 @@ async def _serve_until_told(harp: Harp) -> int:
     try:
         await harp.start()
     except HarpError as error:
-        log.error("cannot start", reason=str(error))
+        fix = {"fix": "`harp doctor` names the variable and what to do"} if isinstance(error, ListenError) else {}
+        log.error("cannot start", reason=str(error), **fix)
         return 1
     await told.wait()
     log.info("stopping")

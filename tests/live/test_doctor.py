@@ -157,6 +157,27 @@ def test_without_a_running_harp_the_doctor_says_so_and_who_has_its_ports(site: S
     assert "HP_EXAPPS_ADDRESS can be listened on" in done.stdout
 
 
+def test_check_live_asks_before_harp_runs_and_leaves_it_to_the_doctor_when_it_does(site: Site) -> None:
+    product = Product(site.folder / "harp", site.world.nextcloud)
+    status, told = check_live(product)
+    found = {one["check"]: one["state"] for one in told["findings"]}
+    assert found["port:HP_EXAPPS_ADDRESS"] == found["port:HP_FRP_ADDRESS"] == found["nextcloud"] == "ok"
+    assert status == 0
+    away = Product(site.folder / "away", f"http://127.0.0.1:{free_port()}")
+    assert check_live(away)[0] == 1
+    site.start()
+    status, told = check_live(site.product)
+    assert status == 0
+    assert "road.websocket" in {one["check"] for one in told["findings"]}
+
+
+def check_live(product: Product) -> tuple[int, dict[str, Any]]:
+    argv = [*HARP, "check", "--live", "--json"]
+    done = subprocess.run(argv, env=product.environment, capture_output=True, text=True, timeout=90, check=False)
+    assert KEY not in done.stdout + done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
 def test_01_the_prefix_is_stripped(site: Site) -> None:
     site.edits = [("proxy_pass http://harp;", "proxy_pass http://harp/;")]
     site.start()

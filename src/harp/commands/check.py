@@ -12,33 +12,46 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
+from harp.commands.check_remarks import remarks_of
 from harp.engines.inventory import local_engine, registries_of
 from harp.errors import HarpError, SettingsError, words_of
 from harp.logs import fingerprint
 from harp.net.certificates import server_context
 from harp.net.listen import https_context
 from harp.settings import Settings, examine
+from harp.status.doctor.report import Finding, worst
 
 SHARED_KEY = "HP_SHARED_KEY"
 LONG_SECRET = 12  # characters; whoever has the fingerprint of a shorter one can find it by trying
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none: settings come from the environment."""
+    """Add the command's arguments."""
+    parser.add_argument("--strict", action="store_true", help="fail for warnings as well")
+    text = (
+        "also ask ports, Nextcloud and the engine whether `harp run` would work; while it runs, `harp doctor` answers"
+    )
+    parser.add_argument("--live", action="store_true", help=text)
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def main(options: argparse.Namespace) -> int:
     """Check the environment; the exit code. Raises SettingsError."""
-    return check(os.environ)
+    if options.json:
+        return _check_as_json(os.environ, strict=options.strict, live=options.live)
+    return check(os.environ, strict=options.strict, live=options.live)
 
 
-def check(env: Mapping[str, str]) -> int:
+def check(env: Mapping[str, str], *, strict: bool = False, live: bool = False) -> int:
     """Print the settings in `env` and the warnings about them; the exit code. No secret is printed.
 
     Raises SettingsError with every problem of the settings and of the files they name.
     """
     reading = examine(env)
     problems = (*reading.problems, *problems_of(reading.settings))
+    warnings = (*reading.warnings, *remarks_of(reading))
     print("Settings in effect (* = given, others are defaults):")
     width = max(len(value.name) for value in reading.values)
     for value in reading.values:
@@ -46,17 +59,46 @@ def check(env: Mapping[str, str]) -> int:
         print(f"{'*' if value.given else ' '} {value.name:<{width}}  {text or 'none'}")
     if reading.settings.shared_key and not any(value.secret for value in reading.values if value.name == SHARED_KEY):
         print(f"  {'(the key in the file)':<{width}}  {_described_secret(reading.settings.shared_key)}")
-    if reading.warnings:
-        print(f"\n{_count(reading.warnings, 'warning')}:")
-        print("\n".join(f"  {warning}" for warning in reading.warnings))
+    if warnings:
+        print(f"\n{_count(warnings, 'warning')}:")
+        print("\n".join(f"  {warning}" for warning in warnings))
     sys.stdout.flush()
     if problems:
         print(file=sys.stderr)
         raise SettingsError(list(problems))
     if reading.settings.kubernetes.enabled:
         _check_cluster(reading.settings)
+    findings = _live(reading.settings) if live else []
+    if findings:
+        from harp.commands.doctor import lines_of_findings  # noqa: PLC0415 - few need it
+
+        print("\n" + "\n".join(lines_of_findings(findings, colour=False)))
+    if strict and warnings:
+        print("\nThese settings can be used, but for the warnings (--strict).")
+        return 1
     print("\nThese settings can be used.")
-    return 0
+    return 1 if worst(findings) == "failed" else 0
+
+
+def _live(settings: Settings) -> list[Finding]:
+    from harp.commands.check_live import findings_of  # noqa: PLC0415 - it loads half of HaRP
+
+    return findings_of(settings)
+
+
+def _check_as_json(env: Mapping[str, str], *, strict: bool, live: bool) -> int:
+    """Print the same as one object; the exit code."""
+    reading = examine(env)
+    problems = (*reading.problems, *problems_of(reading.settings))
+    warnings = (*reading.warnings, *remarks_of(reading))
+    findings = _live(reading.settings) if live and not problems else []
+    settings = {
+        value.name: {"value": _described_secret(value.text) if value.secret else value.text, "given": value.given}
+        for value in reading.values
+    }
+    told = {"settings": settings, "problems": problems, "warnings": warnings, "findings": findings}
+    print(msgspec.json.encode(told).decode())
+    return 1 if problems or (strict and warnings) or worst(findings) == "failed" else 0
 
 
 def _check_cluster(settings: Settings) -> None:

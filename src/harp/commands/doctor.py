@@ -12,7 +12,7 @@ import socket
 import sys
 import textwrap
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlencode
 
 import msgspec
@@ -24,6 +24,7 @@ from harp.errors import Unreachable, words_of
 from harp.settings import Address, Settings, load
 from harp.status.doctor import fixes
 from harp.status.doctor.report import DoctorReport, Finding, failed, worst
+from harp.wire.decoding import decoded
 
 SIGNS = {"ok": "ok", "warning": "warning", "failed": "FAILED", "skipped": "-"}
 COLOURS = {"ok": "32", "warning": "33", "failed": "31;1", "skipped": "2"}
@@ -45,16 +46,20 @@ def main(options: argparse.Namespace) -> int:
     settings = load(os.environ)
     try:
         wishes = {name: value for name, value in (("url", options.url), ("app", options.app)) if value}
-        encoded = Admin(settings).examine(urlencode(wishes))
-        report = msgspec.json.decode(encoded, type=DoctorReport)
+        report = report_of_the_running(Admin(settings), wishes)
     except Unreachable as error:
         report = report_of_a_stopped(settings, error)
-        encoded = msgspec.json.encode(report)
     if options.json:
-        print(encoded.decode())
+        print(msgspec.json.encode(report).decode())
     else:
         print("\n".join(lines_of(report, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))))
     return 1 if report.state == "failed" else 0
+
+
+def report_of_the_running(admin: Admin, wishes: Mapping[str, str]) -> DoctorReport:
+    """Have the running HaRP make a report. Raises Unreachable."""
+    encoded = admin.examine(urlencode(wishes))
+    return decoded(encoded, DoctorReport, lambda error: Unreachable(f"the admin listener answers {error}"))
 
 
 def report_of_a_stopped(settings: Settings, error: Unreachable) -> DoctorReport:
@@ -89,7 +94,18 @@ def taken(variable: str, address: Address) -> Finding | None:
 def lines_of(report: DoctorReport, *, colour: bool) -> Iterable[str]:
     """The report for people: what failed stands out, and each fix stands below its cause."""
     yield f"HaRP {report.version}, through {report.public_url}"
-    for finding in report.findings:
+    yield from lines_of_findings(report.findings, colour=colour)
+    counts = [
+        f"{count} {word}"
+        for state, word in (("failed", "failed"), ("warning", "with a warning"), ("skipped", "not examined"))
+        if (count := sum(finding.state == state for finding in report.findings))
+    ]
+    yield f"{len(report.findings)} things examined in {report.seconds:.1f} s: {', '.join(counts) or 'all in order'}."
+
+
+def lines_of_findings(findings: Iterable[Finding], *, colour: bool) -> Iterable[str]:
+    """Findings for people."""
+    for finding in findings:
         sign = SIGNS[finding.state].ljust(WIDTH)
         if colour:
             sign = f"\x1b[{COLOURS[finding.state]}m{sign}\x1b[0m"
@@ -98,12 +114,6 @@ def lines_of(report: DoctorReport, *, colour: bool) -> Iterable[str]:
             yield from _block(finding.cause, "")
         if finding.fix and finding.state != "ok":
             yield from _block(finding.fix, "fix: ")
-    counts = [
-        f"{count} {word}"
-        for state, word in (("failed", "failed"), ("warning", "with a warning"), ("skipped", "not examined"))
-        if (count := sum(finding.state == state for finding in report.findings))
-    ]
-    yield f"{len(report.findings)} things examined in {report.seconds:.1f} s: {', '.join(counts) or 'all in order'}."
 
 
 def _block(text: str, label: str) -> list[str]:

@@ -14,8 +14,10 @@ from harp.settings import load
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
-    actions.add_parser("list", help="show what the running HaRP knows about its engines")
+    shown = actions.add_parser("list", help="show what the running HaRP knows about its engines")
+    shown.add_argument("--json", action="store_true", help="print what the admin API answers (/api/v1/engines)")
     check = actions.add_parser("check", help="ask engines through the running HaRP, as AppAPI does")
+    check.add_argument("--json", action="store_true", help="print the answers as JSON")
     check.add_argument("ports", type=port, nargs="*", metavar="PORT", help="engine ports (default: all known engines)")
     text = "give a remote engine a port and make a bundle with everything its host needs"
     add = actions.add_parser("add", help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -39,9 +41,9 @@ def main(options: argparse.Namespace) -> int:
     settings = load(os.environ)
     match options.action:
         case "list":
-            return engine_list.show(settings)
+            return engine_list.show(settings, as_json=options.json)
         case "check":
-            return engine_list.check(settings, options.ports)
+            return engine_list.check(settings, options.ports, as_json=options.json)
         case "register":
             engine_bundle.register(settings, options.name, options.port)
             print(f"Port {options.port} belongs to the engine {options.name}.")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from msgspec import Struct
 
 from harp.commands.health import connect
@@ -21,8 +22,12 @@ from harp.wire.decoding import decoded
 PATIENCE = 10.0  # seconds for an answer
 
 
-def show(settings: Settings) -> int:
+def show(settings: Settings, *, as_json: bool = False) -> int:
     """Print the inventory; the exit code. Raises Unreachable."""
+    if as_json:
+        cluster = _cluster(settings) if settings.kubernetes.enabled else None
+        print(msgspec.json.encode({"engines": inventory(settings), "cluster": cluster}).decode())
+        return 0
     _show(inventory(settings))
     if settings.kubernetes.enabled:
         cluster = _cluster(settings)
@@ -31,9 +36,14 @@ def show(settings: Settings) -> int:
     return 0
 
 
-def check(settings: Settings, ports: Sequence[int]) -> int:
+def check(settings: Settings, ports: Sequence[int], *, as_json: bool = False) -> int:
     """Ask these engines, or every one of the inventory, through HaRP as AppAPI does. 1 when one does not answer."""
-    return _check(settings, ports or [line.port for line in inventory(settings)])
+    answers = _asked(settings, ports or [line.port for line in inventory(settings)])
+    if as_json:
+        print(msgspec.json.encode({"engines": answers}).decode())
+    else:
+        print("\n".join(map(_line, answers)))
+    return 0 if all(answer.ok for answer in answers) else 1
 
 
 def _show(lines: Iterable[EngineLine]) -> None:
@@ -58,19 +68,32 @@ def _row(line: EngineLine) -> tuple[str, ...]:
     return str(line.port), kind, line.api.replace(" to ", "-"), seen, tunnel, trip, line.trouble
 
 
-def _check(settings: Settings, ports: Sequence[int]) -> int:
-    failed = 0
+class EngineCheck(Struct, frozen=True):
+    """What an engine has answered to a ping."""
+
+    port: int
+    ok: bool
+    seconds: float
+    answer: str  # what it is, or why there is no good answer
+
+
+def _asked(settings: Settings, ports: Sequence[int]) -> list[EngineCheck]:
+    checks = []
     for port in ports:
         began = time.monotonic()
         headers = {"harp-shared-key": settings.shared_key, "docker-engine-port": str(port)}
         answer = _get(settings.listen.http[0], "HTTP", "/exapps/app_api/v1.44/_ping", headers)
-        took = (time.monotonic() - began) * 1000
-        if answer.status == 200:
-            print(f"{port}  ok       {took:.0f} ms, {answer.server or 'engine'}, API up to {answer.api}")
-        else:
-            failed += 1
-            print(f"{port}  failing  {answer.status}: {answer.body.decode(errors='replace').splitlines()[0]}")
-    return 1 if failed else 0
+        ok = answer.status == 200
+        why = (answer.body.decode(errors="replace").splitlines() or [""])[0]
+        text = f"{answer.server or 'engine'}, API up to {answer.api}" if ok else f"{answer.status}: {why}"
+        checks.append(EngineCheck(port, ok, time.monotonic() - began, text))
+    return checks
+
+
+def _line(check: EngineCheck) -> str:
+    if check.ok:
+        return f"{check.port}  ok       {check.seconds * 1000:.0f} ms, {check.answer}"
+    return f"{check.port}  failing  {check.answer}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ PATIENCE = 5.0  # seconds for each step
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none: settings come from the environment."""
+    """Add the command's arguments."""
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -26,7 +27,12 @@ def main(options: argparse.Namespace) -> int:
         problem = problem_of(load(os.environ))
     except SettingsError as error:
         problem = "; ".join(error.problems)
-    print(f"unhealthy: {problem}" if problem else "healthy")
+    if options.json:
+        import json  # noqa: PLC0415 - nobody waits for it every ten seconds
+
+        print(json.dumps({"healthy": not problem, "problem": problem or ""}))
+    else:
+        print(f"unhealthy: {problem}" if problem else "healthy")
     return 1 if problem else 0
 
 

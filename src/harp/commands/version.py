@@ -8,10 +8,11 @@ from harp import __version__
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none."""
+    """Add the command's arguments."""
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
 
 
 def main(options: argparse.Namespace) -> int:
     """Print the version; the exit code."""
-    print(f"harp {__version__}")
+    print(f'{{"version": "{__version__}"}}' if options.json else f"harp {__version__}")
     return 0

@@ -41,13 +41,14 @@ async def nextcloud_findings(examined: Examined, app: str) -> list[Finding]:
     trouble = await examined.probe_nextcloud()
     clock = await asyncio.to_thread(clock_finding, url)
     if trouble:
-        found = failed("nextcloud", title, f"{url}: {trouble}", _nextcloud_fix(trouble))
+        found = failed("nextcloud", title, f"{url}: {trouble}", nextcloud_fix(trouble))
         unknown = skipped("key", "Nextcloud accepts the shared key", "Nextcloud does not answer")
         return [found, unknown, clock]
     return [ok("nextcloud", title, url), await _key(examined, app), clock]
 
 
-def _nextcloud_fix(trouble: str) -> str:
+def nextcloud_fix(trouble: str) -> str:
+    """What to do about trouble with Nextcloud, by its words."""
     for sign, fix in (
         ("AppAPI", fixes.APPAPI),
         ("trusted_domains", fixes.DOMAINS),
@@ -128,12 +129,16 @@ async def _engine(examined: Examined, port: int) -> Finding:
     try:
         version, gpus = await examined.ask_engine(port, ASK_ENGINE)
     except HarpError as error:
-        cause = str(error)
-        if local and host.path in DEFAULT_SOCKETS and "No such file" in cause:
-            return skipped(check, title, "there is no socket, so HaRP deploys nothing on this host", fixes.SOCKET)
-        fix = fixes.SOCKET_RIGHTS if "ermission denied" in cause else fixes.ENGINE if local else fixes.NO_ENGINE_TUNNEL
-        return failed(check, title, cause, fix)
+        return engine_trouble(check, title, str(error), host, local=local)
     return ok(check, title, f"{version}; GPUs: {', '.join(gpus) or 'none'}")
+
+
+def engine_trouble(check: str, title: str, cause: str, host: Address, *, local: bool) -> Finding:
+    """Judge why an engine cannot be asked."""
+    if local and host.path in DEFAULT_SOCKETS and "No such file" in cause:
+        return skipped(check, title, "there is no socket, so HaRP deploys nothing on this host", fixes.SOCKET)
+    fix = fixes.SOCKET_RIGHTS if "ermission denied" in cause else fixes.ENGINE if local else fixes.NO_ENGINE_TUNNEL
+    return failed(check, title, cause, fix)
 
 
 async def exapp_findings(examined: Examined, apps: Sequence[AppLine]) -> list[Finding]:

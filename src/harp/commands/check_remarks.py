@@ -1,0 +1,60 @@
+"""What `harp check` remarks on beside mistakes: what will stop working, what is open, what does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
+from harp.net.certificate_dates import SOON, certificate_ends
+from harp.settings import Reading, Settings
+
+# Variables that are given and have no effect, as other settings are: the text says of which.
+IDLE: dict[str, tuple[Callable[[Settings], bool], str]] = {
+    "HP_REAL_IP_HEADER": (lambda s: not s.proxies.trusted, "HP_TRUSTED_PROXY_IPS is not set: nobody may name clients"),
+    "HP_BLACKLIST_WINDOW": (lambda s: s.bans.count == 0, "HP_BLACKLIST_COUNT=0 switches bans off"),
+    "HP_BLACKLIST_STRIKES": (lambda s: s.bans.count == 0, "HP_BLACKLIST_COUNT=0 switches bans off"),
+    "HP_BAN_ACTION": (lambda s: s.bans.count == 0, "HP_BLACKLIST_COUNT=0 switches bans off"),
+    "HP_FRP_CERT_VALIDITY_DAYS": (lambda s: not s.tunnel.tls, "HP_FRP_DISABLE_TLS is set: there are no certificates"),
+    "HP_DOCKER_CERT_PATH": (lambda s: bool(s.engines.host.path), "HP_DOCKER_HOST is a unix socket, without TLS"),
+    "HP_EXAPP_BIND_MOUNTS_ALLOWED": (lambda s: s.engines.mounts_disabled, "HP_EXAPP_BIND_MOUNTS_DISABLED is set"),
+    "HP_EXAPP_BIND_MOUNTS_DENIED": (lambda s: s.engines.mounts_disabled, "HP_EXAPP_BIND_MOUNTS_DISABLED is set"),
+}
+
+
+def remarks_of(reading: Reading, now: datetime | None = None) -> list[str]:
+    """Return what there is to say, each with its variable. Reads certificates."""
+    settings = reading.settings
+    given = {value.name for value in reading.values if value.given}
+    idle = [
+        f"{name}: has no effect, because {why}"
+        for name, (is_idle, why) in IDLE.items()
+        if name in given and is_idle(settings)
+    ]
+    return [*_open(settings), *_certificates(settings, now or datetime.now(UTC)), *idle]
+
+
+def _open(settings: Settings) -> list[str]:
+    """The admin listener shows whoever reaches it what HaRP does."""
+    return [
+        f"HP_ADMIN_ADDRESS: {address} can be reached by other hosts; let only those reach it who may see what HaRP does"
+        for address in settings.listen.admin
+        if not address.path and not _is_loopback(address.host)
+    ]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _certificates(settings: Settings, now: datetime) -> list[str]:
+    found = []
+    for certificate in certificate_ends(settings.certs, tunnel=settings.tunnel.tls):
+        left = certificate.left(now)
+        if left <= SOON:
+            state = f"ends in {left.days} days" if left > timedelta(0) else f"has expired {-left.days} days ago"
+            found.append(f"HP_CERTS_DIR: {certificate.file} {state}; {certificate.fix}")
+    return found
