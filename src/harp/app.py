@@ -122,8 +122,8 @@ class Harp:
         self.tunnel = self._tunnel_server(tunnel_tls)
         try:
             await self.tunnel.start()
+            await self._start_admin()  # whoever sees HaRP serve can ask it about itself
             await self._start_frontends()
-            await self._start_admin()
         except BaseException:
             await self.stop(drain=0)
             raise
