@@ -13,12 +13,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.fakes.clock import Clock
+from tests.fakes.transport import Recorder
 from tests.live import frp
 from tests.live.crowd import mutual
 from tests.live.frp import Gateway
 from tests.live.product import KEY
 from tests.live.world import raise_descriptor_limit
-from tests.tunnel.memory import Recorder
 from tests.tunnel.peer import FrpClient, good_login
 
 CROWD = 1000

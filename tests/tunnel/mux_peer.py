@@ -2,46 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from harp.tunnel.mux import MuxSession
 from harp.tunnel.stream import MuxStream
 from harp.wire import yamux
 from harp.wire.yamux import ACK, DATA, FIN, INITIAL_WINDOW, SYN, WINDOW_UPDATE, Frame, FrameParser
 from tests.fakes.clock import Clock
+from tests.fakes.transport import HARP, MemoryTransport, Recorder
 from tests.fakes.waiting import settled
-from tests.tunnel.memory import Recorder
-
-
-class Socket(asyncio.Transport):
-    """The transport below a session: remembers writes, and how it was closed."""
-
-    def __init__(self) -> None:
-        super().__init__({"peername": ("192.0.2.7", 50000), "sockname": ("192.0.2.1", 8782), "sslcontext": object()})
-        self.writes: list[bytes] = []
-        self.state = "open"
-        self.reading = True
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.writes.append(bytes(data))
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-    def is_closing(self) -> bool:
-        return self.state != "open"
-
-    def close(self) -> None:
-        self.state = "closed"
-
-    def abort(self) -> None:
-        self.state = "aborted"
 
 
 class Peer:
@@ -69,7 +36,7 @@ class Peer:
             first=first,
             clock=lambda: clock.now,
         )
-        self.socket = Socket()
+        self.socket = MemoryTransport(("192.0.2.7", 50000), sockname=HARP, sslcontext=object())
         self.session.connection_made(self.socket)
 
     def _accept(self) -> Recorder:
@@ -86,8 +53,7 @@ class Peer:
     async def heard(self) -> list[Frame]:
         """What the session has sent since the last call, once it has nothing more to send."""
         await settled()
-        writes, self.socket.writes = self.socket.writes, []
-        return FrameParser().feed(b"".join(writes))
+        return FrameParser().feed(self.socket.take())
 
     async def answer_a_ping(self) -> None:
         """The session knows the round trip then."""

@@ -21,7 +21,7 @@ from harp.wire.frp_crypto import (
     transcript,
 )
 from tests.fakes.clock import Clock
-from tests.tunnel.memory import Recorder
+from tests.fakes.transport import Recorder
 
 KEY = "the shared key of the tests"
 M = TypeVar("M", bound=frp.Received)

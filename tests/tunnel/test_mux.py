@@ -13,8 +13,8 @@ from harp.tunnel.mux import CONTROL_LIMIT, FRAMES, PING_INTERVAL, PING_LIMIT, Mu
 from harp.wire import yamux
 from harp.wire.yamux import ACK, DATA, FIN, INITIAL_WINDOW, PING, RST, SYN, WINDOW_UPDATE, Frame
 from tests.fakes.clock import Clock
+from tests.fakes.transport import Recorder, memory_pair
 from tests.fakes.waiting import until
-from tests.tunnel.memory import Recorder, memory_pair
 from tests.tunnel.mux_peer import Peer, data, end, payload_of
 
 # Opening

@@ -13,7 +13,7 @@ from harp.wire import yamux
 from harp.wire.mux import MAX_FRAME
 from harp.wire.yamux import ACK, DATA, FIN, INITIAL_WINDOW, PING, WINDOW_UPDATE, Frame
 from tests.fakes.clock import Clock
-from tests.tunnel.memory import Recorder, memory_pair
+from tests.fakes.transport import Recorder, memory_pair
 from tests.tunnel.mux_peer import Peer, data, payload_of
 
 LARGE = 1 << 20
@@ -173,7 +173,7 @@ async def test_all_frames_of_one_iteration_leave_in_one_write_control_frames_fir
     peer.say(yamux.ping(7))
     one.write(b"more")
     await asyncio.sleep(0)
-    assert len(peer.socket.writes) == 1
+    assert peer.socket.writes == 1
     assert await peer.heard() == [
         Frame(PING, ACK, 0, 7),
         Frame(DATA, 0, 1, 3, b"one"),

@@ -10,7 +10,7 @@ from harp.tunnel.mux import PING_INTERVAL
 from harp.wire import yamux
 from harp.wire.yamux import DATA, FIN, INITIAL_WINDOW, RST, WINDOW_UPDATE, Frame
 from tests.fakes.clock import Clock
-from tests.tunnel.memory import Recorder
+from tests.fakes.transport import Recorder
 from tests.tunnel.mux_peer import Peer, data, end, payload_of
 
 FIN_1 = Frame(WINDOW_UPDATE, FIN, 1, 0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from harp.tunnel.relay import Relay
+from tests.fakes.transport import MemoryTransport, Recorder, memory_pair
 from tests.fakes.waiting import settled
-from tests.tunnel.memory import Recorder, memory_pair
 
 
 class Pair:
@@ -73,40 +73,9 @@ async def test_a_lost_end_takes_the_other_with_it() -> None:
     assert pair.far.transport.is_closing()
 
 
-class Eager(asyncio.Transport):
-    """A transport that reads once more after it was paused, as uvloop's do while they are being made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.reading = True
-        self.ended = False
-        self.closing = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += bytes(data)
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.ended = True
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def close(self) -> None:
-        self.closing = True
-
-
-def eager_pair() -> tuple[Relay, Relay, Eager, Eager]:
-    near, far, user, service = Relay(), Relay(), Eager(), Eager()
+def eager_pair() -> tuple[Relay, Relay, MemoryTransport, MemoryTransport]:
+    """Transports may read once more after they were paused, as uvloop's do while they are being made."""
+    near, far, user, service = Relay(), Relay(), MemoryTransport(), MemoryTransport()
     near.connection_made(user)
     far.connection_made(service)
     return near, far, user, service
@@ -120,7 +89,7 @@ def test_what_arrives_before_the_pair_is_made_is_kept_for_it() -> None:
     near.data_received(b"TP/1.1")
     far.join(near)
     near.data_received(b" and more")
-    assert service.written == b"GET / HTTP/1.1 and more"
+    assert service.sent == b"GET / HTTP/1.1 and more"
     assert user.reading
     assert service.reading
 
@@ -130,9 +99,9 @@ def test_an_end_before_the_pair_is_made_is_passed_on_after_the_bytes() -> None:
     near.data_received(b"question")
     assert near.eof_received()
     far.join(near)
-    assert (service.written, service.ended) == (b"question", True)
+    assert (service.sent, service.eof_sent) == (b"question", True)
     far.data_received(b"answer")
-    assert user.written == b"answer"
+    assert user.sent == b"answer"
     assert not far.eof_received()
 
 
@@ -141,4 +110,4 @@ def test_an_end_that_is_gone_before_the_pair_is_made_takes_the_other_with_it() -
     user.close()
     near.connection_lost(None)
     far.join(near)
-    assert service.closing
+    assert service.closed

@@ -13,8 +13,8 @@ from harp.tunnel.mux import MuxSession
 from harp.wire import frp, frp_ciphers, frp_crypto
 from harp.wire.frp import MessageReader
 from tests.fakes.clock import Clock
+from tests.fakes.transport import Recorder, memory_pair
 from tests.fakes.waiting import settled
-from tests.tunnel.memory import Recorder, memory_pair
 
 RUN_ID = "0123456789abcdef"
 CONFIG = ClientConfig(

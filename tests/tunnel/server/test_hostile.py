@@ -10,8 +10,8 @@ import pytest
 from harp.tunnel.mux import MuxSession
 from harp.wire import yamux
 from tests.fakes.clock import Clock
+from tests.fakes.transport import Recorder, memory_pair
 from tests.fakes.waiting import settled
-from tests.tunnel.memory import Recorder, memory_pair
 
 SEEDS = range(60)
 

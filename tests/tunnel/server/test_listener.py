@@ -16,8 +16,8 @@ from harp.tunnel.server.acceptor import address_of
 from harp.wire import frp
 from harp.wire.frp import LoginResp, Ping, Pong
 from tests.fakes.clock import Clock
+from tests.fakes.transport import Recorder
 from tests.fakes.waiting import settled, until
-from tests.tunnel.memory import Recorder
 from tests.tunnel.peer import Messages, good_login
 from tests.tunnel.server.world import Start, World, told
 

@@ -11,8 +11,8 @@ import pytest
 
 from harp.settings import Settings
 from harp.wire.frp import StartWorkConn
+from tests.fakes.transport import Recorder
 from tests.fakes.waiting import until
-from tests.tunnel.memory import Recorder
 from tests.tunnel.server.world import Start, World
 
 

@@ -12,8 +12,8 @@ from harp.settings import Settings
 from harp.wire import frp, yamux
 from harp.wire.frp import LoginResp, Ping
 from tests.fakes.clock import Clock
+from tests.fakes.transport import Recorder
 from tests.fakes.waiting import until
-from tests.tunnel.memory import Recorder
 from tests.tunnel.peer import good_login
 from tests.tunnel.server.world import Start, World, closed, told
 

@@ -13,8 +13,8 @@ from harp.tunnel.server.claims import Claim
 from harp.tunnel.server.tunnel import Tunnel
 from harp.wire.frp import Ping, Pong, ReqWorkConn, StartWorkConn
 from tests.fakes.clock import Clock
+from tests.fakes.transport import JoinedTransport, Recorder
 from tests.fakes.waiting import until
-from tests.tunnel.memory import MemoryTransport, Recorder
 from tests.tunnel.server.world import Start, World, beside
 
 
@@ -118,7 +118,7 @@ async def test_a_work_stream_for_somebody_who_has_gone_is_kept_for_the_next(worl
     await asyncio.sleep(0)
     assert isinstance(offer, Claim)
     assert isinstance(offer.tunnel, Tunnel)
-    work = MemoryTransport(1000)
+    work = JoinedTransport(1000)
     offer.tunnel.add_work(work, 1)
     waiting.cancel()
     transport, _ = await offer.connect(Recorder)

@@ -13,7 +13,7 @@ from harp.net.ports import PortTable
 from harp.settings import Settings
 from harp.tunnel.server.listener import TunnelServer
 from tests.fakes.clock import Clock
-from tests.tunnel.memory import Recorder
+from tests.fakes.transport import Recorder
 from tests.tunnel.peer import KEY, FrpClient
 
 T = TypeVar("T")
