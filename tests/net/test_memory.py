@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from harp.net.deadlines import Deadlines
 from harp.net.memory import PERIOD, WORTH, Heap, Memory, glibc, resident
+from tests.fakes.waiting import settled
 
 MB = 1 << 20
 
@@ -51,7 +51,7 @@ async def time() -> AsyncIterator[Time]:
     time = Time()
     yield time
     time.deadlines.close()
-    await asyncio.sleep(0)
+    await settled()
 
 
 async def test_memory_that_was_used_and_is_free_is_given_back(time: Time) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from harp.errors import TunnelAway
 from harp.net.ports import PortTable, ProtocolFactory
+from tests.fakes.waiting import settled
 
 
 class NamedOffer:
@@ -58,7 +59,7 @@ async def test_all_who_wait_for_a_port_get_it_when_it_is_claimed() -> None:
     ports = PortTable()
     async with asyncio.TaskGroup() as tasks:
         waiting = [tasks.create_task(ports.wait(23001, 5)) for _ in range(3)]
-        await asyncio.sleep(0)
+        await settled()
         ports.claim(23001, HELLO)
     assert [task.result() for task in waiting] == [HELLO] * 3
 
@@ -77,7 +78,7 @@ async def test_a_tunnel_that_does_not_come_back_in_time_is_away() -> None:
 async def test_a_tunnel_that_leaves_before_a_waiter_wakes_is_away() -> None:
     ports = PortTable()
     waiting = asyncio.create_task(ports.wait(23001, 5))
-    await asyncio.sleep(0)
+    await settled()
     ports.claim(23001, HELLO)
     ports.release(23001, HELLO)
     with pytest.raises(TunnelAway, match="went away again"):
@@ -87,7 +88,7 @@ async def test_a_tunnel_that_leaves_before_a_waiter_wakes_is_away() -> None:
 async def test_who_gives_up_waiting_does_not_disturb_the_others() -> None:
     ports = PortTable()
     impatient, patient = (asyncio.create_task(ports.wait(23001, 5)) for _ in range(2))
-    await asyncio.sleep(0)
+    await settled()
     impatient.cancel()
     await asyncio.wait((impatient,))
     ports.claim(23001, HELLO)

@@ -9,6 +9,7 @@ import pytest
 from harp.errors import Unreachable
 from harp.net.race import MOST, Connected, connect_first
 from tests.fakes.transport import MemoryTransport
+from tests.fakes.waiting import settled
 
 LONG = 1000.0  # seconds: nothing is tried for being late
 
@@ -52,7 +53,7 @@ async def test_the_next_one_is_tried_beside_one_that_is_late_and_that_one_is_giv
     host = Host(a="is late", b="answers")
     assert (await connect_first(["a", "b"], host.connect, 0.001))[0] is host.transports["b"]
     host.late.set()
-    await asyncio.sleep(0)
+    await settled()
     assert "a" not in host.transports
 
 
@@ -88,5 +89,5 @@ async def test_who_gives_up_leaves_nothing_behind() -> None:
     connecting.cancel()
     await asyncio.wait([connecting])
     host.late.set()
-    await asyncio.sleep(0)
+    await settled()
     assert host.transports == {}

@@ -54,12 +54,3 @@ async def test_two_who_ask_at_once_share_a_look_up_and_the_answer_is_remembered(
     again = await resolver.addresses("localhost")
     assert again == first
     assert again is not first
-
-
-async def test_look_ups_under_way_are_given_up_at_the_end() -> None:
-    resolver = Resolver(Clock())
-    asking = asyncio.create_task(resolver.addresses("localhost"))
-    await asyncio.sleep(0)
-    resolver.close()
-    with pytest.raises(asyncio.CancelledError):
-        await asking

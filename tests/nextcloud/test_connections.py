@@ -12,6 +12,7 @@ from harp.errors import PeerError, Unreachable
 from harp.nextcloud.http import Getter, NextcloudAnswer
 from harp.settings import Nextcloud
 from tests.fakes.clock import Clock
+from tests.fakes.waiting import settled
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -164,7 +165,7 @@ async def test_a_body_may_last_until_the_connection_closes() -> None:
     async def serve(peer: Peer) -> None:
         await peer.request()
         peer.send(b"HTTP/1.0 200 OK\r\n\r\nall")
-        await asyncio.sleep(0)
+        await settled()
         peer.send(b" of it")
 
     async with serving(serve) as url, getting(url) as get:

@@ -14,6 +14,7 @@ from harp.policy.verdict import Forward, Refuse
 from harp.settings import load
 from tests.fakes.clock import Clock
 from tests.fakes.nextcloud import KEY_REFUSED, RECORD, Answer, FakeNextcloud
+from tests.fakes.waiting import settled
 from tests.nextcloud.instance_requests import ADDRESS, call, question, served, visitor
 
 SESSION = (b"cookie", b"oc_sessionPassphrase=abc")
@@ -364,7 +365,7 @@ async def test_readiness_is_kept_fresh_in_the_background(nextcloud: FakeNextclou
         instance.keep_probed()
     await nextcloud.wait_for(1)
     joining = asyncio.create_task(instance.probe())
-    await asyncio.sleep(0)
+    await settled()
     nextcloud.open.set()
     assert await joining
     assert len(nextcloud.asked) == 1

@@ -16,6 +16,7 @@ from harp.status.engines import EngineLine
 from harp.status.pages import Page, Pages
 from tests.fakes.clock import Clock
 from tests.fakes.transport import MemoryTransport
+from tests.fakes.waiting import settled
 
 SETTINGS = load({"HP_SHARED_KEY": "key", "NC_INSTANCE_URL": "http://cloud"})
 OK = (
@@ -126,10 +127,10 @@ async def test_metrics_are_sent_when_they_are_made_and_as_what_they_are() -> Non
         return Page(200, b"# EOF\n", kind="application/openmetrics-text")
 
     _, _, wire = measured(metrics)
-    await turns()
+    await settled()
     assert wire.take() == b""
     made.set()
-    await turns()
+    await settled()
     told = wire.take()
     assert b"\r\ncontent-type: application/openmetrics-text\r\n" in told
     assert told.endswith(b"\r\n\r\n# EOF\n")
@@ -140,7 +141,7 @@ async def test_metrics_that_fail_are_500() -> None:
         raise RuntimeError("a bug")
 
     _, _, wire = measured(metrics)
-    await turns()
+    await settled()
     assert wire.take().startswith(b"HTTP/1.1 500 ")
 
 
@@ -154,11 +155,6 @@ async def test_who_leaves_before_the_metrics_are_made_is_sent_nothing() -> None:
     gate, connection, wire = measured(metrics)
     connection.connection_lost(None)
     made.set()
-    await turns()
+    await settled()
     assert wire.take() == b""
     await gate.close()
-
-
-async def turns() -> None:
-    for _ in range(8):
-        await asyncio.sleep(0)

@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from tests.fakes.clock import Clock
+from tests.fakes.waiting import settled
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -27,4 +28,4 @@ async def clock() -> AsyncIterator[Clock]:
     assert clock.deadlines.now == clock.now  # made here, where a loop runs
     yield clock
     clock.stop()
-    await asyncio.sleep(0)
+    await settled()

@@ -14,7 +14,7 @@ from harp.wire import yamux
 from harp.wire.yamux import ACK, DATA, FIN, INITIAL_WINDOW, PING, RST, SYN, WINDOW_UPDATE, Frame
 from tests.fakes.clock import Clock
 from tests.fakes.transport import Recorder, memory_pair
-from tests.fakes.waiting import until
+from tests.fakes.waiting import settled, until
 from tests.tunnel.mux_peer import Peer, data, end, payload_of
 
 # Opening
@@ -172,7 +172,7 @@ async def test_a_peer_that_wants_answers_and_does_not_read_them_is_dropped(clock
     peer.session.pause_writing()
     for value in range(CONTROL_LIMIT // 12):
         peer.say(yamux.ping(value), data(1, b"x"))
-        await asyncio.sleep(0)
+        await settled()
     assert peer.socket.state == "open"
     peer.say(yamux.ping(0))
     await peer.heard()
@@ -268,7 +268,7 @@ async def test_a_turn_of_the_loop_takes_a_bounded_number_of_frames_and_the_trans
         assert len(recorder.received) == turns * FRAMES
         await asyncio.sleep(0)
         turns += 1
-    await asyncio.sleep(0)
+    await settled()
     assert peer.socket.reading
 
 
@@ -293,7 +293,7 @@ async def test_a_flood_ends_the_session_with_its_reason(clock: Clock) -> None:
     await peer.opened()
     for _ in range(60):
         peer.say(*[yamux.window_update(1, 1)] * 100)
-        await asyncio.sleep(0)
+        await settled()
     assert (peer.socket.state, peer.session.fault) == ("aborted", True)
     assert "a flood" in peer.session.reason
 

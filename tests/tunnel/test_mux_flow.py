@@ -14,6 +14,7 @@ from harp.wire.mux import MAX_FRAME
 from harp.wire.yamux import ACK, DATA, FIN, INITIAL_WINDOW, PING, WINDOW_UPDATE, Frame
 from tests.fakes.clock import Clock
 from tests.fakes.transport import Recorder, memory_pair
+from tests.fakes.waiting import settled
 from tests.tunnel.mux_peer import Peer, data, payload_of
 
 LARGE = 1 << 20
@@ -172,7 +173,7 @@ async def test_all_frames_of_one_iteration_leave_in_one_write_control_frames_fir
     two.writelines([b"tw", b"o"])
     peer.say(yamux.ping(7))
     one.write(b"more")
-    await asyncio.sleep(0)
+    await settled()
     assert peer.socket.writes == 1
     assert await peer.heard() == [
         Frame(PING, ACK, 0, 7),
@@ -251,8 +252,7 @@ async def test_a_reader_that_never_reads_holds_a_bounded_number_of_bytes(clock: 
     stream, recorder = client.open(Recorder)
     other, _ = client.open(Recorder)
     stream.write(b"x")
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await settled()
     server_side[0].transport.pause_reading()
     while "pause" not in recorder.events:
         stream.write(bytes(10000))

@@ -331,7 +331,7 @@ async def test_an_upload_that_goes_on_behind_the_answer_does_not_reset_the_strea
     bridge.service.transport.close()
     for _ in range(100):
         bridge.server.transport.write(bytes(10000))
-        await asyncio.sleep(0)
+        await settled()
     assert bridge.server.received == b"hello413"
     assert bridge.server.events == ["made", "end"]
     bridge.server.transport.close()

@@ -14,6 +14,7 @@ from harp.policy.keys import own_key
 from harp.settings import load
 from harp.state.engine_names import EngineNames
 from harp.tunnel.server.claim_check import ClaimCheck
+from tests.fakes.waiting import settled
 
 KEY = "a-shared-key-for-tests"
 ENV = {"HP_SHARED_KEY": KEY, "NC_INSTANCE_URL": "http://cloud"}
@@ -85,7 +86,7 @@ async def test_warn_lets_it_pass_at_once_and_asks_behind_the_clients_back(check:
     records.open.clear()
     gate = check(records, "warn")
     assert await gate.objection(KEY, "hello", 23002) == ""
-    await asyncio.sleep(0)
+    await settled()
     assert records.asked == ["hello"]
     await gate.close()
 

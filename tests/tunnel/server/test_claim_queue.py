@@ -11,6 +11,7 @@ from harp.tunnel.server.claim_queue import WAITING, ClaimQueue
 from harp.tunnel.server.claims import Claim, Claims, Connected
 from harp.wire.frp import NewProxy
 from tests.fakes.clock import Clock
+from tests.fakes.waiting import settled
 
 LIMIT = "exceed the max_ports_per_client"
 
@@ -94,7 +95,7 @@ async def test_a_claim_that_is_repeated_while_it_is_decided_is_answered_once(cla
     tunnel = Tunnel(claims, check=check)
     for _ in range(3):
         tunnel.queue.add(wanted("first"))
-        await asyncio.sleep(0)
+        await settled()
     check.open.set()
     assert await tunnel.answered(1) == ["first granted"]
     tunnel.queue.add(wanted("first"))
@@ -108,7 +109,7 @@ async def test_a_claim_that_is_withdrawn_while_it_is_decided_is_never_granted(cl
     tunnel = Tunnel(claims, check=check)
     tunnel.queue.add(wanted("first"))
     tunnel.queue.add(wanted("second"))
-    await asyncio.sleep(0)
+    await settled()
     tunnel.queue.withdraw("first")
     check.open.set()
     assert await tunnel.answered(1) == ["second granted"]
@@ -135,7 +136,7 @@ async def test_a_tunnel_that_ends_while_it_waits_gets_nothing(claims: Claims) ->
     check.open.clear()
     tunnel, other = Tunnel(claims, check=check), Tunnel(claims)
     tunnel.queue.add(wanted("first"))
-    await asyncio.sleep(0)
+    await settled()
     tunnel.queue.close()
     check.open.set()
     other.queue.add(wanted("first"))

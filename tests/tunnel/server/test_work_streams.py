@@ -14,7 +14,7 @@ from harp.tunnel.server.tunnel import Tunnel
 from harp.wire.frp import Ping, Pong, ReqWorkConn, StartWorkConn
 from tests.fakes.clock import Clock
 from tests.fakes.transport import JoinedTransport, Recorder
-from tests.fakes.waiting import until
+from tests.fakes.waiting import settled, until
 from tests.tunnel.server.world import Start, World, beside
 
 
@@ -55,7 +55,7 @@ async def test_connections_wait_for_work_streams_in_order(world: World) -> None:
     offer = world.ports.get(23001)
     assert offer is not None
     first, second = beside(offer.connect(Recorder)), beside(offer.connect(Recorder))
-    await asyncio.sleep(0)
+    await settled()
     one, two = await client.work(), await client.work()
     (await first)[0].write(b"first")
     await second
@@ -82,9 +82,9 @@ async def test_a_client_that_gives_no_work_stream_is_waited_for_10_seconds(world
     offer = world.ports.get(23001)
     assert offer is not None
     waiting = beside(offer.connect(Recorder))
-    await asyncio.sleep(0)
+    await settled()
     clock.move(9.5)
-    await asyncio.sleep(0)
+    await settled()
     assert not waiting.done()
     clock.move(0.5)
     with pytest.raises(TunnelAway, match="no work stream within 10 s"):
@@ -99,7 +99,7 @@ async def test_a_tunnel_that_ends_fails_those_who_wait_for_it(world: World, cloc
     offer = world.ports.get(23001)
     assert offer is not None
     waiting = beside(offer.connect(Recorder))
-    await asyncio.sleep(0)
+    await settled()
     client.hang_up()
     with pytest.raises(TunnelAway, match="the tunnel was closed"):
         await waiting
@@ -115,7 +115,7 @@ async def test_a_work_stream_for_somebody_who_has_gone_is_kept_for_the_next(worl
     offer = world.ports.get(23001)
     assert offer is not None
     waiting = beside(offer.connect(Recorder))
-    await asyncio.sleep(0)
+    await settled()
     assert isinstance(offer, Claim)
     assert isinstance(offer.tunnel, Tunnel)
     work = JoinedTransport(1000)
