@@ -29,7 +29,7 @@ test: $(READY)
 screenshots: $(READY)
 	HARP_SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest -q tests/live/test_page.py
 
-# What the tests reach of each package, with branches and sub-processes; fails below 95 %.
+# `make test`, and what it reaches of each package, with branches and sub-processes; fails below 95 %.
 coverage: $(READY)
 	scripts/coverage $(ARGS)
 
