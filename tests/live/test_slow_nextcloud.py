@@ -95,6 +95,7 @@ async def product(nextcloud: SlowNextcloud, tmp_path: Path) -> AsyncIterator[Pro
         HP_TRUSTED_PROXY_IPS="127.0.0.1",
         HP_BLACKLIST_COUNT="10",
         HP_LOG_LEVEL="warning",
+        HP_TIMEOUT_DRAIN="1s",  # for what a slow Nextcloud has not answered at the end
     )
     await asyncio.to_thread(product.start)
     async with recorder() as exapp:
@@ -117,6 +118,13 @@ async def asked(product: Product, target: str, address: str, *lines: str) -> tup
         writer.close()
 
 
+async def seconds_without_nextcloud(product: Product) -> float:
+    """What a page takes at this moment for which Nextcloud is not asked: all that a busy machine adds."""
+    status, seconds = await asked(product, "/exapps/rec/public", VICTIM)
+    assert status == 200
+    return seconds
+
+
 def session(name: object) -> str:
     return f"Cookie: oc_sessionPassphrase={name}"
 
@@ -136,11 +144,12 @@ async def test_random_sessions_of_one_address_do_not_delay_the_page_of_another(
     ]
     await until_called(nextcloud, 16)
     status, seconds = await asked(product, "/exapps/rec/user", VICTIM, session("the victim's"))
+    control = await seconds_without_nextcloud(product)
     for task in crowd:
         task.cancel()
     await asyncio.wait(crowd)
     assert status == 200
-    assert seconds < 1
+    assert seconds < 1 + control
 
 
 async def test_random_app_ids_of_one_address_do_not_delay_an_app_that_another_asks_for_first(
@@ -151,11 +160,12 @@ async def test_random_app_ids_of_one_address_do_not_delay_an_app_that_another_as
     crowd.append(asyncio.create_task(asked(product, "/exapps/later/public", ATTACKER)))
     await until_called(nextcloud, 8)
     status, seconds = await asked(product, "/exapps/later/public", VICTIM)
+    control = await seconds_without_nextcloud(product)
     for task in crowd:
         task.cancel()
     await asyncio.wait(crowd)
     assert status == 200
-    assert seconds < 1
+    assert seconds < 1 + control
 
 
 async def test_a_burst_of_a_thousand_wrong_passwords_makes_a_handful_of_calls(
