@@ -20,7 +20,7 @@ from tests.live.world import TUNNEL_PORT, World
 
 pytestmark = pytest.mark.alone
 
-SECONDS = 2.0
+SECONDS = 1.2
 ROUNDS = 4  # the machine may do something else in one of them
 PAUSE = 0.005  # seconds between the requests of the visitor
 P50, P99 = 0.010, 0.050  # seconds; on a busy machine, on top of what requests take while the control is flooded
