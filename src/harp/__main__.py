@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "run a sample ExApp behind a tunnel, with a stand-in for Nextcloud",
     "tunnel": "connect a local service to a HaRP, as frpc does",
     "apps": "show the ExApps that the running HaRP knows, and what they have served",
+    "requests": "show the last requests and failures, or requests as they come",
     "tunnels": "show the tunnel clients that are connected",
     "bans": "show who is turned away, and lift bans",
     "log-level": "change how much the running HaRP logs",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import msgspec
 
 from harp import __version__
 from harp.engines.facts import ClusterStatus
-from harp.frontend.traffic import CLASSES, Traffic
+from harp.frontend.traffic import CLASSES, Durations, Traffic
 from harp.lazy import load_module
 from harp.logs import change_level, level
 from harp.net.memory import resident
@@ -23,7 +23,7 @@ from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.status.conditions import Condition
 from harp.status.doors import Doors, Guest
 from harp.status.engines import EngineLine, TunnelOfEngine, inventory
-from harp.status.feed import RequestFeed
+from harp.status.feed import RequestFeed, events, running_line
 from harp.status.history import ALL, History
 from harp.status.pages import Page
 from harp.status.redaction import Redaction
@@ -32,8 +32,10 @@ from harp.status.snapshot import (
     BanLine,
     BanTotals,
     CertificateLine,
+    DurationsLine,
     NextcloudLine,
     Process,
+    RequestLines,
     RouteLine,
     RunningLine,
     SettingLine,
@@ -54,7 +56,7 @@ DESCRIPTORS = Path("/proc/self/fd")
 
 
 class HarpFacts:
-    """What the admin listener asks about, and the few things it may change."""
+    """What the admin listener asks about, and the few things it may change: many methods, each of a line or two."""
 
     def __init__(self, harp: Harp) -> None:
         settings = harp.settings
@@ -63,7 +65,7 @@ class HarpFacts:
         self._doctor: Doctor | None = None
         self._site: Site | None = None
         self.doors = Doors(settings.admin_password or settings.shared_key, harp.instance, time.monotonic)
-        self.feed = RequestFeed(harp.books, harp.deadlines, Redaction([settings.shared_key]))
+        self.feed = RequestFeed(harp.books, harp.gate, harp.deadlines, Redaction([settings.shared_key]))
         self.history = History(self._traffic, time.time, harp.deadlines.now)
         harp.deadlines.watch(self.history)
 
@@ -220,8 +222,19 @@ class HarpFacts:
         values = self._harp.settings.values
         return [SettingLine(one.name, "set, not shown" if one.secret else one.text, one.given) for one in values]
 
+    def requests(self, app: str) -> RequestLines:
+        feed = self.feed
+        return RequestLines(tuple(feed.recent(app)), tuple(feed.failures(app)), tuple(self.running(app)))
+
+    def follow(self, app: str) -> AsyncIterator[bytes]:
+        return events(self.feed, app)
+
     def running(self, app: str) -> list[RunningLine]:
-        return []
+        now = time.monotonic()
+        exchanges = [connection.running for connection in self._harp.gate.connections]
+        lines = [running_line(exchange, now) for exchange in exchanges if exchange is not None]
+        lines = [line for line in lines if not app or line.app.lower() == app.lower()]
+        return sorted(lines, key=lambda line: -line.seconds)
 
     def _traffic(self) -> Iterator[tuple[str, Traffic]]:
         books = self._harp.books
@@ -250,5 +263,16 @@ def _open_descriptors() -> int:
 
 
 def _line(traffic: Traffic) -> TrafficLine:
-    statuses = dict(zip(CLASSES, traffic.classes, strict=True))
-    return TrafficLine(statuses, traffic.received, traffic.sent, traffic.seconds, tuple(traffic.buckets))
+    return TrafficLine(
+        statuses=dict(zip(CLASSES, traffic.classes, strict=True)),
+        received=traffic.received,
+        sent=traffic.sent,
+        seconds=traffic.seconds,
+        buckets=tuple(traffic.buckets),
+        first_bytes=_durations(traffic.first_bytes),
+        waits={what: _durations(durations) for what, durations in traffic.waits.items()},
+    )
+
+
+def _durations(durations: Durations) -> DurationsLine:
+    return DurationsLine(durations.seconds, tuple(durations.buckets))

@@ -13,14 +13,42 @@ import pytest
 import pytest_asyncio
 import structlog
 from aiohttp import ClientSession
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from harp import __version__
 from harp.__main__ import main
 from harp.commands.demo import Demo, Options
+from harp.commands.requests import followed, line_of
 from harp.logs import change_level, level
+from harp.status.snapshot import RequestLine
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FINISHED = RequestLine(
+    number=1,
+    ended=0.0,
+    request_id="id",
+    method="GET",
+    path="/exapps/a/x",
+    query="",
+    app="a",
+    user="anna",
+    address="192.0.2.1",
+    peer="",
+    verdict="forward",
+    rule="",
+    status=200,
+    received=0,
+    sent=61,
+    seconds=4.1,
+    reason="",
+    refused=False,
+    first_byte=4.1,
+    waits={},
+    request=(),
+    answer=(),
+)
 
 Command = Callable[..., Awaitable[tuple[int, str, str]]]
 
@@ -212,3 +240,28 @@ async def test_the_ending_of_the_tunnel_certificates_is_known(demo: Demo) -> Non
         snapshot = await (await client.get(url)).json()
     assert {Path(one["file"]).name for one in snapshot["certificates"]} >= {"ca.crt", "server.crt"}
     assert snapshot["process"]["version"] == __version__
+
+
+async def test_requests_shows_the_last_requests_and_failures(harp: Command, demo: Demo) -> None:
+    await harp("requests")
+    assert await get(demo, "/exapps/hello/public?token=secret") == 200
+    assert await get(demo, "/exapps/hello/user") == 403
+    code, out, _ = await harp("requests")
+    assert code == 0
+    assert "200 GET /exapps/hello/public?token=…" in out
+    assert "403 GET /exapps/hello/user" in out.partition("Last failures:")[2]
+    assert "secret" not in out
+    lines = json.loads((await harp("requests", "--json", "--app", "hello"))[1])
+    assert {line["app"] for line in lines["recent"]} == {"hello"}
+
+
+async def test_a_request_is_one_line_with_what_it_waited_for_and_why_it_failed() -> None:
+    line = replace(FINISHED, status=503, refused=True, reason="no tunnel", waits={"tunnel": 4.0})
+    text = " ".join(line_of(line, colour=False).split())
+    assert text[9:] == "503 GET /exapps/a/x 4.1 s 61 B 192.0.2.1 anna tunnel 4000 ms no tunnel"
+    assert "\033[31;1m503\033[0m" in line_of(line, colour=True)
+
+
+async def test_requests_that_were_lost_are_told() -> None:
+    assert followed(b"7", colour=False) == "(7 requests were too many to show)"
+    assert followed(b"too many watch already", colour=False) == "(too many watch already)"

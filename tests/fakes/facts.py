@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -18,6 +18,7 @@ from harp.status.snapshot import (
     CertificateLine,
     NextcloudLine,
     Process,
+    RequestLines,
     RouteLine,
     Snapshot,
     TrafficLine,
@@ -98,6 +99,12 @@ class FakeFacts:
             certificates=tuple(self.certificates()),
             cluster=self.cluster(),
         )
+
+    def requests(self, app: str) -> RequestLines:
+        return RequestLines((), (), ())
+
+    async def follow(self, app: str) -> AsyncIterator[bytes]:
+        yield b"data: {}\n\n"
 
     def lift(self, address: str) -> bool:
         self.changes.append(address)

@@ -62,7 +62,7 @@ class ScriptedGate:
         self.clock = Clock()
         self.deadlines = Deadlines(clock=self.clock)
         self.turns = Turns()
-        self.draining = False
+        self.draining = self.inspected = False
         self.trusted = True
         self.script: Callable[[ClientConnection, RequestHead], None] | None = None
         self.heads: list[RequestHead] = []

@@ -128,3 +128,51 @@ async def test_what_strangers_do_wrong_is_no_warning() -> None:
         await world.ask("/exapps/nobody/x")
         await world.ask("/exapps/hello/user")
     assert [event for event in events if event["log_level"] == "warning"] == []
+
+
+async def test_the_access_log_tells_what_a_request_waited_for() -> None:
+    world = World()
+    world.instance.later["hello"] = world.instance.known.pop("hello")
+    await world.ask()
+    world.answer()
+    world.instance.known |= world.instance.later
+    await world.ask()
+    world.answer()
+    first, second = await world.access_lines()
+    assert set(first["waits"]) == {"nextcloud", "tunnel"}
+    assert second["waits"] == {}, "what Nextcloud said is known, and a connection is there"
+    assert 0 <= first["waits"]["nextcloud"] <= first["first_byte"] <= first["seconds"]
+
+
+async def test_the_first_byte_of_an_answer_in_pieces_comes_before_its_end() -> None:
+    world = World()
+    await world.ask()
+    world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+    await settled()
+    world.answer(b"ok")
+    (line,) = await world.access_lines()
+    assert 0 < line["first_byte"] < line["seconds"]
+    assert sum(world.books.apps["hello"].first_bytes.buckets) == 1
+
+
+async def test_the_head_of_an_answer_is_kept_while_somebody_inspects_requests() -> None:
+    world = World()
+    seen: list[bytes] = []
+    world.books.watcher = lambda exchange, seconds: seen.append(exchange.answer)
+    for inspected in (False, True):
+        world.gate.inspected = inspected
+        await world.ask()
+        world.answer()
+    assert [b"200 OK" in answer for answer in seen] == [False, True]
+
+
+async def test_a_request_that_is_not_over_is_known_to_its_connection() -> None:
+    world = World()
+    assert world.connection.running is None
+    await world.ask()
+    running = world.connection.running
+    assert running is not None
+    assert running.head is not None
+    assert running.head.path == b"/exapps/hello/public"
+    world.answer()
+    assert world.connection.running is None

@@ -36,3 +36,31 @@ def test_an_upgraded_stream_has_no_duration() -> None:
     traffic = Traffic()
     traffic.count(101, 7, 8, 3600.0)
     assert (sum(traffic.buckets), traffic.seconds, traffic.sent) == (0, 0.0, 8)
+
+
+def test_a_whole_answer_began_when_it_ended() -> None:
+    traffic = Traffic()
+    traffic.count(200, 0, 0, 0.02)
+    assert traffic.first_bytes.buckets == traffic.buckets
+    assert traffic.first_bytes.seconds == 0.02
+
+
+def test_an_answer_that_came_in_pieces_began_earlier() -> None:
+    traffic = Traffic()
+    for seconds in (0.02, 20.0):
+        traffic.count(200, 0, 0, seconds)
+    traffic.count_early(0.004, 20.0)
+    first = traffic.first_bytes
+    assert first.seconds == pytest.approx(0.024)
+    assert {bound: count for bound, count in zip(BOUNDS, first.buckets, strict=False) if count} == {0.005: 1, 0.025: 1}
+    assert sum(traffic.buckets) == 2
+
+
+def test_what_requests_wait_for_is_counted_apart() -> None:
+    traffic = Traffic()
+    traffic.count_waits({"nextcloud": 0.2, "tunnel": 1.5})
+    traffic.count_waits({"nextcloud": 0.2})
+    assert {what: (sum(line.buckets), line.seconds) for what, line in traffic.waits.items()} == {
+        "nextcloud": (2, 0.4),
+        "tunnel": (1, 1.5),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.live.peers import path_of
-from tests.live.processes import free_port
+from tests.live.peers import do_without, path_of
+from tests.live.processes import Process, free_port
 from tests.live.product import HARP, KEY, Product, running
 from tests.live.tunnels import SHIPPED, start_tunnel
 from tests.live.world import TUNNEL_PORT, World
 
+ROOT = Path(__file__).parent.parent.parent
 BANS = {"HP_BLACKLIST_COUNT": "3", "HP_LOG_LEVEL": "warning"}
 
 
@@ -167,3 +169,42 @@ def scraped(product: Product) -> dict[tuple[str, tuple[str, ...]], float]:
     families = parser.text_string_to_metric_families(text)
     samples = [sample for family in families for sample in family.samples]
     return {(sample.name, tuple(sample.labels.values())): sample.value for sample in samples}
+
+
+def test_requests_are_followed_in_a_terminal_until_ctrl_c(product: Product, tmp_path: Path) -> None:
+    command = [*HARP, "requests", "--follow", "--app", "hello"]
+    with Process(command, tmp_path / "follow.log", env=product.environment) as follower:
+
+        def seen(path: str) -> bool:
+            product.status(path)
+            return path in follower.text()
+
+        follower.until(lambda: seen("/exapps/hello/public"), "first request")
+        product.status("/exapps/direct/public")
+        product.status("/exapps/hello/user?token=secret")
+        follower.until(lambda: "403 GET /exapps/hello/user?token=…" in follower.text(), "refused request")
+        assert "direct" not in follower.text()
+        follower.signal(signal.SIGINT)
+        assert follower.wait() == 130
+    assert "Traceback" not in follower.text()
+
+
+def test_the_api_is_described_as_openapi_wants_it(product: Product) -> None:
+    python = ROOT / ".cache/exapp-servers/venv/bin/python"
+    if not python.exists():
+        do_without(f"{python} not found: run scripts/install-exapp-servers")
+    url = f"http://127.0.0.1:{product.admin}/api/v1/openapi.json"
+    program = "import json, sys, openapi_spec_validator as v; v.validate(json.load(sys.stdin))"
+    text = subprocess.run([path_of("curl", "curl"), "-sf", url], capture_output=True, timeout=30, check=True).stdout
+    done = subprocess.run([str(python), "-c", program], input=text, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_from_another_host_the_api_needs_the_password(product: Product) -> None:
+    """A request that a proxy has passed on counts as one of another host."""
+    forwarded = "X-Forwarded-For: 192.0.2.1"
+    assert curl(product, "GET", "/api/v1/snapshot", forwarded) == 401
+    assert curl(product, "GET", "/api/v1/doctor", forwarded) == 401
+    assert curl(product, "GET", "/api/v1/snapshot", forwarded, f"Authorization: Bearer {KEY}") == 200
+    assert curl(product, "GET", "/metrics", forwarded) == 200
+    assert curl(product, "GET", "/healthz", forwarded) == 200

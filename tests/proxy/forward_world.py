@@ -44,12 +44,16 @@ class Client:
         self.flowing = False
         self.interim: list[bytes] = []
         self.finished = self.closed = False
+        self.waits: list[str] = []
 
     def resume_body(self) -> None:
         self.flowing = True
 
     def pause_body(self) -> None:
         self.flowing = False
+
+    def waited(self, what: str, seconds: float) -> None:
+        self.waits.append(what)
 
     def send_interim(self, response: bytes) -> None:
         self.interim.append(response)

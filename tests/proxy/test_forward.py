@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from harp.net.targets import Target
 from harp.net.turns import SHARE
 from harp.proxy.forward import Forwarding, Hop
 from harp.wire.http import CHUNKED, NO_BODY, UNTIL_CLOSE
@@ -297,3 +298,13 @@ async def test_interim_answers_wait_for_a_client_that_does_not_read() -> None:
     assert world.wire().reading
     world.wait(TIMEOUTS.response + 1)
     assert client.status == 504
+
+
+@pytest.mark.parametrize(("target", "what"), [(APP, "connect"), (BEHIND_TUNNEL, "tunnel")])
+async def test_who_had_to_wait_for_a_connection_is_told_and_who_finds_one_is_not(target: Target, what: str) -> None:
+    world = World()
+    first, _ = await world.send(target=target)
+    assert first.waits == [what]
+    world.answer(OK)
+    second, _ = await world.send(target=target)
+    assert second.waits == []

@@ -96,3 +96,23 @@ async def test_any_other_path_is_told_what_there_is(world: World, target: str) -
     status, told = world.ask("GET", target)
     assert status == 404
     assert "bans" in str(told)
+
+
+@pytest.mark.parametrize("what", ["problems", "requests", "requests?app=hello", "openapi.json", "cluster"])
+async def test_what_is_no_list_of_lines_is_answered_as_well(world: World, what: str) -> None:
+    status, told = world.ask("GET", f"/api/v1/{what}")
+    assert status == 200
+    assert isinstance(told, dict)
+
+
+async def test_the_description_names_every_path_there_is_and_no_other(world: World) -> None:
+    _, told = world.ask("GET", "/api/v1/openapi.json")
+    assert isinstance(told, dict)
+    _, refused = world.ask("GET", "/api/v1/")
+    assert isinstance(refused, dict)
+    named = refused["error"].removeprefix("/api/v1/ has ").replace("ADDRESS", "{address}").split(", ")
+    assert sorted(told["paths"]) == sorted(f"/{name}" for name in named)
+
+
+async def test_requests_are_read_and_not_changed(world: World) -> None:
+    assert world.ask("POST", "/api/v1/requests")[0] == 405

@@ -33,11 +33,16 @@ FORWARD = Forward(
 )
 
 
+class InspectedGate:
+    inspected = False
+
+
 class World:
     def __init__(self) -> None:
         self.clock = Clock()
         self.books = Books(AccessLog("off", json=True), RareWarnings(self.clock))
-        self.feed = RequestFeed(self.books, self.clock.deadlines, Redaction(), self.clock)
+        self.gate = InspectedGate()
+        self.feed = RequestFeed(self.books, self.gate, self.clock.deadlines, Redaction(), self.clock)
 
     def request(self, status: int = 200, path: str = "/exapps/Hello/page?a=1", verdict: Verdict = FORWARD) -> None:
         head = RequestReader(100).read(f"GET {path} HTTP/1.1\r\nHost: a\r\nCookie: b\r\nX-Own: c\r\n\r\n".encode())
@@ -62,6 +67,7 @@ async def test_nothing_is_kept_while_nobody_looks(world: World) -> None:
 
 async def test_who_looks_sees_what_comes_from_then_on(world: World) -> None:
     world.feed.glance()
+    assert world.gate.inspected
     world.request()
     (line,) = world.feed.recent()
     assert (line.app, line.path, line.query, line.user, line.rule) == (
@@ -78,6 +84,7 @@ async def test_the_feed_rests_a_minute_after_the_last_look(world: World) -> None
     world.feed.glance()
     world.request()
     world.clock.move(GLANCE + 1)
+    assert not world.gate.inspected
     assert world.books.watcher is None
     assert world.feed.recent() == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harp.logs import HIDDEN
-from harp.status.redaction import LONGEST, MOST_LINES, Redaction, query_names
+from harp.status.redaction import LONGEST, MOST_LINES, Redaction, query_names, response_fields
 
 redaction = Redaction(["the shared key"])
 
@@ -54,3 +54,8 @@ def test_long_values_and_many_lines_are_cut() -> None:
 def test_a_query_shows_the_names_of_its_parameters() -> None:
     assert query_names(b"?page=2&token=secret&flag") == "?page=…&token=…&flag=…"
     assert query_names(b"") == query_names(b"?") == ""
+
+
+def test_the_lines_after_a_status_line_are_its_headers() -> None:
+    assert response_fields(b"HTTP/1.1 200 OK\r\na: b\r\nc:d\r\n") == [(b"a", b"b"), (b"c", b"d")]
+    assert response_fields(b"") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+from collections.abc import Iterator
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from harp.wire.decoding import decoded
 T = TypeVar("T")
 PATIENCE = 10.0  # seconds for an answer
 EXAMINATION = 80.0  # seconds for the doctor's report
+SILENCE = 60.0  # seconds without anything on a stream that shows every 15 s that it lives
 CHANGING = {"Sec-Harp-Admin": "harp"}  # see status.api
 
 
@@ -47,6 +49,25 @@ class Admin:
     def examine(self, query: str) -> bytes:
         """Have the doctor make a report."""
         return self._call("POST", f"doctor?{query}", EXAMINATION)
+
+    def follow(self, what: str) -> Iterator[bytes]:
+        """The data of the server-sent events of GET /api/v1/`what`, as they come. Raises as `fetch`."""
+        client = http.client.HTTPConnection("localhost", timeout=SILENCE)
+        try:
+            client.sock = connect(self._address)
+            client.sock.settimeout(SILENCE)
+            client.request("GET", f"/api/v1/{what}")
+            answer = client.getresponse()
+            if answer.status != 200:
+                raise CallRefused(f"the admin listener answers {answer.status}")
+            while line := answer.readline():
+                if line.startswith(b"data: "):
+                    yield line[6:].rstrip(b"\n")
+        except (OSError, http.client.HTTPException) as error:
+            text = f"the admin listener {self._address} does not answer ({error}): does `harp run` run here?"
+            raise Unreachable(text) from error
+        finally:
+            client.close()
 
     def _call(self, method: str, what: str, patience: float = PATIENCE) -> bytes:
         client = http.client.HTTPConnection("localhost", timeout=patience)

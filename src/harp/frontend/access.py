@@ -33,6 +33,8 @@ class Entry(Struct):
     counted: str = ""  # the address that strikes count on, as bans name it
     verdict: str = ""  # "forward", "signed", "control", "engine", "refuse", "banned"; "" = it did not come to one
     received: int = 0  # bytes of request body
+    first_byte: float | None = None  # seconds until the answer began
+    waits: dict[str, float] = {}  # seconds by what was waited for: "nextcloud", "tunnel", "connect"
     event: str = "request"  # as in every other line of the log
     level: str = "info"
 
@@ -90,9 +92,10 @@ def _text(entry: Entry) -> bytes:
     verdict = f" {entry.verdict}" if entry.verdict not in ("", "forward") else ""
     peer = f" peer={entry.peer}" if entry.peer != entry.address else ""
     counted = f" counted={entry.counted}" if entry.counted != entry.address else ""
+    waits = "".join(f" {what}={seconds * 1000:.1f}ms" for what, seconds in entry.waits.items())
     line = (
         f"{entry.time} [request ] {entry.status} {entry.method} {entry.path} {entry.address}"
-        f"{peer}{counted}{app}{who}{verdict} {entry.received}B>{entry.sent}B {entry.seconds * 1000:.1f}ms"
+        f"{peer}{counted}{app}{who}{verdict} {entry.received}B>{entry.sent}B {entry.seconds * 1000:.1f}ms{waits}"
         f" id={entry.request_id}: {entry.reason}"
     )
     return printable(line).encode(errors="backslashreplace")

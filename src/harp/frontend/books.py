@@ -38,10 +38,14 @@ class Books:
         seconds = monotonic() - exchange.started if exchange.started else 0.0
         status = exchange.status
         traffic.count(status, exchange.received, exchange.sent, seconds)
+        if exchange.waits is not None:
+            traffic.count_waits(exchange.waits)
+        if exchange.began:
+            traffic.count_early(exchange.began - exchange.started, seconds)
         if exchange.refused:
             self.refusals[status] = self.refusals.get(status, 0) + 1
             self._warn(exchange)
-        if self.failed is not None and (exchange.refused or exchange.status >= INTERNAL):
+        if self.failed is not None and (exchange.refused or status >= INTERNAL):
             self.failed(exchange, seconds)
         if self.watcher is not None:
             self.watcher(exchange, seconds)
@@ -98,6 +102,8 @@ def entry_of(exchange: Exchange, seconds: float) -> Entry:
         received=exchange.received,
         sent=exchange.sent,
         seconds=seconds,
+        first_byte=exchange.began - exchange.started if exchange.began else seconds,
+        waits=exchange.waits or {},
         reason=reason_of(exchange),
     )
 

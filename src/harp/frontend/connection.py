@@ -8,7 +8,7 @@ a last resort where we wait for the gate or for a handler, so that no request ca
 from __future__ import annotations
 
 import asyncio
-from time import thread_time
+from time import monotonic, thread_time
 from typing import Protocol, cast
 
 from harp.errors import BadRequest, PeerError
@@ -57,6 +57,7 @@ class Decider(Protocol):
     timeouts: Timeouts
     reader: RequestReader
     draining: bool
+    inspected: bool  # somebody looks at requests: heads of answers are kept until they have ended
 
     patience: float  # seconds from `handle` to `attach`, for what has to be asked
 
@@ -391,6 +392,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             return
         exchange.status = status
         exchange.sent = len(data)
+        if self._gate.inspected:
+            exchange.answer = start
         self.transport.write(b"%bx-request-id: %b\r\n\r\n%b" % (start, exchange.request_id, data))
         self._complete()
 
@@ -399,12 +402,15 @@ class ClientConnection(asyncio.BufferedProtocol):
         assert exchange is not None
         exchange.status = status
         exchange.sent = len(data)
+        if self._gate.inspected:
+            exchange.answer = start
         if self._gate.draining:
             core.keep_alive = False
         self._write(core.answer(_with_id(start, exchange), length, data, end))
         if end:
             self._complete()
         else:
+            exchange.began = monotonic()
             self._endless = b"text/event-stream" in start
             self._progress()
 
@@ -429,6 +435,15 @@ class ClientConnection(asyncio.BufferedProtocol):
         exchange.unreachable = unreachable
         self._answer_error(exchange, status, reason, retry_after)
         self._complete(reason)
+
+    def waited(self, what: str, seconds: float) -> None:
+        if self._exchange is not None:
+            self._exchange.waited(what, seconds)
+
+    @property
+    def running(self) -> Exchange | None:
+        """The exchange under way, None between two."""
+        return self._exchange if DECIDING <= self._core.state <= RAW else None
 
     def waits(self, exchange: Exchange) -> bool:
         """Is this request still to be decided? The client may have left while facts were fetched."""

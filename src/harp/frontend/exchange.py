@@ -39,6 +39,15 @@ class Exchange(Struct, eq=False):
     refused: bool = False  # the answer is an error of our own
     unreachable: bool = False  # the refusal says that the target could not be reached
     note: str = ""  # what went wrong, if anything
+    began: float = 0.0  # monotonic time of the answer's first byte; 0 = it went out whole, or not at all
+    waits: dict[str, float] | None = None  # seconds by what was waited for; most requests wait for nothing
+    answer: bytes = b""  # the answer's head, while somebody inspects requests
+
+    def waited(self, what: str, seconds: float) -> None:
+        """Note a wait: "nextcloud", "tunnel" or "connect"."""
+        if self.waits is None:
+            self.waits = {}
+        self.waits[what] = self.waits.get(what, 0.0) + seconds
 
     def __repr__(self) -> str:
         return f"Exchange({self.request_id.decode('latin-1')}, {self.head!r}, {self.status})"

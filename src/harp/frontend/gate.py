@@ -115,7 +115,7 @@ class Gate:
         self.timeouts = settings.timeouts
         self.reader = RequestReader(settings.limits.headers, frozenset({settings.proxies.header.encode()}))
         self.patience = 2 * settings.nextcloud.timeout + LEARNING  # a record, then a visitor
-        self.draining = False
+        self.draining = self.inspected = False
         self.connections: set[ClientConnection] = set()
         self._settings = settings
         self._instance = instance
@@ -263,6 +263,7 @@ class Gate:
         self, connection: ClientConnection, exchange: Exchange, question: Question, missing: Missing
     ) -> None:
         """Ask for what the decision needs, then decide."""
+        asked = monotonic()
         facts = Learned(self._instance)
         answer: Verdict | Missing = missing
         for _ in range(MOST_FACTS):
@@ -277,6 +278,7 @@ class Gate:
             answer = decide(question, facts, self._rules)
         if isinstance(answer, (NeedRecord, NeedVisitor)):
             answer = Refuse(503, "no decision was reached", retry_after=1)
+        exchange.waited("nextcloud", monotonic() - asked)
         if connection.waits(exchange):
             self._act(connection, exchange, answer)
 

@@ -75,6 +75,9 @@ class Downstream(Protocol):
     def refuse(self, status: int, reason: str, retry_after: int | None = None, *, unreachable: bool = False) -> None:
         """Answer with an error of our own, instead of send_head. `unreachable`: the target's address did not answer."""
 
+    def waited(self, what: str, seconds: float) -> None:
+        """Note for the records that the request had to wait for a "tunnel", or to "connect"."""
+
     def upgrade(self, start: bytes, data: bytes) -> None:
         """Answer with this 101, which lacks only its empty line, and become a raw stream in both directions.
 

@@ -7,6 +7,7 @@ exchange runs in callbacks; only making a new connection takes a task.
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 import structlog
 from msgspec import Struct
@@ -81,14 +82,17 @@ class Forwarding(Struct, eq=False):
         self._task = self._upstreams.start(self._connect_and_send())
 
     async def _connect_and_send(self) -> None:
+        began = monotonic()
         try:
             connection = await self._upstreams.connect(self._hop.target)
             self._task = None
+            self._waited(began)
             if self._ended:
                 connection.end()
             else:
                 self._send(connection)
         except Unreachable as error:
+            self._waited(began)
             self._unreachable(f"{self._hop.name} cannot be reached: {error}")
         except Exception:
             log.exception("connecting failed", target=self._hop.name)
@@ -96,6 +100,11 @@ class Forwarding(Struct, eq=False):
             if not self._ended:
                 self._ended = True
                 self._downstream.refuse(500, "HaRP failed at this request; its log says why")
+
+    def _waited(self, began: float) -> None:
+        if not self._ended:
+            tunnel = isinstance(self._hop.target, (ExAppTunnel, EngineTunnel))
+            self._downstream.waited("tunnel" if tunnel else "connect", monotonic() - began)
 
     def _unreachable(self, reason: str) -> None:
         self._task = None

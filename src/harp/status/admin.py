@@ -43,7 +43,7 @@ class ExamineFunction(Protocol):
 class AdminGate:
     """The gate of the admin listener's connections. While HaRP drains it goes on answering, to say so."""
 
-    draining = False
+    draining = inspected = False
     patience = 75.0  # seconds; every answer is immediate, but for the first metrics and the doctor's report
 
     def __init__(
@@ -81,12 +81,15 @@ class AdminGate:
         try:
             guest = self._doors.guest_of(head, connection.peer) if self._doors is not None else None
             respond = self._responder(head, connection.peer, guest)
+            page = None
+            if respond is None:
+                page = self._page(head, connection.peer, guest)
+                respond = _streaming(page) if page is not None and page.stream is not None else None
             if respond is not None:
                 answering = Answering(connection, head, respond, self._tasks)
                 connection.attach(answering)
                 answering.start()
                 return
-            page = self._page(head, connection.peer, guest)
         except Exception:
             log.exception("admin page failed")
             connection.refuse(500, "internal error; see the log")
@@ -158,3 +161,10 @@ class AdminGate:
         await self._tasks.close()
         for connection in list(self._connections):
             connection.end(How.RESET)
+
+
+def _streaming(page: Page) -> Respond:
+    async def respond(body: bytes) -> Page:
+        return page
+
+    return respond

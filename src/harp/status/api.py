@@ -6,7 +6,9 @@ a web page can send: names that begin with `Sec-` are the browser's own (Fetch s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import cache
 from ipaddress import ip_address
 from typing import Protocol
 from urllib.parse import parse_qs, unquote
@@ -16,7 +18,8 @@ import msgspec
 from harp.engines.facts import ClusterStatus
 from harp.status.engines import EngineLine
 from harp.status.pages import Page
-from harp.status.snapshot import AppLine, BanLine, CertificateLine, Process, Snapshot, TunnelLine
+from harp.status.problems import problems_of
+from harp.status.snapshot import AppLine, BanLine, CertificateLine, Process, RequestLines, Snapshot, TunnelLine
 
 PREFIX = "/api/v1/"
 CHANGING = b"sec-harp-admin"  # its value does not matter
@@ -51,6 +54,12 @@ class ApiFacts(Protocol):
     def snapshot(self) -> Snapshot:
         """All of it."""
 
+    def requests(self, app: str) -> RequestLines:
+        """The last requests of an ExApp, or all."""
+
+    def follow(self, app: str) -> AsyncIterator[bytes]:
+        """Its requests as they end, as server-sent events."""
+
     def lift(self, address: str) -> bool:
         """End a ban. False if there was none."""
 
@@ -69,6 +78,7 @@ class StatusApi:
             "certificates": lambda: {"certificates": facts.certificates()},
             "cluster": lambda: {"cluster": facts.cluster()},
             "engines": lambda: {"engines": facts.engines()},
+            "problems": lambda: {"problems": problems_of(facts.snapshot(), time.time())},
             "process": facts.process,
             "snapshot": facts.snapshot,
             "tunnels": lambda: {"tunnels": facts.tunnels()},
@@ -81,6 +91,10 @@ class StatusApi:
             if method not in (b"GET", b"HEAD"):
                 return _trouble(405, "only GET and HEAD are served", "GET, HEAD")
             return Page(200, msgspec.json.encode(self._shown[rest]()))
+        if rest in ("requests", "requests/follow", "openapi.json"):
+            if method not in (b"GET", b"HEAD"):
+                return _trouble(405, "only GET and HEAD are served", "GET, HEAD")
+            return self._requests(query, follow=rest != "requests") if rest != "openapi.json" else _description()
         if rest.startswith("bans/"):
             if method != b"DELETE":
                 return _trouble(405, "a ban can be lifted, with DELETE", "DELETE")
@@ -89,7 +103,14 @@ class StatusApi:
             if method != b"PUT":
                 return _trouble(405, "logs can be changed, with PUT", "PUT")
             return _trouble(403, refused) if refused else self._change_logs(query)
-        return _trouble(404, f"{PREFIX} has {', '.join(sorted([*self._shown, 'bans/ADDRESS', 'doctor', 'logs']))}")
+        more = ("bans/ADDRESS", "doctor", "logs", "openapi.json", "requests", "requests/follow")
+        return _trouble(404, f"{PREFIX} has {', '.join(sorted((*self._shown, *more)))}")
+
+    def _requests(self, query: bytes, *, follow: bool) -> Page:
+        app = parse_qs(query.decode("latin-1").removeprefix("?")).get("app", [""])[-1]
+        if follow:
+            return Page(200, b"", kind="text/event-stream", stream=self._facts.follow(app))
+        return Page(200, msgspec.json.encode(self._facts.requests(app)))
 
     def _lift(self, address: str) -> Page:
         if not self._facts.lift(address):
@@ -108,6 +129,13 @@ class StatusApi:
         self._facts.change_logs(level, access)
         process = self._facts.process()
         return Page(200, msgspec.json.encode({"level": process.log_level, "access": process.access_log}))
+
+
+@cache
+def _description() -> Page:
+    from harp.status.openapi import document  # noqa: PLC0415 - few ask for it
+
+    return Page(200, msgspec.json.encode(document()))
 
 
 def objection_to_changes(peer: str, header: bytes | None) -> str:

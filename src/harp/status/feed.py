@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from msgspec import Struct
+import msgspec
 
 from harp.frontend.books import entry_of
 from harp.frontend.exchange import Exchange
 from harp.net.deadlines import NEVER, Deadlines
 from harp.policy.verdict import Forward
-from harp.status.redaction import Redaction, Shown, query_names
+from harp.status.redaction import Redaction, query_names, response_fields
+from harp.status.snapshot import RequestLine, RunningLine
 from harp.wire.requests import RequestHead
 
 KEPT = 200  # requests, the last ones that were watched
@@ -28,31 +29,8 @@ FAILURES_A_SECOND = 20  # with a record; more are only counted
 GLANCE = 60.0  # seconds that one look keeps the feed going
 MOST_WATCHERS = 32
 LONGEST_APP = 64  # characters
+SILENCE = 15.0  # seconds without a request until a stream shows that it lives
 BEHIND = 500  # requests that a watcher may be behind; more are lost to it
-
-
-class RequestLine(Struct, frozen=True):
-    """One request that is over."""
-
-    number: int  # grows with each; there may be gaps
-    ended: float
-    request_id: str
-    method: str
-    path: str
-    query: str  # names of parameters, without values
-    app: str  # as the URL spells it; "" = none
-    user: str
-    address: str
-    peer: str
-    verdict: str  # as in the access log
-    rule: str  # the route that has decided, with its level; "" where none has
-    status: int  # 0 = the connection ended before an answer
-    received: int
-    sent: int
-    seconds: float
-    reason: str
-    refused: bool  # HaRP has answered itself
-    request: Shown  # header lines, without secrets
 
 
 class Watched(Protocol):
@@ -62,13 +40,25 @@ class Watched(Protocol):
     failed: Callable[[Exchange, float], None] | None
 
 
+class Inspected(Protocol):
+    """What keeps heads of answers while somebody looks: `frontend.gate.Gate`."""
+
+    inspected: bool
+
+
 class RequestFeed:
     """Keeps the last requests and hands them to watchers. Timed, for the end of a glance."""
 
     def __init__(
-        self, books: Watched, deadlines: Deadlines, redaction: Redaction, clock: Callable[[], float] = time.time
+        self,
+        books: Watched,
+        gate: Inspected,
+        deadlines: Deadlines,
+        redaction: Redaction,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._books = books
+        self._gate = gate
         self._deadlines = deadlines
         self._redaction = redaction
         self._clock = clock
@@ -93,7 +83,7 @@ class RequestFeed:
 
     def glance(self) -> None:
         """Watch for a while."""
-        self._books.watcher = self._take
+        self._begin()
         self.deadline = self._deadlines.now + GLANCE
 
     def expired(self) -> None:
@@ -109,17 +99,22 @@ class RequestFeed:
             return
         watcher = Watcher(app.lower())
         self._watchers.add(watcher)
-        self._books.watcher = self._take
+        self._begin()
         try:
             yield watcher
         finally:
             self._watchers.discard(watcher)
             self._rest()
 
+    def _begin(self) -> None:
+        self._books.watcher = self._take
+        self._gate.inspected = True
+
     def _rest(self) -> None:
         """Stop looking at every request when nobody wants that any more."""
         if not self._watchers and self.deadline == NEVER:
             self._books.watcher = None
+            self._gate.inspected = False
             self._recent.clear()
 
     def _take(self, exchange: Exchange, seconds: float) -> None:
@@ -162,8 +157,28 @@ class RequestFeed:
             seconds=seconds,
             reason=entry.reason,
             refused=exchange.refused,
+            first_byte=entry.first_byte,
+            waits=entry.waits,
             request=self._redaction.lines(_fields(head)) if head else (),
+            answer=self._redaction.lines(response_fields(exchange.answer)),
         )
+
+
+async def events(feed: RequestFeed, app: str) -> AsyncIterator[bytes]:
+    """Yield requests as server-sent events, until the client leaves."""
+    with feed.watched(app) as watcher:
+        if watcher is None:
+            yield b"event: busy\ndata: too many watch already\n\n"
+            return
+        yield b": requests follow\n\n"
+        while True:
+            lines = await watcher.take(SILENCE)
+            if not lines:
+                yield b": nothing new\n\n"
+                continue
+            lost, watcher.lost = watcher.lost, 0
+            told = [b"data: %b\n\n" % msgspec.json.encode(line) for line in lines]
+            yield b"".join(told + ([b"event: lost\ndata: %d\n\n" % lost] if lost else []))
 
 
 class Watcher:
@@ -197,6 +212,22 @@ class Watcher:
         lines = list(self._waiting)
         self._waiting.clear()
         return lines
+
+
+def running_line(exchange: Exchange, now: float) -> RunningLine:
+    """Return what is known of a request that is not over; `now` is monotonic."""
+    entry = entry_of(exchange, 0.0)
+    return RunningLine(
+        request_id=entry.request_id,
+        method=entry.method,
+        path=entry.path,
+        app=entry.app or app_in(entry.path),
+        user=entry.user,
+        address=entry.address,
+        seconds=now - exchange.started,
+        status=entry.status,
+        sent=entry.sent,
+    )
 
 
 def app_in(path: str) -> str:

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.exposition import ALLOWUTF8, CONTENT_TYPE_LAT
 
 from harp.frontend.traffic import BOUNDS
 from harp.status.pages import Page
-from harp.status.snapshot import Snapshot, TrafficLine
+from harp.status.snapshot import DurationsLine, Snapshot, TrafficLine
 
 DAY = 86400.0
 EDGES = [*map(str, BOUNDS), "+Inf"]
@@ -83,14 +83,28 @@ def _of_requests(snapshot: Snapshot) -> Iterator[Metric]:
             received.add_metric([app], traffic.received)
             sent.add_metric([app], traffic.sent)
             durations.add_metric([app], _cumulative(traffic), traffic.seconds)
-    yield from (requests, received, sent, durations)
+    yield from (requests, received, sent, durations, *_of_steps(kinds))
     refusals = CounterMetricFamily("harp_refusals", "Answers that HaRP made itself.", labels=["status"])
     for own, count in sorted(snapshot.refusals.items()):
         refusals.add_metric([str(own)], count)
     yield refusals
 
 
-def _cumulative(traffic: TrafficLine) -> list[tuple[str, float]]:
+def _of_steps(kinds: list[tuple[str, TrafficLine]]) -> Iterator[Metric]:
+    """The parts of durations."""
+    text = "From a request's head to the first byte of its answer, without upgraded streams."
+    first = HistogramMetricFamily("harp_request_first_byte_seconds", text, labels=["app"])
+    text = "What requests had to wait for: an answer of nextcloud, a tunnel, or to connect. Most wait for nothing."
+    waits = HistogramMetricFamily("harp_request_wait_seconds", text, labels=["app", "for"])
+    for app, traffic in kinds:
+        if traffic.first_bytes is not None and any(traffic.statuses.values()):
+            first.add_metric([app], _cumulative(traffic.first_bytes), traffic.first_bytes.seconds)
+        for what, line in traffic.waits.items():
+            waits.add_metric([app, what], _cumulative(line), line.seconds)
+    yield from (first, waits)
+
+
+def _cumulative(traffic: TrafficLine | DurationsLine) -> list[tuple[str, float]]:
     total, buckets = 0, []
     for edge, count in zip(EDGES, traffic.buckets, strict=True):
         total += count

@@ -53,3 +53,13 @@ def query_names(query: bytes) -> str:
         return ""
     names = [part.partition("=")[0][:40] for part in query[1:1024].decode("latin-1").split("&") if part]
     return "?" + "&".join(f"{name}=…" for name in names[:10])
+
+
+def response_fields(start: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the header lines after a status line; `start` are complete lines, or b""."""
+    fields = []
+    for line in start.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            fields.append((name, value.strip(b" \t")))
+    return fields

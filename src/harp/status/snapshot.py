@@ -12,6 +12,15 @@ from harp.engines.facts import ClusterStatus
 from harp.status.conditions import Condition
 from harp.status.engines import EngineLine
 
+Headers = tuple[tuple[str, str], ...]
+
+
+class DurationsLine(Struct, frozen=True):
+    """How long something took."""
+
+    seconds: float  # all together
+    buckets: tuple[int, ...]
+
 
 class TrafficLine(Struct, frozen=True):
     """Requests that are over, since the start."""
@@ -21,6 +30,8 @@ class TrafficLine(Struct, frozen=True):
     sent: int
     seconds: float  # all requests together, without upgraded streams
     buckets: tuple[int, ...]  # how many took up to each of `frontend.traffic.BOUNDS`, and longer than all
+    first_bytes: DurationsLine | None = None  # the same, until their answers began
+    waits: dict[str, DurationsLine] = {}  # of those that had to wait for "nextcloud", a "tunnel", or to "connect"
 
 
 class RouteLine(Struct, frozen=True):
@@ -142,6 +153,41 @@ class RunningLine(Struct, frozen=True):
     app: str
     user: str
     address: str
-    started: float  # seconds ago
+    seconds: float  # since it came
     status: int  # 0 = no answer yet
     sent: int
+
+
+class RequestLine(Struct, frozen=True):
+    """One request that is over."""
+
+    number: int  # grows with each; there may be gaps
+    ended: float
+    request_id: str
+    method: str
+    path: str
+    query: str  # names of parameters, without values
+    app: str  # as the URL spells it; "" = none
+    user: str
+    address: str
+    peer: str
+    verdict: str  # as in the access log
+    rule: str  # the route that has decided, with its level; "" where none has
+    status: int  # 0 = the connection ended before an answer
+    received: int
+    sent: int
+    seconds: float
+    reason: str
+    refused: bool  # HaRP has answered itself
+    first_byte: float | None  # seconds until the answer began
+    waits: dict[str, float]  # seconds by what was waited for: "nextcloud", "tunnel", "connect"
+    request: Headers  # header lines, without secrets
+    answer: Headers  # the same; () = it came before somebody looked, or is HaRP's own
+
+
+class RequestLines(Struct, frozen=True):
+    """Requests that people may want to look at, newest first."""
+
+    recent: tuple[RequestLine, ...]  # since somebody began to look
+    failures: tuple[RequestLine, ...]  # refused by HaRP, or 5xx
+    running: tuple[RunningLine, ...]  # the longest first

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from harp.frontend.traffic import BOUNDS
 from harp.status.history import NOTHING, quantile
-from harp.status.snapshot import TrafficLine
+from harp.status.snapshot import DurationsLine, TrafficLine
 
 NONE = "–"
 WIDTH, HEIGHT = 120.0, 28.0  # of a sparkline, in its own units
-LEVELS = {"0": "PUBLIC", "1": "USER", "2": "ADMIN"}
+WAITS = {"nextcloud": "Asking Nextcloud", "tunnel": "Waiting for the tunnel", "connect": "Connecting"}
 
 
 def span(seconds: float) -> str:
@@ -88,9 +88,17 @@ def errors_of(traffic: TrafficLine) -> int:
     return traffic.statuses.get("5xx", 0) + traffic.statuses.get("none", 0)
 
 
-def quantile_of(traffic: TrafficLine, share: float) -> str:
+def quantile_of(traffic: TrafficLine | DurationsLine, share: float) -> str:
     """Return what `share` of the requests since the start stayed below."""
     return duration(quantile(traffic.buckets, share))
+
+
+def steps(traffic: TrafficLine) -> list[tuple[str, DurationsLine]]:
+    """Return what requests have waited for, in the order in which they do."""
+    found = [(name, traffic.waits[what]) for what, name in WAITS.items() if what in traffic.waits]
+    if traffic.first_bytes is not None:
+        found.append(("Until the first byte", traffic.first_bytes))
+    return [*found, ("Whole", DurationsLine(traffic.seconds, traffic.buckets))]
 
 
 def spark(values: Sequence[float | None]) -> str:
@@ -126,4 +134,5 @@ FILTERS: dict[str, Callable[..., object]] = {
     "size": size,
     "span": span,
     "spark": spark,
+    "steps": steps,
 }

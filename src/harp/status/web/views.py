@@ -10,10 +10,10 @@ from msgspec import Struct
 
 from harp.status.doctor.report import DoctorReport
 from harp.status.engines import EngineLine
-from harp.status.feed import RequestFeed, RequestLine
+from harp.status.feed import RequestFeed
 from harp.status.history import ALL, History
 from harp.status.problems import problems_of
-from harp.status.snapshot import AppLine, BanLine, RunningLine, SettingLine, Snapshot, TunnelLine
+from harp.status.snapshot import AppLine, BanLine, RequestLine, RunningLine, SettingLine, Snapshot, TunnelLine
 
 MOST_ROWS = 200  # of a table; people search in longer ones
 SPARK = 120  # samples in a sparkline, ten minutes
