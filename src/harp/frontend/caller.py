@@ -52,11 +52,13 @@ class Callers:
         if len(found) != len(lines):
             found, first = by_name(lines), dict(reversed(lines))  # the first line of a name counts
         login = login_of(found)
+        credentials = credentials_of(found, login, self._digest, self._accept)
         client = self._addresses.find(peer, lines, found if first is found else None)
         caller = Caller(
             self,
             client.address,
-            Asker(client.ban_key, credentials_of(found, login, self._digest, self._accept), client.proxy_key),
+            Asker(client.ban_key, credentials, client.proxy_key),
+            credentials.key is Key.RIGHT,
             login,
             fields,
             peer.encode() or b"127.0.0.1",
@@ -68,6 +70,7 @@ class Callers:
             caller.take_word(first, lines)
         elif caller.trusted:
             caller.said = _said(lines, _OF_APPAPI)
+        caller.lines = passing_lines(fields) + caller.client_side
         return caller
 
     def is_neighbour(self, peer: str) -> bool:
@@ -85,6 +88,7 @@ class Caller(Struct, eq=False):
     read_by: Callers
     address: str  # the true client's, as far as we know
     asker: Asker
+    trusted: bool  # it has the shared key
     login: VisitorLogin | None
     fields: RequestFields
     chain: bytes  # the addresses of X-Forwarded-For
@@ -94,22 +98,10 @@ class Caller(Struct, eq=False):
     neighbour: bool = False  # what it says of requests counts, too
     request_id: bytes = b""  # that AppAPI has chosen, where it has a say
     outer_prefix: bytes = b""  # what proxies in front have removed from the path
-    kept: bytes = b""  # `lines`, when they were asked for
+    lines: bytes = b""  # the header lines that an ExApp gets of the client's own, and where the request comes from
 
     def __repr__(self) -> str:
         return f"Caller({self.address!r})"
-
-    @property
-    def trusted(self) -> bool:
-        """Does it have the shared key?"""
-        return self.asker.credentials.key is Key.RIGHT
-
-    @property
-    def lines(self) -> bytes:
-        """The header lines that an ExApp gets of the client's own, and where the request comes from."""
-        if not self.kept:
-            self.kept = passing_lines(self.fields) + self.client_side
-        return self.kept
 
     @property
     def client_side(self) -> bytes:

@@ -387,7 +387,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def send_answer(self, status: int, start: bytes, data: bytes) -> None:
         core, exchange = self._core, self._exchange
-        if not core.plain or self._gate.draining or exchange is None:
+        if not (core.bare and core.keep_alive) or self._gate.draining or exchange is None:
             self.send_head(status, start, len(data), data, True)
             return
         exchange.status = status

@@ -186,7 +186,8 @@ class Gate:
     def begin(self, connection: ClientConnection, head: RequestHead | None, last: Exchange | None) -> Exchange:
         peer = connection.peer
         if head is None:
-            return Exchange(None, self._new_id(), peer, trusted=True, peer=peer)  # nothing behind us is named yet
+            request_id = b"%b-%x" % (self._id_prefix, next(self._ids))
+            return Exchange(None, request_id, peer, trusted=True, peer=peer)  # nothing behind us is named yet
         if last is not None and last.head is head and last.caller is not None and last.caller.read_by is self._callers:
             caller, path, plan = last.caller, last.path, last.plan
         else:
@@ -197,7 +198,7 @@ class Gate:
             request_id = head.request_id
         return Exchange(
             head,
-            request_id or self._new_id(),
+            request_id or b"%b-%x" % (self._id_prefix, next(self._ids)),
             caller.address,
             caller,
             path,
@@ -206,9 +207,6 @@ class Gate:
             peer,
             plan,
         )
-
-    def _new_id(self) -> bytes:
-        return b"%b-%x" % (self._id_prefix, next(self._ids))
 
     def handle(self, connection: ClientConnection, exchange: Exchange) -> None:
         try:
@@ -344,7 +342,9 @@ class Gate:
         assert isinstance(path, ExAppPath)
         prefix = caller.outer_prefix + verdict.prefix
         onward = request_head(head, path.target, caller.lines, plan.identity, prefix, exchange.request_id)
-        self._forward(connection, head, plan.hop, onward)
+        forwarding = Forwarding(self._upstreams, connection, head, plan.hop, onward, self.timeouts.server)
+        connection.attach(forwarding)
+        forwarding.start()
 
     def _forward(self, connection: ClientConnection, head: RequestHead, hop: Hop, onward: bytes) -> None:
         """`onward` is the head as the hop gets it."""

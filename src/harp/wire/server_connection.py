@@ -94,7 +94,10 @@ LENGTH, CHUNKS, END_OF_CONNECTION = Framing
 
 
 class ServerConnection:
-    """See the module. `head` is the request under way, `trailers` those of its body, `keep_alive` may be taken back."""
+    """See the module. `head` is the request under way, `trailers` those of its body, `keep_alive` may be taken back.
+
+    `bare`: it is of HTTP/1.1 and has no body, so a whole answer needs no word about a connection that is kept.
+    """
 
     __slots__ = (
         "_at",
@@ -106,6 +109,7 @@ class ServerConnection:
         "_left",
         "_limit",
         "_same",
+        "bare",
         "head",
         "keep_alive",
         "state",
@@ -116,6 +120,7 @@ class ServerConnection:
         self.state = IDLE
         self.head: RequestHead | None = None
         self.keep_alive = True
+        self.bare = False
         self.trailers: Fields = []
         self._limit = head_limit
         self._buffer = b""  # received; what stands before _at has been read
@@ -143,12 +148,6 @@ class ServerConnection:
         """Has the client sent, or is it about to send, nothing more of the request?"""
         return not self._left
 
-    @property
-    def plain(self) -> bool:
-        """Does a whole answer need no word about the connection, which is kept?"""
-        head = self.head
-        return self.keep_alive and not self._left and head is not None and head.minor == 1
-
     # The request
 
     def receive(self, data: bytes) -> None:
@@ -166,11 +165,8 @@ class ServerConnection:
         if not data:
             return None
         if data == self._same and before is not None:
-            self._buffer = b""
-            self._begin(before)
-            return before
-        ordinary = reader.read_ordinary(data, at, before)
-        if ordinary is not None and ordinary[1] - at <= self._limit:
+            head, end = before, len(data)
+        elif (ordinary := reader.read_ordinary(data, at, before)) is not None and ordinary[1] - at <= self._limit:
             head, end = ordinary
         else:
             if data[at] == 0x0D:
@@ -188,16 +184,13 @@ class ServerConnection:
         else:
             self._at = end
             self._same = b""
-        self._before = head
-        self._begin(head)
-        return head
-
-    def _begin(self, head: RequestHead) -> None:
-        self.head = head
+        self.head = self._before = head
         self.state = MOVES[self.state][HEAD]
         self._blank = 0
         self._left = head.length
         self.keep_alive = head.keep_alive
+        self.bare = not head.length and head.minor == 1
+        return head
 
     def take_request(self) -> None:
         """Somebody is going to answer. Its body, if there is one, may be read by `take_body`."""
