@@ -14,9 +14,12 @@ LOOSE = {  # types that YAML may write as a number
 }
 
 
-def write_schemas(directory: Path) -> str:
+NEWEST, OLDEST = "swagger.json", "swagger-oldest.json"
+
+
+def write_schemas(directory: Path, description: str = NEWEST) -> str:
     """Write them; kubeconform's -schema-location. A field that the API does not know is an error."""
-    definitions = json.loads((BUILT / "swagger.json").read_text())["definitions"]
+    definitions = json.loads((BUILT / description).read_text())["definitions"]
     strict = {name: LOOSE.get(name) or _strict(definition) for name, definition in definitions.items()}
     (directory / "all.json").write_text(json.dumps({"definitions": strict}))
     for name, definition in definitions.items():

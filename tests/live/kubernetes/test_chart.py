@@ -20,7 +20,7 @@ from harp.settings import examine
 from tests.live.kubernetes.cluster import Cluster
 from tests.live.kubernetes.programs import program
 from tests.live.kubernetes.room import NARROW, RESTRICTED, namespaces
-from tests.live.kubernetes.schemas import write_schemas
+from tests.live.kubernetes.schemas import NEWEST, OLDEST, write_schemas
 
 pytestmark = pytest.mark.timeout(180)  # the first test that needs it starts the cluster
 
@@ -110,10 +110,11 @@ def component(name: str, directory: Path) -> str:
     return kustomized(copy / "mine")
 
 
-@pytest.fixture(scope="module")
-def schemas(tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="module", params=[NEWEST, OLDEST], ids=["newest", "oldest"])
+def schemas(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The API of the cluster, and of the oldest Kubernetes that the chart allows."""
     program("kubeconform")
-    return write_schemas(tmp_path_factory.mktemp("schemas"))
+    return write_schemas(tmp_path_factory.mktemp("schemas"), request.param)
 
 
 def test_the_rights_in_chart_and_manifests_are_those_of_the_one_list() -> None:
@@ -256,6 +257,12 @@ def test_the_api_takes_the_manifests_and_their_pod_is_the_charts(cluster: Cluste
         assert pods[0]["containers"][0][key] == pods[1]["containers"][0][key], key
     assert [sorted(one) for one in pods[0]["volumes"]] == [sorted(one) for one in pods[1]["volumes"]]
     assert by_resource(ours["Role"]["rules"]) == by_resource(charts["Role"]["rules"])
+
+
+def test_without_optional_features_the_role_is_what_the_existing_harp_asks_for(cluster: Cluster, homes: None) -> None:
+    none = {"rbac": {"features": {feature.name: False for feature in FEATURES if feature.optional}}}
+    taken = applied(cluster, without_namespaces(rendered(SHORTEST | none)))
+    assert by_resource(taken["Role"]["rules"]) == by_resource(list(NARROW))
 
 
 def test_keda_takes_the_scaled_object_of_the_docs(cluster: Cluster, homes: None) -> None:

@@ -26,5 +26,8 @@ if answer.status != 200:
 info = json.loads(content)
 print(json.dumps(info, indent=2))
 cluster = info.get("kubernetes") or {}
-if os.environ["REQUIRE_CLUSTER"] == "true" and not cluster.get("reachable"):
-    sys.exit(f"HaRP cannot use the cluster: {cluster.get('error') or 'its log says why'}")
+if os.environ["REQUIRE_CLUSTER"] == "true":
+    if not cluster.get("reachable"):
+        sys.exit(f"HaRP cannot use the cluster: {cluster.get('error') or 'its log says why'}")
+    if lacking := (cluster.get("missing_rights") or {}).get("deploy"):
+        sys.exit(f"HaRP must be allowed to: {lacking}")
