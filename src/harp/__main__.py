@@ -19,6 +19,7 @@ COMMANDS = {
     "doctor": "find out what is wrong with this installation, why, and what to do about it",
     "health": "report whether the HaRP that runs with these settings is healthy",
     "setup": "print what to paste into reverse proxy, Nextcloud and environment to set HaRP up",
+    "migrate": "show how to move here from the existing HaRP or docker-socket-proxy; changes nothing",
     "demo": "run a sample ExApp behind a tunnel, with a stand-in for Nextcloud",
     "tunnel": "connect a local service to a HaRP, as frpc does",
     "apps": "show the ExApps that the running HaRP knows, and what they have served",

@@ -12,6 +12,7 @@ from harp.commands.doctor import report_of_the_running, taken
 from harp.engines.errors import EngineError
 from harp.engines.inventory import EngineInventory
 from harp.errors import Unreachable
+from harp.logs import configure
 from harp.net.dial import Dialer
 from harp.net.ports import PortTable
 from harp.net.resolve import Resolver
@@ -19,7 +20,7 @@ from harp.nextcloud.client import NextcloudClient
 from harp.policy.decide import CONTROL
 from harp.policy.exapp import Trouble, UnknownApp
 from harp.policy.ports import LOCAL_ENGINE_PORT
-from harp.settings import Address, Settings
+from harp.settings import Address, Logs, Settings
 from harp.status.doctor.peers import clock_finding, engine_trouble, nextcloud_fix
 from harp.status.doctor.report import Finding, failed, ok
 
@@ -28,6 +29,7 @@ PATIENCE = 8.0  # seconds for the engine
 
 def findings_of(settings: Settings) -> list[Finding]:
     """Return what a running HaRP finds, or what one that is to run would."""
+    configure(Logs(level="error", format="text"))
     try:
         return list(report_of_the_running(Admin(settings), {}).findings)
     except Unreachable:
