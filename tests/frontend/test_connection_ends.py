@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harp.frontend.connection import LINGER_TIME
+from harp.frontend.client_transport import LINGER_TIME
 from harp.net.deadlines import NEVER
 from harp.wire.ends import How
 from harp.wire.http import CHUNKED, UNTIL_CLOSE

@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic, thread_time
-from typing import Protocol, cast
 
-from harp.errors import BadRequest, PeerError
+from harp.errors import BadRequest
 from harp.frontend.answers import refusal, told
+from harp.frontend.client_transport import FULL, HIGH_WATER, LINGER_TIME
 from harp.frontend.exchange import NO_ID, Exchange
-from harp.net.deadlines import NEVER, Deadlines
-from harp.net.entrance import address_of
-from harp.net.reset import reset
-from harp.net.turns import BIG, Turns
-from harp.proxy.exchange import Handler
-from harp.settings import Limits, Timeouts
+from harp.frontend.incoming import LAST_RESORT, Incoming
+from harp.net.deadlines import NEVER
 from harp.wire.ends import How
 from harp.wire.http import Fields
-from harp.wire.requests import RequestHead, RequestReader
 from harp.wire.server_connection import (
     ANSWERING,
     CLOSED,
@@ -33,179 +28,35 @@ from harp.wire.server_connection import (
     RAW,
     UPLOADING,
     WAITING,
-    ServerConnection,
 )
 
-HIGH_WATER = 128 * 1024  # bytes waiting for the client before the producer is told to pause
-LINGER_TIME = 2.0  # seconds to swallow a body that nobody wants, so that its sender sees our answer
-LINGER_BYTES = 4 * 1024 * 1024
-LAST_RESORT = 120.0  # seconds on top of the limits of others that end an exchange before this one does
 REQUESTS_A_TURN = 32  # of one client, however many it has sent ahead
 TURN_TIME = 0.005  # seconds of work for those after the first: some take a hundred times as long as others
-CUT_SHORT = "the client closed the connection in the middle of its request"
-
-# Why nothing is read from the transport.
-TURN, BODY, FULL = 1, 2, 4  # others are to be served first; the handler wants no body; enough waits in the buffer
 
 
-class Decider(Protocol):
-    """What decides about requests and keeps the books."""
-
-    deadlines: Deadlines
-    turns: Turns
-    limits: Limits
-    timeouts: Timeouts
-    reader: RequestReader
-    draining: bool
-    inspected: bool  # somebody looks at requests: heads of answers are kept until they have ended
-
-    patience: float  # seconds from `handle` to `attach`, for what has to be asked
-
-    def begin(self, connection: ClientConnection, head: RequestHead | None, last: Exchange | None) -> Exchange:
-        """A request has arrived, or what is not one: the record for it. `last` is the connection's record before."""
-
-    def handle(self, connection: ClientConnection, exchange: Exchange) -> None:
-        """Sooner or later `attach` a handler to the request or `refuse` it."""
-
-    def finished(self, exchange: Exchange) -> None:
-        """The exchange is over."""
-
-    def opened(self, connection: ClientConnection) -> str | None:
-        """A connection was made; a text refuses it."""
-
-    def closed(self, connection: ClientConnection) -> None:
-        """A connection has ended."""
-
-
-class ClientConnection(asyncio.BufferedProtocol):
+class ClientConnection(Incoming):
     """See the module.
 
     Its methods are many because two interfaces meet here: asyncio's protocol and the exchange's Downstream.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_core",
-        "_deadlines",
-        "_endless",
-        "_eof",
-        "_exchange",
-        "_gate",
-        "_handler",
-        "_held",
-        "_last_resort",
-        "_serving",
-        "_swallowed",
-        "_turns",
-        "_unsent",
-        "_wanted",
-        "blocked",
-        "deadline",
-        "peer",
-        "secure",
-        "transport",
-    )
-
-    transport: asyncio.Transport
-
-    def __init__(self, gate: Decider, *, secure: bool) -> None:
-        self.secure = secure
-        self.peer = ""  # address of the other end, as text; "" on unix sockets
-        self.deadline = NEVER
-        self.blocked = False
-        self._gate = gate
-        self._deadlines = gate.deadlines
-        self._turns = gate.turns
-        self._core = ServerConnection(gate.limits.head_size)
-        self._exchange: Exchange | None = None  # under way; between requests the last one
-        self._handler: Handler | None = None
-        self._wanted = False  # the handler takes the body, or bytes of the upgraded stream
-        self._held = 0  # why nothing is read: TURN, BODY, FULL
-        self._endless = False  # the answer is a stream of events
-        self._eof = False
-        self._serving = False  # `_serve` is at work
-        self._swallowed = 0
-        self._unsent = 0
-        # After so many seconds no handler can still be at work: it ends the exchange before, by limits of its own.
-        self._last_resort = 2 * (gate.timeouts.connect + gate.timeouts.response) + LAST_RESORT
+    __slots__ = ()
 
     def __repr__(self) -> str:
-        reasons = {TURN: "others come first", BODY: "the handler pauses", FULL: "enough waits"}
-        held = " and ".join(text for reason, text in reasons.items() if self._held & reason)
-        facts = [text for text, true in (("answers unread", self.blocked), ("half-closed", self._eof)) if true]
-        facts += [f"not read: {held}"] if held else []
+        facts = [*self._describe_transport(), *(["half-closed"] if self._eof else [])]
         return f"<ClientConnection {self.peer or 'unix'}, {', '.join([repr(self._core), *facts])}>"
 
     # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self.peer = address_of(transport)
+        self._use(transport)
         refused = self._gate.opened(self)
         self._deadlines.watch(self)
         if refused is not None:
             self._refuse_unread(503, refused, How.GRACEFUL, retry_after=1)
             return
         self.transport.set_write_buffer_limits(HIGH_WATER)
-        self.deadline = self._deadlines.now + self._gate.timeouts.head
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._turns.view
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._turns.memory[:nbytes]))
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes of the client."""
-        if len(data) >= BIG and self._turns.spend(self, len(data)):
-            self._hold(TURN)
-        core = self._core
-        state = core.state
-        if state is IDLE:
-            core.receive(data)
-            if self._held & TURN:  # who begins with much of a body waits for its turn with all of it
-                return
-            if not self.blocked:
-                self._serve()
-            elif core.waiting > self._gate.limits.head_size:
-                self._hold(FULL)
-        elif self._wanted and (state is UPLOADING or state is DUPLEX):
-            core.receive(data)
-            self._upload()
-        elif self._wanted and state is RAW:
-            if self._handler is not None and self._exchange is not None:
-                self._exchange.received += len(data)
-                self._handler.body(data)
-        elif state is LINGERING:
-            self._swallowed += len(data)
-            if self._swallowed > LINGER_BYTES:
-                self.end(How.RESET)
-        elif state is not CLOSED:
-            core.receive(data)
-            if core.waiting > self._gate.limits.head_size:
-                self._hold(FULL)
-
-    def eof_received(self) -> bool:
-        self._eof = True
-        core = self._core
-        state = core.state
-        if state in (WAITING, ANSWERING) or (state is DECIDING and core.bodiless):
-            # The answer may still be wanted: nobody can tell a half-closed client from one that left, until we write.
-            # But who closes in the middle of a stream of events, which has no end of its own, has heard enough of it.
-            if self._endless:
-                self.end(How.GRACEFUL, "the client closed the connection in the middle of a stream")
-                return False
-            self._half_closed()
-        elif state is RAW:
-            if self._handler is not None:
-                self._handler.body_end([])
-        elif core.waiting and not self.secure and (state in (UPLOADING, DUPLEX, DECIDING) or self._held & TURN):
-            pass  # perhaps that is all the rest of the request: `resume_body` or `turn_came` will see
-        else:
-            if state is not LINGERING:
-                self.end(How.GRACEFUL, CUT_SHORT)
-            return False
-        return not self.secure
+        self.deadline = self._deadlines.now + self._timeouts.head
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._settle(How.RESET, "the client went away")
@@ -213,9 +64,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._gate.closed(self)
 
     def pause_writing(self) -> None:
-        self.blocked = True
-        self._unsent = self.transport.get_write_buffer_size()
-        timeouts = self._gate.timeouts
+        self._note_blocked()
+        timeouts = self._timeouts
         self.deadline = self._deadlines.now + (timeouts.tunnel if self._core.state is RAW else timeouts.client)
         if self._handler is not None:
             self._handler.blocked()
@@ -228,23 +78,15 @@ class ClientConnection(asyncio.BufferedProtocol):
         elif self._core.state is IDLE and not self._serving:
             self._go_on()
 
-    def turn_came(self) -> None:
-        """Reader: all others have been served."""
-        self._release(TURN)
-        core = self._core
-        if core.state is IDLE:
-            if not self._serving and (core.waiting or self._eof):
-                self._go_on()
-        elif core.more_of_body and self._wanted:
-            self._upload()
-            self._notice_cut()
-
     def expired(self) -> None:
         """Timed: whatever this state waits for took too long."""
         core = self._core
         state = core.state
         if self.blocked:
-            self._expired_blocked()
+            if self._reads_slowly():
+                self.deadline = self._deadlines.now + self._timeouts.client
+            else:
+                self.end(How.RESET, "the client stopped reading")
         elif state is IDLE and core.waiting:
             self._refuse_unread(408, "the request head did not arrive in time")
         elif state is IDLE:
@@ -291,92 +133,6 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._refuse_unread(error.status, error.reason)
         finally:
             self._serving = False
-
-    def _go_on(self) -> None:
-        """Take the requests that the client has sent ahead, unless their answers would wait as well."""
-        if self.blocked:
-            return
-        self._release(FULL)
-        core = self._core
-        if core.waiting:
-            self._serve()
-        if self._eof and core.state is IDLE and not self.blocked and not self._held & TURN:
-            self.end(How.GRACEFUL)
-
-    def attach(self, handler: Handler) -> None:
-        """Let `handler` answer the request. Its body, if any, flows after `resume_body`."""
-        self._handler = handler
-        self._wanted = False
-        core = self._core
-        core.take_request()
-        if not self.blocked:
-            self.deadline = self._deadlines.now + self._last_resort
-        if self._eof and core.state is WAITING:
-            self._half_closed()
-
-    def _upload(self) -> None:
-        """Hand on what has come of the request's body."""
-        core, handler = self._core, self._handler
-        try:
-            data = core.take_body()
-        except PeerError as error:
-            self._give_up(400, str(error))
-            return
-        if self._exchange is not None:
-            self._exchange.received += len(data)
-        if core.state is UPLOADING or core.state is DUPLEX:
-            self.deadline = self._deadlines.now + self._gate.timeouts.client
-            if core.more_of_body:
-                self._stand_in_line()
-            if data and handler is not None:
-                handler.body(data)
-            return
-        if self._eof:
-            self._half_closed()
-        elif not self.blocked:
-            self.deadline = self._deadlines.now + self._last_resort
-        if handler is not None:
-            if data:
-                handler.body(data)
-            if self._handler is handler:  # it may have ended the exchange
-                handler.body_end(core.trailers)
-
-    def _notice_cut(self) -> None:
-        """A client that has sent all it ever will, and not its whole request, has left."""
-        core = self._core
-        if self._eof and core.state in (UPLOADING, DUPLEX) and self._wanted and not core.more_of_body:
-            self.end(How.GRACEFUL, CUT_SHORT)
-
-    # Downstream: the request's body
-
-    def resume_body(self) -> None:
-        core = self._core
-        state = core.state
-        if state is UPLOADING or state is DUPLEX:
-            self._wanted = True
-            if not self.blocked:
-                self.deadline = self._deadlines.now + self._gate.timeouts.client
-            if core.waiting or core.more_of_body:
-                self._upload()
-            self._notice_cut()
-        elif state is RAW:
-            self._wanted = True
-            if core.waiting and self._handler is not None:
-                self._handler.body(core.take_raw())
-        else:
-            return
-        if self._wanted:
-            if self._held & BODY and not self._held & TURN and self._turns.crowded:
-                self._stand_in_line()
-            self._release(BODY | FULL)
-
-    def pause_body(self) -> None:
-        state = self._core.state
-        if state is UPLOADING or state is DUPLEX or state is RAW:
-            self._wanted = False
-            self._hold(BODY)
-            if state is not RAW and not self.blocked:  # now it is the other side that takes its time
-                self.deadline = self._deadlines.now + self._last_resort
 
     # Downstream: the response
 
@@ -501,19 +257,12 @@ class ClientConnection(asyncio.BufferedProtocol):
         return how
 
     def _leave(self, how: How) -> None:
-        """End the transport."""
-        timeouts, now = self._gate.timeouts, self._deadlines.now
-        if how is How.RESET:
-            self.deadline = NEVER
-            reset(self.transport)
-        elif how is How.LINGER and self.transport.can_write_eof():
-            self.deadline = now + LINGER_TIME
-            self.transport.write_eof()
-            self._release(TURN | BODY | FULL)
-        else:
-            self._core.end(How.GRACEFUL)
-            self.deadline = now + timeouts.client
-            self.transport.close()
+        """End the transport, which lingers only where that is possible."""
+        if how is How.LINGER and not self.transport.can_write_eof():
+            how = How.GRACEFUL
+        if how is How.GRACEFUL:
+            self._core.end(how)
+        self._end_transport(how)
 
     def _complete(self, note: str = "") -> None:
         """The answer has been written."""
@@ -586,19 +335,13 @@ class ClientConnection(asyncio.BufferedProtocol):
     def _progress(self) -> None:
         """The answer moves, so the limit for it begins again."""
         if not self.blocked and self._core.state is ANSWERING:
-            timeouts = self._gate.timeouts
+            timeouts = self._timeouts
             limit = timeouts.half_closed if self._eof else timeouts.server + LAST_RESORT
             self.deadline = self._deadlines.now + limit
 
-    def _half_closed(self) -> None:
-        """The client sends no more than what waits in the buffer. It may still read, but not for ever."""
-        core = self._core
-        core.keep_alive = core.keep_alive and core.waiting > 0
-        self.deadline = self._deadlines.now + self._gate.timeouts.half_closed
-
     def _rearm(self) -> None:
         """Set the limit of this state, after the client has read what it was sent."""
-        state, now, timeouts = self._core.state, self._deadlines.now, self._gate.timeouts
+        state, now, timeouts = self._core.state, self._deadlines.now, self._timeouts
         if (state is UPLOADING or state is DUPLEX) and self._wanted:
             self.deadline = now + timeouts.client
         elif state is IDLE:
@@ -611,30 +354,6 @@ class ClientConnection(asyncio.BufferedProtocol):
             self.deadline = NEVER
         elif state is not CLOSED:
             self.deadline = now + (timeouts.half_closed if self._eof else self._last_resort)
-
-    def _expired_blocked(self) -> None:
-        unsent = self.transport.get_write_buffer_size()
-        if unsent < self._unsent:  # slow, but reading
-            self._unsent = unsent
-            self.deadline = self._deadlines.now + self._gate.timeouts.client
-        else:
-            self.end(How.RESET, "the client stopped reading")
-
-    def _stand_in_line(self) -> None:
-        """Let others be served before the rest of what this client has sent."""
-        self._turns.join(self)
-        self._hold(TURN)
-
-    def _hold(self, reason: int) -> None:
-        if not self._held:
-            self.transport.pause_reading()
-        self._held |= reason
-
-    def _release(self, reasons: int) -> None:
-        if self._held:
-            self._held &= ~reasons
-            if not self._held and not self.transport.is_closing():
-                self.transport.resume_reading()
 
     # Stopping
 
