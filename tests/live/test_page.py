@@ -29,6 +29,8 @@ MOST_MEMORY = 80e6  # bytes, after the page, metrics and the API have been used
 def product(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     directory = tmp_path_factory.mktemp("product")
     settings = {"HP_BLACKLIST_COUNT": "3", "HP_LOG_LEVEL": "warning"}
+    with running(directory, world.nextcloud, **settings):
+        pass  # the first start makes certificates, with a library that no later one needs
     with running(directory, world.nextcloud, **settings) as product:
         yield product
 

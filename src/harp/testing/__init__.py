@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harp.testing.fixture import Answer, HarpForTests, Level, RegisteredApp, Route
+    from harp.testing.fixture import Answer, HarpForTests, Level, LogLine, OcsCall, RegisteredApp, Route
 
-__all__ = ["Answer", "HarpForTests", "Level", "RegisteredApp", "Route"]
+__all__ = ["Answer", "HarpForTests", "Level", "LogLine", "OcsCall", "RegisteredApp", "Route"]
 
 
 def __getattr__(name: str) -> object:

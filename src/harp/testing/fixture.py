@@ -28,8 +28,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from aiohttp import web
-
 from harp.app import Harp
 from harp.errors import HarpError
 from harp.loops import event_loop
@@ -37,8 +35,9 @@ from harp.policy.exapp import ExApp, Level, Route
 from harp.policy.ports import EXAPP_PORTS
 from harp.settings import load
 from harp.testing.nextcloud import NextcloudStandIn
+from harp.testing.ocs import LogLine, OcsCall
 
-__all__ = ["Answer", "HarpForTests", "Level", "RegisteredApp", "Route"]
+__all__ = ["Answer", "HarpForTests", "Level", "LogLine", "OcsCall", "RegisteredApp", "Route"]
 
 T = TypeVar("T")
 AA_VERSION = "32.0.0"
@@ -76,13 +75,13 @@ class HarpForTests:
     """A HaRP and its Nextcloud. Everything listens on loopback, on free ports; nothing outlives the block.
 
     The stand-in's users are admin:admin and user:user. The tunnel is without TLS, as with HP_FRP_DISABLE_TLS. What HaRP
-    logs goes to standard output, which pytest shows with a test that fails.
+    logs goes to standard output, which pytest shows with a test that fails. Its methods are many: what a Nextcloud, an
+    AppAPI and a browser do for a test.
     """
 
     def __init__(self) -> None:
         self.key = secrets.token_urlsafe(24)
-        self.progress: dict[str, list[int]] = {}  # by app id: what the app has reported of its initialisation
-        self._nextcloud = _Nextcloud(self.key, self.progress)
+        self._nextcloud = NextcloudStandIn(self.key)
         self._apps: dict[str, RegisteredApp] = {}
         self._started: Future[asyncio.AbstractEventLoop] = Future()
         self._thread = threading.Thread(target=self._serve, name="harp", daemon=True)
@@ -105,6 +104,29 @@ class HarpForTests:
     def nextcloud_url(self) -> str:
         """The stand-in, without trailing "/"."""
         return self._nextcloud.url
+
+    @property
+    def progress(self) -> dict[str, list[int]]:
+        """By app id: what the app has reported of its initialisation."""
+        return self._nextcloud.ocs.progress
+
+    @property
+    def logs(self) -> list[LogLine]:
+        """What apps have written into Nextcloud's log."""
+        return self._nextcloud.ocs.logs
+
+    @property
+    def calls(self) -> list[OcsCall]:
+        """The OCS calls that apps have made."""
+        return self._nextcloud.ocs.calls
+
+    def ocs(self, method: str, path: str, data: Any) -> None:
+        """Answer an OCS call of apps with `data`, or with what `data(call)` returns: `path` is below /ocs/v1.php.
+
+        Users, capabilities, the log, preferences and the app's configuration are answered as they are; all others are
+        an OCS 404 until a test adds them.
+        """
+        self._nextcloud.ocs.answer(method, path, data)
 
     def register(
         self,
@@ -293,22 +315,3 @@ class HarpForTests:
     async def _unknow(self, app_id: str) -> None:
         self._nextcloud.forget(app_id)
         self._harp.instance.delete(app_id)
-
-
-class _Nextcloud(NextcloudStandIn):
-    """Takes reports of initialisation, too (A 6.4, step 12)."""
-
-    def __init__(self, key: str, progress: dict[str, list[int]]) -> None:
-        super().__init__(key)
-        self._progress = progress
-
-    def application(self) -> web.Application:
-        application = super().application()
-        application.router.add_put("/ocs/v1.php/apps/app_api/ex-app/status", self._status)
-        return application
-
-    async def _status(self, request: web.Request) -> web.Response:
-        report = await request.json()
-        self._progress.setdefault(request.headers.get("EX-APP-ID", ""), []).append(int(report["progress"]))
-        meta = {"status": "ok", "statuscode": 100, "message": "OK"}
-        return web.json_response({"ocs": {"meta": meta, "data": []}})

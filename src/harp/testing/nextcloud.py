@@ -1,4 +1,4 @@
-"""A stand-in for Nextcloud: the two calls that HaRP makes (A 5), a login form, and switches for trouble.
+"""A stand-in for Nextcloud: the calls of HaRP (A 5) and of ExApps, a login form, and switches for trouble.
 
 async with NextcloudStandIn("the shared key") as nextcloud:
     nextcloud.register(ExApp("hello", token="...", version="1.0.0", host="127.0.0.1", port=23000))
@@ -20,6 +20,7 @@ from typing import Final
 from aiohttp import web
 
 from harp.policy.exapp import ExApp, Level
+from harp.testing.ocs import Ocs
 from harp.testing.serving import Served
 
 PASSPHRASE_COOKIE: Final = "oc_sessionPassphrase"  # the cookie that makes HaRP ask who is calling (A 2.1)
@@ -73,6 +74,7 @@ class NextcloudStandIn(Served):
         self._shared_key = shared_key
         self.users = dict(demo_users() if users is None else users)
         self.apps: dict[str, ExApp] = {}  # by lower-cased id
+        self.ocs = Ocs(self.apps, self.users)
         self.sessions: dict[tuple[str, str], str] = {}  # the values of both cookies -> user id
         self.calls: Counter[str] = Counter()  # "exapp-meta" and "user-info", refused ones included
         self.requests: deque[Request] = deque(maxlen=REMEMBERED_REQUESTS)
@@ -105,6 +107,7 @@ class NextcloudStandIn(Served):
         base = "/index.php/apps/app_api/harp"
         application.router.add_get(f"{base}/exapp-meta", self._exapp_meta, allow_head=False)
         application.router.add_get(f"{base}/user-info", self._user_info, allow_head=False)
+        application.router.add_route("*", "/ocs/v{number:[12]}.php{path:/.*}", self.ocs.serve)
         application.router.add_get("/login", self._login_page)
         application.router.add_post("/login", self._login)
         return application

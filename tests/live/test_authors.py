@@ -1,0 +1,66 @@
+"""The fixture for authors with real ExApps: one with nc_py_api as it is on PyPI, and one in Node.js, slow to start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harp.testing import HarpForTests, Level, LogLine, RegisteredApp, Route
+from tests.fakes.environment import bare
+from tests.live.peers import do_without
+
+CACHE = Path(__file__).parents[2] / ".cache/exapp-servers"  # what scripts/install-exapp-servers has fetched
+SERVERS = Path(__file__).parent / "exapp_servers"
+
+
+@contextmanager
+def running(app: RegisteredApp, program: Path, file: str) -> Iterator[None]:
+    """The app, with what AppAPI puts into its container, and its tunnel."""
+    if not program.exists():
+        do_without(f"{program} not found: run scripts/install-exapp-servers")
+    command = [sys.executable, "-m", "harp", "exapp", "--", str(program), str(SERVERS / file)]
+    with subprocess.Popen(command, env=bare(**app.environment)) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def test_an_exapp_with_nc_py_api_runs_as_it_is(harp: HarpForTests) -> None:
+    app = harp.register("skeleton", routes=[Route("^/me$", Level.USER)])
+    harp.ocs("GET", "/cloud/groups", lambda call: {"groups": [f"friends of {call.user}"]})
+    with running(app, CACHE / "venv/bin/python", "nc_py_api_app.py"):
+        harp.wait_for_tunnel(app)
+        assert harp.until_heartbeat(app)
+        assert harp.init(app) == 200
+        assert harp.enable(app) == ""
+        assert harp.logs == [LogLine("skeleton", 2, "enabled=True")]
+        assert harp.progress["skeleton"][-1] == 100
+        answer = harp.get(app, "/me", headers={"Cookie": harp.log_in("user")})
+        assert answer.json() == {
+            "user": "user",
+            "users": ["admin", "user"],
+            "mail": "user@example.com",
+            "colour": "blue",
+            "seen": "1",
+            "groups": {"groups": ["friends of user"]},
+            "missing": 404,
+            "nextcloud": 32,
+        }
+        assert harp.get(app, "/me").status == 403
+        assert {call.user for call in harp.calls if call.path.endswith("/preference")} == {"user"}
+        assert harp.disable(app) == ""
+
+
+def test_an_exapp_in_node_that_takes_a_second_to_start(harp: HarpForTests) -> None:
+    app = harp.register("node", routes=["^/page$"])
+    with running(app, CACHE / "node", "slow_start.js"):
+        harp.wait_for_tunnel(app)
+        assert harp.until_heartbeat(app)
+        assert harp.init(app) == 200
+        assert harp.enable(app) == ""
+        assert harp.get(app, "/page").json()["hello"] == "stranger"
+        assert harp.disable(app) == ""
