@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import deploys, fleet, growth, latency, memory, neighbours, process, real, remote, throughput
+from benchmarks import deploys, fleet, growth, latency, memory, neighbours, process, real, remote, throughput, watched
 from benchmarks.peers import Peers
 from benchmarks.trial import Effort, Trial
 
@@ -14,6 +14,7 @@ def trials(peers: Peers, effort: Effort) -> list[Trial]:
         *neighbours.trials(peers, effort),
         *throughput.direct(peers, effort),
         *throughput.tunneled(peers, effort),
+        *watched.trials(peers, effort),
         *remote.trials(peers, effort),
         *latency.trials(peers, effort),
         process.page(peers),
