@@ -150,7 +150,7 @@ class ClientConnection(Incoming):
         exchange.sent = len(data)
         if self._gate.inspected:
             exchange.answer = start
-        self.transport.write(b"%bx-request-id: %b\r\n\r\n%b" % (start, exchange.request_id, data))
+        self.transport.write(b"".join((start, b"x-request-id: ", exchange.request_id, b"\r\n\r\n", data)))
         self._complete()
 
     def send_head(self, status: int, start: bytes, length: int, data: bytes, end: bool) -> None:

@@ -39,16 +39,11 @@ def request_head(
     `target` is the path to send, without query; `prefix` is what stood before it. `lines` and `identity` are complete
     header lines: of the client and its way to us, and what the ExApp trusts.
     """
-    return b"%b %b%b HTTP/1.1\r\n%b%b%b%bx-forwarded-prefix: %b\r\nx-request-id: %b\r\n\r\n" % (
-        head.method,
-        target,
-        head.query,
-        lines,
-        head.plain,
-        head.framing,
-        identity,
-        prefix,
-        request_id,
+    return b"".join(
+        (
+            *(head.method, b" ", target, head.query, b" HTTP/1.1\r\n", lines, head.plain, head.framing, identity),
+            *(b"x-forwarded-prefix: ", prefix, b"\r\nx-request-id: ", request_id, b"\r\n\r\n"),
+        )
     )
 
 
