@@ -40,7 +40,7 @@ from harp.policy.client_address import ban_key
 from harp.policy.exapp import ExApp
 from harp.proxy.upstreams import Upstreams
 from harp.settings import Limits, Settings, load
-from harp.state.engine_names import EngineNames
+from harp.state.engine_names import EngineKeys, EngineNames
 from harp.status.admin import AdminGate
 from harp.status.api import StatusApi
 from harp.status.pages import Pages
@@ -97,7 +97,7 @@ class Harp:
         self.warnings = RareWarnings(loop.time, loop.call_later)
         self.instance = Instance(settings, loop.time, self.deadlines, warnings=self.warnings)
         await self._find_cluster()
-        self.claim_check = ClaimCheck(settings, self.instance, EngineNames(self._frp_directory), self.warnings)
+        self.claim_check = _claim_check(settings, self.instance, self.warnings)
         self._resolver = Resolver(loop.time)
         self.dialer = Dialer(
             self.ports,
@@ -405,3 +405,8 @@ def _connections_allowed(limits: Limits) -> int:
 
 def _descriptors_for(limits: Limits) -> int:
     return 2 * limits.connections + FDS_OF_OUR_OWN + limits.tunnels
+
+
+def _claim_check(settings: Settings, instance: Instance, warnings: RareWarnings) -> ClaimCheck:
+    directory = settings.certs / "frp"
+    return ClaimCheck(settings, instance, EngineNames(directory), warnings, keys=EngineKeys(directory))

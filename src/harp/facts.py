@@ -244,6 +244,9 @@ class HarpFacts:
 
     # Changes
 
+    def end_engine(self, name: str) -> int:
+        return self._harp.tunnel.end_engine(name)
+
     def lift(self, address: str) -> bool:
         return self._harp.instance.lift(address)
 

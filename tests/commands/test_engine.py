@@ -14,8 +14,9 @@ import pytest
 from harp.commands.engine_bundle import EngineWish, add, make, register
 from harp.errors import HarpError
 from harp.net.targets import Tcp, Unix
+from harp.policy.keys import engine_key, engine_of
 from harp.settings import Settings, load
-from harp.state.engine_names import EngineNames
+from harp.state.engine_names import EngineKeys, EngineNames
 from harp.tunnel.client import frpc_config
 from tests.fakes.environment import bare
 from tests.live.peers import require
@@ -66,7 +67,9 @@ def test_a_bundle_is_all_that_a_remote_host_needs(tmp_path: Path, capsys: pytest
     assert config.tls is not None
     assert (config.tls.ca, config.tls.certificate, config.tls.server_name) == ("ca.crt", "client.crt", "harp.nc")
     assert config.exit_on_failed_login is False
-    assert config.metas == {"token": KEY}
+    assert engine_of(config.metas["token"]) == "gpu1"
+    assert config.metas["token"] == engine_key(KEY, "gpu1", EngineKeys(tmp_path / "certs/frp").all()["gpu1"])
+    assert KEY not in (made / "frpc.toml").read_text()
     assert (made / "client.crt").read_bytes() == (tmp_path / "certs/frp/client.crt").read_bytes()
     printed = capsys.readouterr().out
     assert KEY not in printed

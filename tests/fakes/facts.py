@@ -106,6 +106,10 @@ class FakeFacts:
     async def follow(self, app: str) -> AsyncIterator[bytes]:
         yield b"data: {}\n\n"
 
+    def end_engine(self, name: str) -> int:
+        self.changes.append(name)
+        return int(name == "gpu1")
+
     def lift(self, address: str) -> bool:
         self.changes.append(address)
         return self.banned.pop(address, None) is not None

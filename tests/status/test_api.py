@@ -72,6 +72,13 @@ async def test_only_this_host_changes_anything_and_no_web_page_makes_it(world: W
     assert len(world.facts.changes) >= 1
 
 
+async def test_the_tunnel_of_an_engine_is_ended_by_its_name(world: World) -> None:
+    assert world.ask("DELETE", "/api/v1/engines/gpu1") == (200, {"ended": 1})
+    assert world.ask("DELETE", "/api/v1/engines/gpu%2F2") == (200, {"ended": 0})
+    assert world.facts.changes == ["gpu1", "gpu/2"]
+    assert world.ask("DELETE", "/api/v1/engines/gpu1", "")[0] == 403
+
+
 async def test_logs_are_changed_in_part_or_both(world: World) -> None:
     assert world.ask("PUT", "/api/v1/logs?level=debug") == (200, {"level": "debug", "access": "off"})
     assert world.ask("PUT", "/api/v1/logs?access=errors") == (200, {"level": "debug", "access": "errors"})
@@ -110,7 +117,13 @@ async def test_the_description_names_every_path_there_is_and_no_other(world: Wor
     assert isinstance(told, dict)
     _, refused = world.ask("GET", "/api/v1/")
     assert isinstance(refused, dict)
-    named = refused["error"].removeprefix("/api/v1/ has ").replace("ADDRESS", "{address}").split(", ")
+    named = (
+        refused["error"]
+        .removeprefix("/api/v1/ has ")
+        .replace("ADDRESS", "{address}")
+        .replace("NAME", "{name}")
+        .split(", ")
+    )
     assert sorted(told["paths"]) == sorted(f"/{name}" for name in named)
 
 

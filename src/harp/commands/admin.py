@@ -38,6 +38,11 @@ class Admin:
         """The same, decoded."""
         return decoded(self.fetch(what), kind, lambda error: Unreachable(f"the admin listener answers {error}"))
 
+    def end_engine(self, name: str) -> bool:
+        """End the tunnel of an engine; was there one?"""
+        body = self._call("DELETE", f"engines/{quote(name, safe='')}")
+        return bool(decoded(body, dict[str, int], lambda error: Unreachable(str(error))).get("ended"))
+
     def lift(self, address: str) -> None:
         """End a ban."""
         self._call("DELETE", f"bans/{quote(address, safe='')}")

@@ -17,16 +17,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
+from harp.commands.admin import Admin
 from harp.commands.engine_list import inventory
 from harp.errors import HarpError, Unreachable, words_of
 from harp.net import certificates
 from harp.net.targets import Tcp, Unix
+from harp.policy.keys import engine_key
 from harp.policy.ports import ENGINE_PORTS, LOCAL_ENGINE_PORT, SERVER_NAME
 from harp.settings import Settings
-from harp.state.engine_names import EngineNames
+from harp.state.engine_names import EngineKeys, EngineNames
 from harp.tunnel.client.frpc_config import ClientConfig, ClientProxy, ClientTls
 from harp.tunnel.client.frpc_toml import written
 
@@ -45,6 +48,7 @@ class EngineWish:
     port: int | None = None  # None = the one it has, or the first that is free
     address: str | None = None  # host or host:port of this HaRP as the remote host reaches it; None = Nextcloud's host
     image: str = "appapi-harp"
+    fresh: bool = False  # give it another key: copies of the bundle that it had are worth nothing any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +96,9 @@ def make(settings: Settings, wish: EngineWish) -> Bundle:
     server = _server(settings, wish.address)
     with EngineNames(settings.certs / "frp").changing() as engines:
         port = _give(settings, engines, wish.name, wish.port)
+        token = _key(settings, wish)
         files = {
-            "frpc.toml": _frpc_toml(settings, wish.name, port, server),
+            "frpc.toml": _frpc_toml(wish.name, port, server, token, tls=settings.tunnel.tls),
             "compose.yaml": _compose(wish),
             **_certificates(settings),
         }
@@ -123,7 +128,7 @@ def next_steps(settings: Settings, bundle: Bundle, place: str) -> str:
 
 1. Port {server.port} of {server.host} must be reachable from the remote host: publish it (docker run -p 8782:8782, or
    ports: in compose.yaml) and open it in the firewall.{listening}
-2. Copy the directory {name} to the remote host. It contains the shared key: treat it as a password.
+2. Copy the directory {name} to the remote host. It contains the engine's own key: treat it as a password.
 3. There, in this directory, run any frpc from version 0.52 on:
 
    frpc -c frpc.toml
@@ -200,16 +205,50 @@ def _certificates(settings: Settings) -> dict[str, bytes]:
     return {name: (directory / name).read_bytes() for name in CERTIFICATES}
 
 
-def _frpc_toml(settings: Settings, name: str, port: int, server: Tcp) -> bytes:
+def _key(settings: Settings, wish: EngineWish) -> str:
+    """The engine's own key: what it had, or a new one."""
+    with EngineKeys(settings.certs / "frp").changing() as salts:
+        if wish.fresh or wish.name not in salts:
+            salts[wish.name] = token_hex(16)
+        return engine_key(settings.shared_key, wish.name, salts[wish.name])
+
+
+def remove(settings: Settings, name: str) -> str:
+    """Forget an engine, and end its tunnel; what has become of that. Raises HarpError when there is none."""
+    with EngineNames(settings.certs / "frp").changing() as engines:
+        ports = [port for port, holder in engines.items() if holder == name]
+        if not ports:
+            raise HarpError(f"no engine is named {name}; harp engine list shows those that are connected")
+        for port in ports:
+            del engines[port]
+    with EngineKeys(settings.certs / "frp").changing() as salts:
+        keyed = salts.pop(name, None) is not None
+    ended = end_tunnel(settings, name)
+    if keyed:
+        return f"Its key is worth nothing any more. {ended}"
+    fix = "change HP_SHARED_KEY, or set HP_TUNNEL_CLAIMS=strict"
+    return f"{ended} It has the shared key, so it may connect again: {fix}."
+
+
+def end_tunnel(settings: Settings, name: str) -> str:
+    """Have the running HaRP end the tunnel of an engine; what has become of it."""
+    try:
+        ended = Admin(settings).end_engine(name)
+    except Unreachable:
+        return "HaRP does not run here, so no tunnel of it can be connected."
+    return "Its tunnel was ended." if ended else "It was not connected."
+
+
+def _frpc_toml(name: str, port: int, server: Tcp, token: str, *, tls: bool) -> bytes:
     """What a stock frpc and our own client read, started in the bundle's directory."""
     config = ClientConfig(
         server=server,
         proxies=(ClientProxy(name, port, Unix(DOCKER_SOCKET)),),
-        tls=ClientTls("ca.crt", "client.crt", "client.key", SERVER_NAME) if settings.tunnel.tls else None,
+        tls=ClientTls("ca.crt", "client.crt", "client.key", SERVER_NAME) if tls else None,
         exit_on_failed_login=False,
-        metas={"token": settings.shared_key},
+        metas={"token": token},
     )
-    comment = f'The engine "{name}" of HaRP, engine port {port}. The token is HaRP\'s shared key: keep it secret.'
+    comment = f'The engine "{name}" of HaRP, engine port {port}. The token is its own key: keep it secret.'
     return written(config, comment).encode("utf-8", "surrogateescape")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from enum import Enum
 
 from harp.errors import PeerError
@@ -92,13 +92,24 @@ class EngineObjection(str):
         return objection
 
 
-def engine_objection(engines: Mapping[int, str], name: str, port: int) -> EngineObjection | None:
-    """Return why `name` is not the engine of `port`, None when it is.
+def engine_key_objection(engine: str, name: str, holder: str) -> str:
+    """Return why the own key of `engine` does not open the claim of `name` to a port of `holder`, "" when it does."""
+    return "" if engine == name == holder else f"this key is good for the tunnel of the engine {engine} only"
 
+
+def engine_objection(
+    engines: Mapping[int, str], name: str, port: int, keyed: Container[str] = ()
+) -> EngineObjection | None:
+    """Return why `name`, with the shared key, is not the engine of `port`, None when it is.
+
+    `keyed` are engines that have a key of their own: nobody else is believed to be them.
     `engines` are those that `harp engine add` or `register` has named. Stock set-ups give an engine's tunnel any name,
     so a port without an engine may be one of theirs.
     """
     known = engines.get(port)
+    if name in keyed:
+        text = f"the engine {name} has a key of its own; harp engine add {name} makes its bundle again"
+        return EngineObjection(text, certain=True)
     if known == name:
         return None
     fix = f"if it is right: harp engine register {name} --port {port}"

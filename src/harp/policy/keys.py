@@ -1,10 +1,11 @@
-"""The keys that ExApps' tunnels log in with (difference 12)."""
+"""The keys that tunnels of ExApps and engines log in with, in place of the shared one (difference 12)."""
 
 from __future__ import annotations
 
 from hmac import compare_digest, digest
 
 PROOF = 64  # hexadecimal digits
+ENGINE = "engine/"  # how the own keys of engines begin; no ExApp's id has a slash
 
 
 def own_key(shared_key: str, app_id: str) -> str:
@@ -27,3 +28,21 @@ def own_key_of(token: str, shared_key: str) -> str:
         return ""
     right = own_key(shared_key, app_id).encode("utf-8", "surrogateescape")
     return app_id if compare_digest(token.encode("utf-8", "surrogateescape"), right) else ""
+
+
+def engine_key(shared_key: str, name: str, salt: str) -> str:
+    """Return an engine's own tunnel key: it names the engine, and is good as long as its salt is."""
+    text = b"harp engine key\0" + name.encode() + b"\0" + salt.encode()
+    return f"{ENGINE}{name}.{digest(shared_key.encode('utf-8', 'surrogateescape'), text, 'sha256').hex()}"
+
+
+def engine_of(token: str) -> str:
+    """Return the engine that a token claims to be the own key of; "" when it is none of those."""
+    name, _, proof = token.rpartition(".")
+    return name.removeprefix(ENGINE) if name.startswith(ENGINE) and len(proof) == PROOF else ""
+
+
+def is_engine_key(token: str, shared_key: str, name: str, salt: str) -> bool:
+    """Is `token` the own key of this engine? Takes the same time whatever the answer."""
+    right = engine_key(shared_key, name, salt).encode("utf-8", "surrogateescape")
+    return compare_digest(token.encode("utf-8", "surrogateescape"), right)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -14,21 +15,25 @@ from harp.errors import HarpError, words_of
 from harp.wire.decoding import decoded
 
 FILE = "engines.json"
+KEYS = "engine-keys.json"
 LONGEST = 65536  # bytes
+
+K = TypeVar("K", int, str)
 
 
 class EngineNamesError(HarpError):
     """The file cannot be read or written; the text says which and why."""
 
 
-class EngineNames:
-    """Port -> name, kept in `directory`. Reads and writes files: call it off the event loop."""
+class _Kept(Generic[K]):
+    """A small table in a file. Reads and writes files: call it off the event loop."""
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / FILE
+    def __init__(self, path: Path, shape: type[dict[K, str]]) -> None:
+        self.path = path
+        self._shape: type[dict[K, str]] = shape
 
-    def all(self) -> Mapping[int, str]:
-        """Return every engine that was named. Raises EngineNamesError when the file is damaged."""
+    def all(self) -> Mapping[K, str]:
+        """Return the whole table. Raises EngineNamesError when the file is damaged."""
         try:
             with self.path.open("rb") as file:
                 content = file.read(LONGEST)
@@ -36,14 +41,14 @@ class EngineNames:
             return {}
         except OSError as error:
             raise EngineNamesError(f"{self.path}: {words_of(error)}") from error
-        return decoded(content, dict[int, str], self._damaged)
+        return decoded(content, self._shape, self._damaged)
 
     def _damaged(self, error: Exception) -> EngineNamesError:
         return EngineNamesError(f"{self.path}: {error}; put it right or remove it")
 
     @contextmanager
-    def changing(self) -> Iterator[dict[int, str]]:
-        """Give the engines to change, and write them when the block is over; one process at a time.
+    def changing(self) -> Iterator[dict[K, str]]:
+        """Give the table to change, and write them when the block is over; one process at a time.
 
         Raises EngineNamesError when that cannot be done; an exception of the block leaves the file as it was.
         """
@@ -60,10 +65,26 @@ class EngineNames:
         finally:
             os.close(lock)
 
-    def _write(self, engines: Mapping[int, str]) -> None:
+    def _write(self, engines: Mapping[K, str]) -> None:
         fresh = self.path.with_suffix(".new")
         try:
-            fresh.write_bytes(msgspec.json.encode({str(port): engines[port] for port in sorted(engines)}) + b"\n")
+            fresh.write_bytes(
+                msgspec.json.encode({str(port): engines[port] for port in sorted(engines, key=str)}) + b"\n"
+            )
             fresh.replace(self.path)
         except OSError as error:
             raise EngineNamesError(f"{self.path}: {words_of(error)}; engine ports are remembered there") from error
+
+
+class EngineNames(_Kept[int]):
+    """Port -> name, kept in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory / FILE, dict[int, str])
+
+
+class EngineKeys(_Kept[str]):
+    """Name -> salt of the engine's own key, kept in `directory`; who is not in it logs in with the shared key."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory / KEYS, dict[str, str])

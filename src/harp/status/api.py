@@ -60,6 +60,9 @@ class ApiFacts(Protocol):
     def follow(self, app: str) -> AsyncIterator[bytes]:
         """Its requests as they end, as server-sent events."""
 
+    def end_engine(self, name: str) -> int:
+        """End the tunnels of an engine; how many there were."""
+
     def lift(self, address: str) -> bool:
         """End a ban. False if there was none."""
 
@@ -99,11 +102,15 @@ class StatusApi:
             if method != b"DELETE":
                 return _trouble(405, "a ban can be lifted, with DELETE", "DELETE")
             return _trouble(403, refused) if refused else self._lift(unquote(rest.removeprefix("bans/")))
+        if rest.startswith("engines/"):
+            if method != b"DELETE":
+                return _trouble(405, "the tunnel of an engine can be ended, with DELETE", "DELETE")
+            return _trouble(403, refused) if refused else self._end_engine(unquote(rest.removeprefix("engines/")))
         if rest == "logs":
             if method != b"PUT":
                 return _trouble(405, "logs can be changed, with PUT", "PUT")
             return _trouble(403, refused) if refused else self._change_logs(query)
-        more = ("bans/ADDRESS", "doctor", "logs", "openapi.json", "requests", "requests/follow")
+        more = ("bans/ADDRESS", "doctor", "engines/NAME", "logs", "openapi.json", "requests", "requests/follow")
         return _trouble(404, f"{PREFIX} has {', '.join(sorted((*self._shown, *more)))}")
 
     def _requests(self, query: bytes, *, follow: bool) -> Page:
@@ -111,6 +118,9 @@ class StatusApi:
         if follow:
             return Page(200, b"", kind="text/event-stream", stream=self._facts.follow(app))
         return Page(200, msgspec.json.encode(self._facts.requests(app)))
+
+    def _end_engine(self, name: str) -> Page:
+        return Page(200, msgspec.json.encode({"ended": self._facts.end_engine(name)}))
 
     def _lift(self, address: str) -> Page:
         if not self._facts.lift(address):

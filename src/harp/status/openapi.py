@@ -101,12 +101,15 @@ def _special(named: dict[str, Any]) -> dict[str, Any]:
     address = {
         "name": "address", "in": "path", "required": True, "description": "`/` in it is written %2F.", "schema": word,
     }  # fmt: skip
+    engine = {"name": "name", "in": "path", "required": True, "description": "An engine's name.", "schema": word}
+    count = {"type": "integer"}
     wishes = [_query("level", "debug, info, warning or error"), _query("access", "off, errors or all")]
     walked = [_query("url", "The URL to walk through."), _query("app", "An ExApp that is installed.")]
     logs = {"type": "object", "properties": {"level": word, "access": word}, "required": ["level", "access"]}
     return {
         "/requests/follow": {"get": follow},
         "/bans/{address}": {"delete": _changing("End a ban", _object("lifted", word), [address])},
+        "/engines/{name}": {"delete": _changing("End the tunnel of an engine", _object("ended", count), [engine])},
         "/logs": {"put": _changing("Log other things until the next start", logs, wishes)},
         "/doctor": {
             "get": _reading("The doctor's last report, made anew when it is old", report),

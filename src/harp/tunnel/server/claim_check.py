@@ -8,18 +8,19 @@ an engine has the administrator's.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Protocol
 
 import structlog
 
 from harp.logs import RareWarnings
 from harp.net.tasks import Tasks
-from harp.policy.claims import engine_objection, key_objection, record_objection
+from harp.policy.claims import engine_key_objection, engine_objection, key_objection, record_objection
 from harp.policy.exapp import RecordFact, Trouble
-from harp.policy.keys import own_key_of
+from harp.policy.keys import engine_of, is_engine_key, own_key_of
 from harp.policy.ports import ENGINE_PORTS, EXAPP_PORTS
 from harp.settings import Settings
-from harp.state.engine_names import EngineNames, EngineNamesError
+from harp.state.engine_names import EngineKeys, EngineNames, EngineNamesError
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -53,6 +54,7 @@ class ClaimCheck:
         engines: EngineNames,
         warnings: RareWarnings,
         *,
+        keys: EngineKeys | None = None,
         patience: float = PATIENCE,
         pause: float = PAUSE,
     ) -> None:
@@ -60,17 +62,20 @@ class ClaimCheck:
         self._strict = settings.tunnel.claims == "strict"
         self._records = records
         self._engines = engines
+        self._keys = keys
         self._warnings = warnings
         self._patience = patience
         self._pause = pause
         self._tasks = Tasks()
 
     def knows(self, token: str) -> bool:
-        """Is it the own key of any ExApp?"""
-        return bool(own_key_of(token, self._shared_key))
+        """Is it the own key of any ExApp or engine? For an engine it reads a small file: no stranger gets so far."""
+        return bool(own_key_of(token, self._shared_key)) or bool(self._engine_of(token, self._salts()))
 
     async def objection(self, token: str, name: str, port: int, address: str = "") -> str:
         """Return why a client that logged in with `token` cannot claim `name` and `port`, "" when it can."""
+        if engine_of(token):
+            return await self._keyed_objection(token, name, port)
         owner = own_key_of(token, self._shared_key)
         if owner:
             refusal = key_objection(owner, name, exapp_port=port in EXAPP_PORTS)
@@ -90,14 +95,35 @@ class ClaimCheck:
         """Stop checking."""
         await self._tasks.close()
 
-    async def _engine_objection(self, name: str, port: int, address: str) -> str:
-        """Who holds the shared key could be any ExApp: an engine's port would bring it what is deployed there."""
+    def _salts(self) -> Mapping[str, str]:
         try:
-            engines = await asyncio.to_thread(self._engines.all)
+            return self._keys.all() if self._keys is not None else {}
+        except EngineNamesError as error:
+            self._warnings.warning("engine keys cannot be read", str(error))
+            return {}
+
+    def _engine_of(self, token: str, salts: Mapping[str, str]) -> str:
+        """The engine whose own key this is now, "" when it is nobody's."""
+        name = engine_of(token)
+        salt = salts.get(name, "")
+        return name if salt and is_engine_key(token, self._shared_key, name, salt) else ""
+
+    async def _keyed_objection(self, token: str, name: str, port: int) -> str:
+        engine = self._engine_of(token, await asyncio.to_thread(self._salts))
+        holder = (await self._named()).get(port, "")
+        return engine_key_objection(engine, name, holder)
+
+    async def _named(self) -> Mapping[int, str]:
+        try:
+            return await asyncio.to_thread(self._engines.all)
         except EngineNamesError as error:
             self._warnings.warning("engine names cannot be read", str(error))
-            engines = {}
-        objection = engine_objection(engines, name, port)
+            return {}
+
+    async def _engine_objection(self, name: str, port: int, address: str) -> str:
+        """Who holds the shared key could be any ExApp: an engine's port would bring it what is deployed there."""
+        salts = await asyncio.to_thread(self._salts)
+        objection = engine_objection(await self._named(), name, port, salts)
         if objection is None:
             return ""
         if self._strict or objection.certain:

@@ -95,6 +95,13 @@ class TunnelServer:
         """Every live tunnel."""
         return [tunnel.facts() for tunnel in self._tunnels.values()]
 
+    def end_engine(self, name: str) -> int:
+        """End the tunnels of an engine: it was removed, or has another key. How many there were."""
+        tunnels = [one for one in self._tunnels.values() if (name in one.names) and one.has_engine_port]
+        for tunnel in tunnels:
+            tunnel.close("the engine was removed, or has another key now", abort=True)
+        return len(tunnels)
+
     def stop_accepting(self) -> None:
         """Take no new connection; tunnels go on, and may end without a warning."""
         self.news.stopping = True

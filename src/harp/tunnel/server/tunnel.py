@@ -12,6 +12,7 @@ from harp.errors import PeerError
 from harp.logs import RareWarnings, debugging
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.ports import ProtocolFactory
+from harp.policy.ports import ENGINE_PORTS
 from harp.tunnel.mux import MuxSession
 from harp.tunnel.server.claim_queue import Check, ClaimQueue
 from harp.tunnel.server.claims import Claim, Claims, Connected, shown
@@ -142,6 +143,16 @@ class Tunnel(asyncio.Protocol):
             mux=self.mux is not None,
             wire=self._channel.version,
         )
+
+    @property
+    def names(self) -> list[str]:
+        """Of the claims that it holds."""
+        return [claim.name for claim in self._claims.held.values()]
+
+    @property
+    def has_engine_port(self) -> bool:
+        """Does it hold the port of an engine?"""
+        return any(claim.port in ENGINE_PORTS for claim in self._claims.held.values())
 
     def close(self, reason: str, *, abort: bool = False) -> None:
         """End the tunnel; everything it held is free on return. `abort` drops what is not sent yet."""
