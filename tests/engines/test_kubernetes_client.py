@@ -20,7 +20,7 @@ from harp.engines.kubernetes.objects import Namespace
 from harp.engines.kubernetes.rights import Rights
 from harp.policy.container import Owner
 from harp.policy.kubernetes_rights import DEPLOY, FEATURES, LOGS, SECRETS
-from harp.policy.kubernetes_shapes import Bare
+from harp.policy.kubernetes_shapes import Bare, ObjectList
 from harp.settings import load
 from tests.fakes.clock import Clock
 from tests.fakes.cluster import NAMESPACE, TOKEN, FakeCluster
@@ -164,3 +164,65 @@ async def test_a_namespace_asks_with_the_labels_of_exapps() -> None:
     cluster.put("deployments", {"metadata": {"name": "foreign"}})
     async with cluster.serving(), client(Clock(), cluster.url) as api:
         assert (await Namespace(api, NAMESPACE, Owner("mine")).exapp_deployments()).items == []
+
+
+async def test_a_review_that_fails_leaves_what_was_known() -> None:
+    cluster, clock = FakeCluster(FEATURES), Clock()
+    async with cluster.serving(), client(clock, cluster.url) as api:
+        rights = Rights(api, NAMESPACE, clock)
+        assert (rights.lacking(), rights.problem()) == ({}, "")
+        await rights.fresh()
+        assert rights.may(LOGS)
+        cluster.token = "another"
+        clock.move(601)
+        await rights.fresh()
+        assert rights.may(LOGS)
+
+
+async def test_an_api_server_is_needed() -> None:
+    async with client(Clock(), "http://127.0.0.1:1") as api:
+        api.server = ""
+        with pytest.raises(EngineUnreachable):
+            await api.call("GET", "/api")
+
+
+@pytest.mark.parametrize("content", ["", "not a certificate"])
+async def test_authorities_that_cannot_be_read_are_said(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "ca.crt"
+    file.write_text(content)
+    async with client(Clock(), "https://127.0.0.1:1", HP_K8S_CA_FILE=str(file)) as api:
+        with pytest.raises(EngineUnreachable, match="HP_K8S_CA_FILE"):
+            await api.call("GET", "/api")
+
+
+async def test_without_verification_any_certificate_will_do(tmp_path: Path) -> None:
+    async def fine(request: web.Request) -> web.Response:
+        return web.json_response({"items": [{"metadata": {"name": "x" * 50}}] * 2000})
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("elsewhere.example.com").configure_cert(context)
+    app = web.Application()
+    app.router.add_get("/list", fine)
+    server = TestServer(app, scheme="https")
+    await server.start_server(ssl=context)
+    async with client(Clock(), f"https://127.0.0.1:{server.port}", HP_K8S_VERIFY_SSL="false") as api:
+        assert len((await api.get("/list", ObjectList[Bare])).items) == 2000
+    await server.close()
+
+
+@pytest.mark.parametrize("status", [200, 410])
+async def test_a_watch_that_breaks_or_is_refused_is_an_error(status: int) -> None:
+    async def broken(request: web.Request) -> web.StreamResponse:
+        if status != 200:
+            return web.Response(status=status, body=b"<html>")
+        response = web.StreamResponse(headers={"content-length": "1000"})
+        await response.prepare(request)
+        await response.write(b"not json\n")
+        return response
+
+    app = web.Application()
+    app.router.add_get("/x", broken)
+    async with TestServer(app) as server, client(Clock(), f"http://{server.host}:{server.port}") as api:
+        with pytest.raises(EngineError):
+            async for _ in api.watch("/x", {}, seconds=5, silence=1.0):
+                pass

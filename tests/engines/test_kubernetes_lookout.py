@@ -230,3 +230,45 @@ async def test_what_belongs_to_another_nextcloud_is_not_seen() -> None:
     async with looking_at(objects=[("services", theirs)]) as (_, lookout):
         assert lookout.placed(RECORD) is RECORD
         assert lookout.services() == []
+
+
+async def test_what_is_removed_is_forgotten_and_nodes_are_looked_at_beside_watching() -> None:
+    ports = [{"port": 23000, "targetPort": 23000, "nodePort": 30100}]
+    there = [
+        ("nodes", node("a", "10.0.0.1")),
+        ("services", service("10.96.0.5", type="NodePort", ports=ports)),
+        ("deployments", deployment(exposure=Exposure("nodeport"))),
+    ]
+    async with looking_at(WATCH, objects=there) as (cluster, lookout):
+        assert place(lookout) == ("10.0.0.1", 30100)
+        cluster.put("nodes", node("a", "10.0.0.4"))
+        await until(lambda: place(lookout) == ("10.0.0.4", 30100))
+        cluster.errors["list", "nodes"] = [(403, "no")]
+        await until(lambda: not cluster.errors["list", "nodes"])
+        assert place(lookout) == ("10.0.0.4", 30100)
+        for resource in ("services", "deployments"):
+            cluster.remove(resource, "nc-app-app-x")
+        await until(lambda: lookout.placed(RECORD) is RECORD)
+
+
+async def test_a_doubt_has_a_watching_lookout_list_again() -> None:
+    async with looking_at(WATCH, objects=[("services", service("10.96.0.5"))]) as (cluster, lookout):
+        await until(lambda: cluster.called("watch", "services") == 1)
+        lookout.doubt("app-x")
+        await until(lambda: cluster.called("list", "services") == 2)
+
+
+async def test_a_change_that_says_that_the_watch_is_too_old_has_it_list_again() -> None:
+    async with looking_at(WATCH, objects=[("services", service("10.96.0.5"))]) as (cluster, lookout):
+        await until(lambda: cluster.called("watch", "services") == 1)
+        cluster.tell("services", "ERROR", {"kind": "Status", "code": 410})
+        await until(lambda: cluster.called("list", "services") == 2)
+        assert place(lookout) == ("10.96.0.5", 23000)
+
+
+async def test_a_change_that_nobody_understands_has_it_list_again() -> None:
+    async with looking_at(WATCH, objects=[("services", service("10.96.0.5"))]) as (cluster, lookout):
+        await until(lambda: cluster.called("watch", "services") == 1)
+        cluster.tell("services", "MODIFIED", {"metadata": 5})
+        await until(lambda: cluster.called("list", "services") >= 2)
+        assert place(lookout) == ("10.96.0.5", 23000)

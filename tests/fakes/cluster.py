@@ -91,6 +91,15 @@ class FakeCluster:
             if "deletionTimestamp" in body["metadata"]:
                 self._drop(resource, name)
 
+    def remove(self, resource: str, name: str) -> None:
+        """Have an object gone, whoever removed it."""
+        self._drop(resource, name)
+
+    def tell(self, resource: str, kind: str, body: Object) -> None:
+        """Send this to whoever watches."""
+        self._version += 1
+        self._changes.append((self._version, resource, kind, body))
+
     def called(self, verb: str, resource: str) -> int:
         return sum(1 for call in self.calls if call[:2] == (verb, resource))
 
