@@ -119,9 +119,18 @@ async def test_the_command_prints_what_to_try_and_ends_in_silence(number: signal
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
-    out = await process.stdout.readuntil(b"Ctrl-C ends it.")
+    out = await process.stdout.readuntil(b"Ctrl-C ends it")
     process.send_signal(number)
     _, err = await process.communicate()
     assert b"/exapps/hello/public" in out
     assert err == b""
     assert process.returncode == 0
+
+
+async def test_a_browser_gets_a_page_with_everything_there_is_to_try(client: ClientSession, demo: Demo) -> None:
+    answer = await client.get("/exapps/hello/")
+    assert answer.content_type == "text/html"
+    text = await answer.text()
+    assert "Hello, stranger" in text
+    assert f"{demo.nextcloud.url}/login" in text
+    assert "Hello, user" in await (await client.get("/exapps/hello/", headers=USER)).text()

@@ -20,6 +20,7 @@ from typing import Self
 from harp import __version__
 from harp.app import Harp
 from harp.commands.arguments import port
+from harp.commands.watching import cancelled, print_requests
 from harp.errors import HarpError, Unreachable
 from harp.logs import configure
 from harp.loops import event_loop
@@ -72,7 +73,9 @@ class Demo:
         """Start all parts. Raises HarpError in words when one cannot start, such as for a port that is taken."""
         directory = Path(self._stack.enter_context(TemporaryDirectory(prefix="harp-demo-")))
         await self._stack.enter_async_context(self.nextcloud)
-        self.hello = Hello(APP_ID, secrets.token_urlsafe(24), socket=directory / "exapp.sock")
+        self.hello = Hello(
+            APP_ID, secrets.token_urlsafe(24), socket=directory / "exapp.sock", login=f"{self.nextcloud.url}/login"
+        )
         await self._stack.enter_async_context(self.hello)
         self.nextcloud.register(self.hello.record("127.0.0.1", APP_PORT))
         self.harp = Harp(self._settings(directory / "certs"))
@@ -109,11 +112,11 @@ class Demo:
         file = directory / "frpc.toml"
         file.write_text(written(config))
         client = asyncio.create_task(TunnelClient(frpc_config.load(file, {})).run())
-        self._stack.push_async_callback(_cancelled, client)
+        self._stack.push_async_callback(cancelled, client)
         waiting = asyncio.create_task(self.harp.ports.wait(APP_PORT, TUNNEL_WAIT))
         await asyncio.wait((client, waiting), return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
-            await _cancelled(waiting)
+            await cancelled(waiting)
             raise Unreachable("the tunnel client of the sample ExApp gave up") from client.exception()
         await waiting
 
@@ -142,17 +145,13 @@ class Demo:
                 f'Behind it the ExApp "{APP_ID}" in a tunnel of its own; beside it a stand-in for Nextcloud',
                 f"with the users user:user and admin:admin, {self.nextcloud.url}/login.",
                 "",
+                f"In a browser: {base}/hello/ is the ExApp's page, {admin}/ the status page.",
+                "",
                 *lines,
                 "",
-                "Ctrl-C ends it.",
+                "Requests, as they end (Ctrl-C ends it):",
             )
         )
-
-
-async def _cancelled(task: asyncio.Task[object]) -> None:
-    """End `task` and wait for its end; how it ended no longer matters."""
-    task.cancel()
-    await asyncio.wait((task,))
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -181,7 +180,9 @@ async def _serve_until_told(options: Options) -> int:
     try:
         async with Demo(options) as demo:
             print(demo.text(), flush=True)
+            printing = asyncio.create_task(print_requests(demo.harp.facts.feed))
             await told.wait()
+            await cancelled(printing)
     except (HarpError, OSError) as error:
         print(f"The demo cannot start: {error}", file=sys.stderr)
         print("Other ports: harp demo --port 9780 --frp-port 9782 --admin-port 9200", file=sys.stderr)

@@ -12,6 +12,7 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Awaitable, Callable, Iterator
 from hashlib import sha256
+from html import escape
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -26,7 +27,9 @@ LARGEST_STATIC: Final = 1 << 40  # bytes
 LARGEST_MESSAGE: Final = 16 << 20  # bytes, one WebSocket message
 # A prime length: two chunks of a body that changed places, or one that is there twice, change the content.
 BLOCK: Final = Random(1).randbytes(65521)  # noqa: S311 - test data, not a secret
+PAGE: Final = Path(__file__).with_name("hello.html")
 ROUTES: Final = (
+    Route("^/$", Level.PUBLIC),
     Route("^/public$", Level.PUBLIC),
     Route("^/user$", Level.USER),
     Route("^/admin$", Level.ADMIN),
@@ -54,11 +57,20 @@ class Hello(Served):
     """The sample ExApp. It believes only requests that carry its own id and secret, as nc_py_api does."""
 
     def __init__(
-        self, app_id: str, secret: str, *, socket: Path | None = None, host: str = "127.0.0.1", port: int = 0
+        self,
+        app_id: str,
+        secret: str,
+        *,
+        socket: Path | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        login: str = "",
     ) -> None:
+        """`login` is where people log in; "" = the page does not say."""
         super().__init__(host=host, port=port, socket=socket)
         self.app_id = app_id
         self._secret = secret
+        self._login = login
         self.enabled: bool | None = None  # what AppAPI told last
         self.initialised = 0  # number of /init calls
         self._open: set[web.WebSocketResponse] = set()
@@ -72,6 +84,7 @@ class Hello(Served):
         application = web.Application(middlewares=[self._let_go, self._authenticate])
         self._stopping.clear()
         application.on_shutdown.append(self._close_streams)
+        application.router.add_get("/", self._page)
         for path in ("/public", "/user", "/admin"):
             application.router.add_get(path, self._greet)
         application.router.add_get("/static/{size:[0-9]+}", self._static)
@@ -117,6 +130,12 @@ class Hello(Served):
 
     async def _greet(self, request: web.Request) -> web.Response:
         return web.Response(text=f"Hello {request[USER] or 'stranger'}, this is {request.path}\n")
+
+    async def _page(self, request: web.Request) -> web.Response:
+        """A page for a browser, with everything that there is to try."""
+        login = f' <a href="{escape(self._login)}">Log in</a> as user:user or admin:admin.' if self._login else ""
+        text = PAGE.read_text("utf-8").replace("{user}", escape(request[USER] or "stranger")).replace("{login}", login)
+        return web.Response(text=text, content_type="text/html")
 
     async def _static(self, request: web.Request) -> web.StreamResponse:
         """n bytes, never more than one block of them in memory."""

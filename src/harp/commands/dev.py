@@ -1,0 +1,175 @@
+"""`harp dev NAME --to HOST:PORT`: /exapps/NAME/ leads to a program on this machine, as it will in a Nextcloud.
+
+Everything else is the demo's: a HaRP, and a stand-in for Nextcloud with two users. Each request is shown as it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import secrets
+import shlex
+import signal
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
+
+from harp.app import Harp
+from harp.commands.arguments import port
+from harp.commands.watching import cancelled, print_requests
+from harp.errors import HarpError
+from harp.logs import configure
+from harp.loops import event_loop
+from harp.policy.exapp import ExApp, Level, Route
+from harp.policy.ports import EXAPP_PORTS
+from harp.settings import Logs, load
+from harp.testing.nextcloud import NextcloudStandIn
+
+VERSION = "1.0.0"
+AA_VERSION = "32.0.0"
+
+
+@dataclass(frozen=True, slots=True)
+class DevOptions:
+    """Which app, and where to listen on 127.0.0.1; 0 = any free port."""
+
+    app_id: str
+    host: str
+    to: int
+    level: Level = Level.PUBLIC
+    port: int = 8780
+    admin_port: int = 8200
+    secret: str = ""  # of the app; "" = a new one
+
+
+class Dev:
+    """One program behind a HaRP. Use it as `async with`."""
+
+    def __init__(self, options: DevOptions) -> None:
+        self._options = options
+        self._secret = options.secret or secrets.token_urlsafe(24)
+        self._key = secrets.token_urlsafe(24)
+        self._stack = AsyncExitStack()
+        self.nextcloud = NextcloudStandIn(self._key)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        options = self._options
+        directory = Path(self._stack.enter_context(TemporaryDirectory(prefix="harp-dev-")))
+        await self._stack.enter_async_context(self.nextcloud)
+        routes = (Route(".*", options.level),)
+        app = ExApp(options.app_id.lower(), self._secret, VERSION, options.host, options.to, routes)
+        self.nextcloud.register(app)
+        self.harp = Harp(
+            load(
+                {
+                    "HP_SHARED_KEY": self._key,
+                    "NC_INSTANCE_URL": self.nextcloud.url,
+                    "HP_EXAPPS_ADDRESS": f"127.0.0.1:{options.port}",
+                    "HP_FRP_ADDRESS": "127.0.0.1:0",
+                    "HP_FRP_DISABLE_TLS": "true",
+                    "HP_ADMIN_ADDRESS": f"127.0.0.1:{options.admin_port}",
+                    "HP_CERTS_DIR": str(directory),
+                    "HP_LOCAL_EXAPPS": str(options.to),
+                    "HP_BLACKLIST_COUNT": "0",
+                    "HP_TIMEOUT_DRAIN": "0",
+                }
+            )
+        )
+        await self.harp.start()
+        self._stack.push_async_callback(self.harp.stop)
+        self.harp.instance.put(app)  # the status page shows it before its first request
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What AppAPI would put into the program's container (A 6.3)."""
+        return {
+            "AA_VERSION": AA_VERSION,
+            "APP_ID": self._options.app_id,
+            "APP_SECRET": self._secret,
+            "APP_VERSION": VERSION,
+            "APP_HOST": self._options.host,
+            "APP_PORT": str(self._options.to),
+            "NEXTCLOUD_URL": self.nextcloud.url,
+        }
+
+    def text(self) -> str:
+        """What there is to know."""
+        options = self._options
+        base = f"http://127.0.0.1:{self.harp.http_ports[0]}/exapps/{options.app_id}"
+        variables = [f"  export {name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        return "\n".join(
+            (
+                f"{base}/ leads to {options.host}:{options.to}, for {options.level.name}.",
+                f"Log in as user:user or admin:admin: {self.nextcloud.url}/login, or curl -u user:user {base}/",
+                f"Status page: http://127.0.0.1:{self.harp.admin_ports[0]}/apps/{options.app_id.lower()}",
+                "",
+                "The program gets from AppAPI:",
+                *variables,
+                "",
+                "Requests, as they end (Ctrl-C ends it):",
+            )
+        )
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("app", metavar="NAME", help="the ExApp's id: its pages are at /exapps/NAME/")
+    parser.add_argument("--to", type=target, required=True, metavar="HOST:PORT", help="where the program listens")
+    levels = [level.name for level in Level]
+    text = "who may use it: PUBLIC, USER or ADMIN (default: PUBLIC)"
+    parser.add_argument("--level", type=str.upper, choices=levels, default="PUBLIC", help=text)
+    parser.add_argument("--port", type=port, default=8780, help="HTTP port on 127.0.0.1 (default: 8780)")
+    parser.add_argument("--admin-port", type=port, default=8200, help="admin port on 127.0.0.1 (default: 8200)")
+
+
+def target(text: str) -> tuple[str, int]:
+    """Read HOST:PORT; a port alone is one of this machine."""
+    host, _, number = text.rpartition(":")
+    found = port(number)
+    if found == 0 or found in EXAPP_PORTS:
+        taken = f"; {EXAPP_PORTS[0]} to {EXAPP_PORTS[-1]} are names of tunnels" if found else ""
+        raise argparse.ArgumentTypeError(f"{number!r} is not a port a program can have{taken}")
+    return (host.strip("[]") or "127.0.0.1").replace("localhost", "127.0.0.1"), found
+
+
+def main(options: argparse.Namespace) -> int:
+    """Serve until Ctrl-C; the exit code."""
+    host, to = options.to
+    level = Level[options.level]
+    secret = os.environ.get("APP_SECRET", "")
+    wanted = DevOptions(options.app, host, to, level, options.port, options.admin_port, secret)
+    configure(Logs(level="warning", format="text"))
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
+        return runner.run(_serve_until_told(wanted))
+
+
+async def _serve_until_told(options: DevOptions) -> int:
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    try:
+        async with Dev(options) as dev:
+            print(dev.text(), flush=True)
+            printing = asyncio.create_task(print_requests(dev.harp.facts.feed))
+            await told.wait()
+            await cancelled(printing)
+    except (HarpError, OSError) as error:
+        print(f"Cannot start: {error}", file=sys.stderr)
+        print(f"Other ports: harp dev {options.app_id} --port 9780 --admin-port 9200 ...", file=sys.stderr)
+        return 1
+    return 0
