@@ -182,7 +182,13 @@ def requests_without_end(release: Installed) -> Iterator[list[int]]:
 
 def test_an_upgrade_changes_what_it_should_and_no_request_fails(installed: Installed) -> None:
     before = installed.pod()["metadata"]["name"]
-    upgrade = ("upgrade", RELEASE, "deploy/helm/harp", "--reuse-values", "--set=logs.level=info,tunnels.enabled=true")
+    upgrade = (
+        "upgrade",
+        RELEASE,
+        "deploy/helm/harp",
+        "--reset-then-reuse-values",
+        "--set=logs.level=info,tunnels.enabled=true",
+    )
     with requests_without_end(installed) as statuses:
         status, text = installed.helm(*upgrade, "--wait", "--timeout=120s")
         assert status == 0, text
