@@ -38,6 +38,7 @@ def pytest_report_header() -> str:
     return f"heads are cut by: {core}; peers: {present}" + (f"; missing: {missing}" if missing else "")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Whatever shares fixtures is one group of pytest-xdist (--dist loadgroup); long groups come first."""
     if config.pluginmanager.hasplugin("xdist"):  # which may be off: -p no:xdist

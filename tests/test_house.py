@@ -84,6 +84,11 @@ def classes() -> list[tuple[str, str, int, str]]:
     return [(path, *one) for path, outline in outlines().items() if path.startswith("src/") for one in outline.classes]
 
 
+def test_tests_of_one_group_run_in_one_process(request: pytest.FixtureRequest) -> None:
+    """By the mark that pytest-xdist puts on what it distributes by groups, which it has once ceased to do unnoticed."""
+    assert request.node.nodeid.endswith("@test_house.py") is request.config.getoption("loadgroup", default=False)
+
+
 def test_no_file_is_too_long() -> None:
     assert [path for path, outline in outlines().items() if outline.lines > FILE] == []
 
