@@ -267,3 +267,10 @@ async def test_requests_are_counted_by_exapp_and_for_those_that_are_none() -> No
     assert {app: (traffic.requests, traffic.sent) for app, traffic in books.apps.items()} == {"hello": (2, 5)}
     assert (books.control.requests, books.others.requests) == (1, 1)
     assert books.refusals == {404: 1}
+
+
+async def test_a_trace_goes_on_through_harp() -> None:
+    world = World()
+    parent = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await world.ask(lines=f"{parent}\ntracestate: a=b\n")
+    assert {parent, "tracestate: a=b"} <= set(world.forwarded())
