@@ -303,6 +303,31 @@ def expired_certificate() -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(pem) + private
 
 
+def test_exapps_is_not_forwarded(site: Site) -> None:
+    site.edits = [("location ^~ /exapps/", "location ^~ /other/")]
+    site.start()
+    broken(site, "road.arrives", "is not forwarded to HaRP: somebody else answers 404", "add a rule for /exapps/")
+
+
+def test_the_reverse_proxy_does_not_reach_harp(site: Site) -> None:
+    site.edits = [("proxy_pass http://harp;", f"proxy_pass http://127.0.0.1:{free_port()};")]
+    site.start()
+    broken(site, "road.arrives", "it does not reach HaRP", "correct the address of HaRP")
+
+
+def test_the_reverse_proxy_is_not_trusted(site: Site) -> None:
+    site.environment["HP_TRUSTED_PROXY_IPS"] = "10.0.0.1"
+    site.start()
+    broken(site, "road.address", "it is not in HP_TRUSTED_PROXY_IPS", "HP_TRUSTED_PROXY_IPS=127.0.0.1")
+
+
+def test_the_road_leads_to_another_harp(site: Site, tmp_path: Path) -> None:
+    with running(tmp_path / "other", site.world.nextcloud) as other:
+        site.edits = [("proxy_pass http://harp;", f"proxy_pass http://127.0.0.1:{other.http};")]
+        site.start()
+        broken(site, "road.arrives", "leads to another HaRP than this one", "correct the port")
+
+
 @contextmanager
 def fast_nextcloud() -> Iterator[str]:
     """A Nextcloud that knows no ExApp, and whose clock is AHEAD."""
