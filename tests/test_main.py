@@ -19,7 +19,7 @@ from harp.app import Harp
 from harp.commands import check as command
 from harp.errors import HarpError
 from harp.logs import fingerprint
-from harp.settings import load
+from harp.settings import examine, load
 from harp.testing.hello import Hello
 from harp.testing.nextcloud import NextcloudStandIn
 from tests.fakes.environment import bare
@@ -275,3 +275,11 @@ def test_the_containers_health_check_is_harp_health(tmp_path: Path) -> None:
         [script], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True, check=False
     )
     assert (result.stdout, result.returncode) == ("harp health\n", 1)
+
+
+def test_the_help_of_run_names_every_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    text = capsys.readouterr().out
+    for value in examine({}).values:
+        assert value.name in text

@@ -28,7 +28,7 @@ COMMANDS = {
     "tunnels": "show the tunnel clients that are connected",
     "bans": "show who is turned away, and lift bans",
     "log-level": "change how much the running HaRP logs",
-    "engine": "list, check, add and register Docker engines",
+    "engine": "list, check, add, rotate, remove and register Docker engines",
     "exapp": "run an ExApp in its container, with a tunnel if its environment asks for one",
     "completion": "print the script with which a shell completes commands and options",
     "manual": "print the manual page: harp manual | man -l -",

@@ -90,7 +90,7 @@ def test_the_manual_is_what_man_can_read(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_every_command_that_shows_something_can_show_it_as_json() -> None:
     silent = {"run", "demo", "dev", "tunnel", "exapp", "completion", "manual"}
-    making = {"add", "register", "lift"}
+    making = {"add", "register", "remove", "rotate", "lift"}
     for command in outline_of(whole_parser()).walk():
         if command.path and not command.parts and command.path[0] not in silent and command.path[-1] not in making:
             assert "--json" in command.words, command.path

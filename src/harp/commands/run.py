@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 
-from harp.settings import load
+from harp.settings import examine, load
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none: settings come from the environment."""
+    """There are none: settings come from the environment, and the help names its variables."""
+    names = ", ".join(value.name for value in examine({}).values)
+    parser.epilog = f"Variables: {names}. `harp check` shows what is in effect, docs/configuration.md what they mean."
 
 
 def main(options: argparse.Namespace) -> int:
