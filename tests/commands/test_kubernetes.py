@@ -130,7 +130,7 @@ from harp.settings import load
 async def main():
     harp = Harp(load({**ENV}))
     await harp.start()
-    import harp.control.api
+    from harp.control import api
     await harp.stop(drain=0)
 ENV = {"HP_SHARED_KEY": "the shared key of these tests", "NC_INSTANCE_URL": "http://127.0.0.1:1",
        "HP_EXAPPS_ADDRESS": "127.0.0.1:0", "HP_FRP_ADDRESS": "127.0.0.1:0", "HP_FRP_DISABLE_TLS": "true",
