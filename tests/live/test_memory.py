@@ -13,6 +13,8 @@ from tests.live.product import KEY, Product, running
 from tests.live.tunnels import OWN, start_tunnel
 from tests.live.world import TUNNEL_PORT, World
 
+pytestmark = pytest.mark.alone
+
 MB = 10**6
 IDLE = 45 * MB
 PUBLIC = "/exapps/direct/public"

@@ -237,6 +237,7 @@ def test_pictures_for_the_documentation(tab: Tab, product: Product, world: World
         product.forget(name)
 
 
+@pytest.mark.alone
 def test_memory_stays_small_when_everything_was_used(tab: Tab, product: Product) -> None:
     for page in ("/metrics", "/api/v1/snapshot"):
         assert product.admin_status(page) == 200
