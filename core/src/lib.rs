@@ -1,6 +1,7 @@
 //! The compiled twin of HaRP's `harp.wire.ordinary`, which is the specification: equal to it on every input.
 
 mod head;
+mod path;
 
 use std::collections::HashMap;
 
@@ -9,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use head::{request_line, Lines, UsualResponse};
+use path::ExAppPath;
 
 /// What a special line is about: what its client repeats from request to request, or one request alone.
 #[derive(Clone, Copy, PartialEq)]
@@ -146,6 +148,17 @@ fn digits(value: &[u8]) -> Option<i64> {
     Some(value.iter().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0')))
 }
 
+/// (id, the same in lower case, what is removed, target) of an ordinary path with an ExApp's id, or None.
+#[pyfunction]
+fn cut_path<'py>(py: Python<'py>, path: &[u8]) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    let Some(cut) = ExAppPath::read(path) else { return Ok(None) };
+    let Ok(name) = std::str::from_utf8(&path[cut.name..cut.prefix]) else { return Ok(None) };
+    let target: &[u8] = if cut.prefix == path.len() { b"/" } else { &path[cut.prefix..] };
+    let lower = name.to_ascii_lowercase();
+    let parts = (name, lower, PyBytes::new(py, &path[..cut.prefix]), PyBytes::new(py, target));
+    parts.into_pyobject(py).map(Some)
+}
+
 /// (status, what goes on to the client, body length or -2, end) of the usual response head that `data` begins with.
 #[pyfunction]
 fn cut_response<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Option<Bound<'py, PyTuple>>> {
@@ -166,5 +179,6 @@ fn cut_response<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Option<Bound<'py,
 #[pymodule]
 fn harp_core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<RequestCutter>()?;
+    module.add_function(wrap_pyfunction!(cut_path, module)?)?;
     module.add_function(wrap_pyfunction!(cut_response, module)?)
 }

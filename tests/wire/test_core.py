@@ -40,3 +40,36 @@ def test_any_bytes_are_read_alike(tail: bytes) -> None:
         assert compiled.RequestCutter(SPECIAL, MOST).cut(data, 0) == ordinary.RequestCutter(SPECIAL, MOST).cut(data, 0)
     for data in (b"HTTP/1.1 " + tail, b"HTTP/1.1 200 OK\r\n" + tail + b"\r\n\r\n"):
         assert compiled.cut_response(data) == ordinary.cut_response(data)
+
+
+PIECES = [
+    b"/",
+    b"//",
+    b"exapps",
+    b"hello",
+    b"Hello.1",
+    b".",
+    b"..",
+    b"-",
+    b"_",
+    b"~a",
+    b"%2f",
+    b";",
+    b"a" * 40,
+    b"\xe9",
+    b" ",
+]
+PATHS = st.lists(st.sampled_from(PIECES), max_size=9).map(b"".join)
+
+
+@core
+@given(PATHS, PATHS, st.binary(max_size=2))
+def test_both_cut_paths_alike(before: bytes, after: bytes, stray: bytes) -> None:
+    for path in (
+        before,
+        before + b"/exapps/" + after,
+        b"/exapps/hello" + after,
+        b"/exapps/hello/a" + stray + after,
+        stray,
+    ):
+        assert compiled.cut_path(path) == ordinary.cut_path(path)

@@ -17,6 +17,8 @@ from urllib.parse import unquote_to_bytes
 from msgspec import Struct
 
 from harp.policy.bans import Denial, Offence
+from harp.wire.core import cut_path
+from harp.wire.ordinary import EXAPP
 
 DECODINGS = 4  # rounds of percent-decoding in which `..` and hosts are looked for
 READINGS = 32  # of one target; a path with more is a riddle, not an address
@@ -25,11 +27,7 @@ UNUSUAL = 8192  # bytes; longer paths are read if they are ordinary, but for esc
 
 NO_APP = "no /exapps/<app> in the path: does the reverse proxy strip /exapps, or forward other requests to HaRP?"
 
-_START = rb"((?:/(?!exapps/)[A-Za-z0-9_-]+)*+/exapps/([A-Za-z0-9_][A-Za-z0-9_.-]{0,63}))"
-# Segments of unreserved characters and of delimiters that nobody reads otherwise; a dot neither first nor last.
-_CHARACTERS = rb"[A-Za-z0-9_~!$&'()*,=:@-]++"
-_ORDINARY = re.compile(rb"%b((?:/%b(?:\.++%b)*+)*+/?)" % (_START, _CHARACTERS, _CHARACTERS)).fullmatch
-_OF_AN_APP = re.compile(rb"%b(/.*)" % _START, re.DOTALL).fullmatch
+_OF_AN_APP = re.compile(rb"%b(/.*)" % EXAPP, re.DOTALL).fullmatch
 # What is not read in the same way by everybody once it is decoded.
 _UNUSUAL = re.compile(rb"[\x00-\x1f\x7f%;\\?#]|//|/\.{1,2}(?:/|\Z)|\A/[ +]|[ +]\Z").search
 _PLAIN_PREFIX = re.compile(rb"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~-]+)+").fullmatch
@@ -85,16 +83,14 @@ class ExAppPath(Struct, frozen=True):
 
 def locate(path: bytes) -> ExAppPath | Denial:
     """Read a raw request path without its query."""
-    found = _ORDINARY(path)
-    if found is None:
+    ordinary = cut_path(path)
+    if ordinary is None:
         return _read_escapes(path) or read_carefully(path)
-    prefix, name, target = found.groups()
-    app = name.decode("ascii")
-    if not target:
-        return ExAppPath(app, app.lower(), prefix, b"/", b"/")
-    loose = () if target[-1] != 0x2F or len(target) == 1 else (target[:-1],)
-    internal = len(target) <= _LONGEST_INTERNAL and target.lower().rstrip(b"/") in _INTERNAL
-    return ExAppPath(app, app.lower(), prefix, target, target, (), loose, False, internal)
+    app, app_id, prefix, target = ordinary
+    size = len(target)
+    loose = () if target[-1] != 0x2F or size == 1 else (target[:-1],)
+    internal = size <= _LONGEST_INTERNAL and target.lower().rstrip(b"/") in _INTERNAL
+    return ExAppPath(app, app_id, prefix, target, target, (), loose, False, internal)
 
 
 def _read_escapes(path: bytes) -> ExAppPath | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 try:
-    from harp_core import RequestCutter, cut_response
+    from harp_core import RequestCutter, cut_path, cut_response
 except ImportError:
-    from harp.wire.ordinary import RequestCutter, cut_response  # type: ignore[assignment]
+    from harp.wire.ordinary import RequestCutter, cut_path, cut_response  # type: ignore[assignment]
 
-__all__ = ["RequestCutter", "cut_response"]
+__all__ = ["RequestCutter", "cut_path", "cut_response"]

@@ -1,7 +1,7 @@
-"""Ordinary heads of HTTP/1.1, cut by expressions that every byte of them has to fit.
+"""Ordinary heads of HTTP/1.1 and paths of ExApps, cut by expressions that every byte of them has to fit.
 
 None means: not ordinary, or not complete. Then `harp.wire.requests` and `harp.wire.responses` read line by line.
-The optional package `appapi-harp-core` (the folder core/) has the same two in compiled form, in use where it is
+The optional package `appapi-harp-core` (the folder core/) has the same in compiled form, in use where it is
 installed; a property test says that they are equal to these on every input.
 """
 
@@ -33,6 +33,10 @@ _KEPT = rb"(?:([Cc]onnection:[ \t]*[Kk]eep-[Aa]live\r\n)%b)?" % _LINES
 _USUAL = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) %b%b%b%b%b\r\n" % (_VALUE, _LINES, _LENGTH, _KEPT, _LENGTH)).match
 
 _REQUEST_ID = re.compile(rb"(?i)\n(?:x-request-id:[^\n]*\n)+").sub
+
+EXAPP = rb"((?:/(?!exapps/)[A-Za-z0-9_-]+)*+/exapps/([A-Za-z0-9_][A-Za-z0-9_.-]{0,63}))"
+_SEGMENT = rb"[A-Za-z0-9_~!$&'()*,=:@-]++"
+_PATH = re.compile(rb"%b((?:/%b(?:\.++%b)*+)*+/?)" % (EXAPP, _SEGMENT, _SEGMENT)).fullmatch
 
 NO_LENGTH = -2  # of a request: it says nothing of a body
 
@@ -92,6 +96,20 @@ def _is_usual(size: bytes | None, coding: bytes | None) -> bool:
     if coding is not None:
         return size is None and coding.lower() == b"chunked"
     return size is None or (size.isdigit() and len(size) <= 18)
+
+
+def cut_path(path: bytes) -> tuple[str, str, bytes, bytes] | None:
+    """Cut a path with an ExApp's id into that, the same in lower case, what is removed, and the target, b"/" at least.
+
+    None: it is not ordinary, so others may read it in another way than it says. Segments are of unreserved characters
+    and delimiters, with dots neither first nor last.
+    """
+    found = _PATH(path)
+    if found is None:
+        return None
+    prefix, name, target = found.groups()
+    app = name.decode("ascii")
+    return app, app.lower(), prefix, target or b"/"
 
 
 def cut_response(data: bytes) -> tuple[int, bytes, int, int] | None:
