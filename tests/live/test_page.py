@@ -161,13 +161,6 @@ def test_the_log_level_is_changed_where_the_settings_are(tab: Tab, product: Prod
     tab.until_shown("Logging at info now, requests: off.")
 
 
-def test_the_doctor_is_called(tab: Tab, product: Product) -> None:
-    tab.open(f"{home(product)}/doctor")
-    tab.click("#examine button")
-    tab.until_shown("in order")
-    assert "Made" in tab.text()
-
-
 @pytest.mark.parametrize("look", ["light", "dark", "phone"])
 def test_axe_finds_nothing_on_any_page(tab: Tab, product: Product, world: World, look: str) -> None:
     tab.show_as(*((390, 844) if look == "phone" else (1280, 900)), dark=look == "dark", phone=look == "phone")
@@ -225,7 +218,8 @@ def test_pictures_for_the_documentation(tab: Tab, product: Product, world: World
         tab.open(f"{home(product)}/apps/hello")
         tab.until_shown("live")
         visit(product, 3)
-        tab.until_shown("/exapps/hello/user?page=…&token=…")
+        product.status("/exapps/hello/public?tab=1", user_agent="Mozilla/5.0 (X11; Linux x86_64)", accept_language="de")
+        tab.until_shown("/exapps/hello/public?tab=…")
         tab.click(".requests summary")
         tab.picture(pictures / "exapp-dark.png")
         tab.show_as(390, 844, phone=True)
@@ -237,8 +231,24 @@ def test_pictures_for_the_documentation(tab: Tab, product: Product, world: World
         product.forget(name)
 
 
+def examine(tab: Tab, product: Product) -> None:
+    """Call the doctor, as one does on the page."""
+    tab.open(f"{home(product)}/doctor")
+    tab.click("#examine button")
+    tab.until_shown("in order")
+
+
+def test_the_doctor_is_called(tab: Tab, product: Product) -> None:
+    examine(tab, product)
+    assert "Made" in tab.text()
+    tab.open(f"{home(product)}/")
+    tab.until_shown("The doctor found")
+    assert "Everything works" not in tab.text()
+
+
 @pytest.mark.alone
 def test_memory_stays_small_when_everything_was_used(tab: Tab, product: Product) -> None:
+    examine(tab, product)
     for page in ("/metrics", "/api/v1/snapshot"):
         assert product.admin_status(page) == 200
     for page in PAGES:

@@ -42,11 +42,8 @@ class Books:
             traffic.count_waits(exchange.waits)
         if exchange.began:
             traffic.count_early(exchange.began - exchange.started, seconds)
-        if exchange.refused:
-            self.refusals[status] = self.refusals.get(status, 0) + 1
-            self._warn(exchange)
-        if self.failed is not None and (exchange.refused or status >= INTERNAL):
-            self.failed(exchange, seconds)
+        if exchange.refused or status >= INTERNAL:
+            self._enter_failure(exchange, seconds)
         if self.watcher is not None:
             self.watcher(exchange, seconds)
         access = self.access_log
@@ -65,6 +62,13 @@ class Books:
                 return self.others
             traffic = self.apps[app_id] = Traffic()
         return traffic
+
+    def _enter_failure(self, exchange: Exchange, seconds: float) -> None:
+        if exchange.refused:
+            self.refusals[exchange.status] = self.refusals.get(exchange.status, 0) + 1
+            self._warn(exchange)
+        if self.failed is not None:
+            self.failed(exchange, seconds)
 
     def _warn(self, exchange: Exchange) -> None:
         """Log an error of our own that somebody has to repair: once per cause and ExApp in a minute."""

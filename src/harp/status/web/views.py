@@ -12,11 +12,12 @@ from harp.status.doctor.report import DoctorReport
 from harp.status.engines import EngineLine
 from harp.status.feed import RequestFeed
 from harp.status.history import ALL, History
-from harp.status.problems import problems_of
+from harp.status.problems import WARNING, problems_of
 from harp.status.snapshot import AppLine, BanLine, RequestLine, RunningLine, SettingLine, Snapshot, TunnelLine
 
 MOST_ROWS = 200  # of a table; people search in longer ones
 SPARK = 120  # samples in a sparkline, ten minutes
+MOST_REQUESTS = 25  # of one ExApp, on its page
 SHORT = 12  # rows of a table that is one of several on its page
 
 Values = dict[str, object]
@@ -112,7 +113,7 @@ class Views:
             now=now,
             snapshot=snapshot,
             problems=problems,
-            worst=problems[0].level if problems else "",
+            worst=problems[0].level if problems else WARNING if failed else "",
             menu=_menu(snapshot, failed),
             failed=failed,
             search=search,
@@ -153,8 +154,8 @@ class Views:
                 "app": line,
                 "points": self._facts.history.points(line.app, SPARK),
                 "running": self._facts.running(line.app)[:SHORT],
-                "recent": feed.recent(line.app)[:50],
-                "failures": feed.failures(line.app)[:SHORT],
+                "recent": feed.recent(line.app)[:MOST_REQUESTS],
+                "failures": feed.failures(line.app)[: SHORT // 2],
                 "tunnel": _tunnel_of(snapshot.tunnels, line),
             },
             plot=line.app,

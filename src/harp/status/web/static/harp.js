@@ -39,7 +39,7 @@
         return {stroke: color, width: 1.75, spanGaps: true, points: {size: 4, fill: color}, fill: this.kind.fill && at === 0 ? soft(color) : undefined};
       });
       const options = {
-        width: this.box.clientWidth, height: this.box.clientHeight, padding: [8, 6, 0, 0],
+        width: this.box.clientWidth, height: this.box.clientHeight, padding: [8, 18, 0, 0],
         cursor: {y: false, points: {size: 6}, drag: {x: false, y: false}},
         legend: {show: false}, series: [{}, ...series],
         scales: {x: {range: (u, low, high) => [Math.min(low, high - WINDOW), high]}, y: {range: (u, low, high) => [0, high > 0 ? high * 1.15 : 1]}},
