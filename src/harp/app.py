@@ -33,6 +33,7 @@ from harp.net.listen import Listener, ListenError, https_context, listen, listen
 from harp.net.memory import Memory, glibc, resident
 from harp.net.ports import PortTable, ProtocolFactory
 from harp.net.resolve import Resolver
+from harp.net.targets import exapp_target
 from harp.net.tasks import Tasks
 from harp.net.turns import Turns
 from harp.nextcloud.instance import Instance
@@ -58,6 +59,7 @@ log = structlog.get_logger()
 FDS_OF_OUR_OWN = 192  # file descriptors for listeners, logs, Nextcloud, engines, control calls and the admin listener
 RENEWAL_CHECK = 12 * 3600.0  # seconds
 DRAIN_STEP = 0.05  # seconds
+SPREAD = 3.0  # seconds that a cluster may take to lead new connections to new pods
 LAST_CALLS = 0.5  # seconds for control calls that still run after the drain, such as a wait for a container
 
 
@@ -142,6 +144,9 @@ class Harp:
             self.cluster = cluster = module.KubernetesCluster(self.settings, asyncio.get_running_loop().time)
             self.instance.find_at(cluster.lookout)
             cluster.lookout.moved = self.instance.relocate
+            cluster.lookout.spread = lambda base: asyncio.get_running_loop().call_later(
+                SPREAD, _have_new_connections, self, cluster, base
+            )
             self._spawn(cluster.lookout.run())
 
     def _is_exapp(self, name: str) -> bool:
@@ -336,6 +341,14 @@ class Harp:
         while self.gate.connections and not self._hurry and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(DRAIN_STEP)
             self.gate.drain()
+
+
+def _have_new_connections(harp: Harp, cluster: KubernetesCluster, base: str) -> None:
+    """Drop idle connections to an ExApp of the cluster: its pods are others than before, and new ones are spread."""
+    targets = harp.instance.rules.targets
+    for record in harp.instance.records.list():
+        if cluster.lookout.is_base(record.app_id, base):
+            harp.upstreams.renew(exapp_target(record.app_id, record.host, record.port, targets))
 
 
 def run(settings: Settings) -> int:

@@ -70,6 +70,7 @@ async def test_records_lead_into_the_cluster_and_follow_it(tmp_path: Path) -> No
         moved = harp.instance.records.get("app-x")
         assert isinstance(moved, ExApp)
         assert moved.host == "10.96.0.9"
+        cluster.put("deployments", {**deployment(), "status": {"readyReplicas": 2}})  # idle connections end
         harp.instance.connection_failed("app-x")
         before = cluster.called("list", "services")
         await until(lambda: cluster.called("list", "services") > before)

@@ -263,7 +263,8 @@ async def test_a_node_port_with_a_host_of_its_own_needs_no_right_to_nodes() -> N
 async def test_the_address_of_a_load_balancer_is_waited_for() -> None:
     async with world(BASIC) as w:
         await w.deploy()
-        body = {"port": 23000, "expose_type": "loadbalancer", "wait_interval_seconds": 0.1}
+        wait = {"wait_interval_seconds": 0.1, "wait_timeout_seconds": 0.6}
+        body = {"port": 23000, "expose_type": "loadbalancer", **wait}
         call = asyncio.create_task(w.call("expose", **body))
         while D not in w.cluster.names("services"):
             await asyncio.sleep(0.01)
@@ -271,6 +272,22 @@ async def test_the_address_of_a_load_balancer_is_waited_for() -> None:
         service["status"] = {"loadBalancer": {"ingress": [{"hostname": "lb.example.com"}]}}
         w.cluster.put("services", service)
         assert (await call)[1]["host"] == "lb.example.com"
+
+
+async def test_the_address_of_a_load_balancer_is_given_out_once_something_answers_there() -> None:
+    async with world(BASIC) as w:
+        await w.deploy()
+        call = asyncio.create_task(w.call("expose", port=23000, expose_type="loadbalancer", wait_interval_seconds=0.1))
+        while D not in w.cluster.names("services"):
+            await asyncio.sleep(0.01)
+        service = deepcopy(w.cluster.get("services", D))
+        service["status"] = {"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}]}}
+        w.cluster.put("services", service)
+        done, _ = await asyncio.wait((call,), timeout=0.5)
+        assert not done
+        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 23000)
+        assert (await call)[0] == 200
+        server.close()
 
 
 async def test_a_load_balancer_without_an_address_is_said() -> None:

@@ -272,3 +272,14 @@ async def test_a_change_that_nobody_understands_has_it_list_again() -> None:
         cluster.tell("services", "MODIFIED", {"metadata": 5})
         await until(lambda: cluster.called("list", "services") >= 2)
         assert place(lookout) == ("10.96.0.5", 23000)
+
+
+@pytest.mark.parametrize("features", [(), (WATCH,)])
+async def test_more_or_fewer_pods_are_told_of(features: tuple[Feature, ...]) -> None:
+    there = [("deployments", {**deployment(), "status": {"readyReplicas": 1}}), ("services", service("10.96.0.5"))]
+    async with looking_at(*features, objects=there) as (cluster, lookout):
+        told: list[str] = []
+        lookout.spread = told.append
+        cluster.put("deployments", {**deployment(), "status": {"readyReplicas": 3}})
+        await until(lambda: told == ["nc-app-app-x"])
+        assert lookout.is_base("App-X", told[0])

@@ -99,6 +99,11 @@ class Upstreams:
                 return None
         return None
 
+    def renew(self, target: Target) -> None:
+        """End the idle connections of a target: what stands behind it has changed, and new ones are spread anew."""
+        for connection in list(self._idle.pop(target, ())):
+            connection.end()
+
     def give_back(self, connection: Upstream) -> None:
         """Keep an idle connection for the next request to its target, unless its tunnel no longer serves the port."""
         offer, target = connection.offer, connection.target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -62,20 +63,25 @@ def remove_operators(daemon: KubernetesDaemon, app_id: str) -> None:
         daemon.room.delete("Service", name)
 
 
-@pytest.mark.parametrize("kind", EXPOSED)
 @pytest.mark.parametrize("account", ["narrow", "wide"])
-def test_an_exapp_lives_from_register_to_unregister(
-    narrow: KubernetesDaemon, wide: KubernetesDaemon, account: str, kind: str
+def test_exapps_live_from_register_to_unregister_however_exposed(
+    narrow: KubernetesDaemon, wide: KubernetesDaemon, account: str
 ) -> None:
     daemon = {"narrow": narrow, "wide": wide}[account]
-    app_id = f"{kind}-{account}"
+    with ThreadPoolExecutor(len(EXPOSED)) as four:  # most of it is waiting for pods
+        lives = {kind: four.submit(live, daemon, kind, f"{kind}-{account}") for kind in EXPOSED}
+    failures = {kind: repr(one.exception()) for kind, one in lives.items() if one.exception() is not None}
+    assert failures == {}
+
+
+def live(daemon: KubernetesDaemon, kind: str, app_id: str) -> None:
+    """The whole life of an ExApp, as AppAPI leads it."""
     deployment, claim = f"nc-app-{app_id}", f"nc-app-{app_id}-data"
     app = exapp(app_id, expose=exposure(daemon, kind, app_id))
-    address = f"10.{daemon.room.cluster.network.number}.3.1"
+    address = f"10.{daemon.room.cluster.network.number}.3.{1 if app_id.endswith('narrow') else 2}"
     with load_balancer(daemon.room, [deployment], address) if kind == "loadbalancer" else nullcontext():
-        took = daemon.register(app)
+        daemon.register(app)
         assert daemon.public(app).ok(200).json()["version"] == "1.0.0"
-        print(f"{kind}, {account}: {took:.2f} s from create to heartbeat")
 
         daemon.disable(app)
         assert daemon.room.get("Deployment", deployment)["spec"]["replicas"] == 0
@@ -118,6 +124,28 @@ def awakening(daemon: KubernetesDaemon, app: ClusterApp) -> float:
     daemon.verb("start", app).ok(204)
     until(lambda: daemon.public(app).status == 200 or None, "answer")
     return time.monotonic() - began
+
+
+def test_replicas_are_used(wide: KubernetesDaemon) -> None:
+    app = exapp("replicas")
+    wide.register(app)
+    assert wide.public(app).status == 200  # over a connection that is kept
+    wide.room.patch("Deployment", "nc-app-replicas", {"spec": {"replicas": 3}})  # as an autoscaler does
+    until(
+        lambda: wide.room.get("Deployment", "nc-app-replicas")["status"].get("readyReplicas") == 3,
+        "three pods",
+        60,
+    )
+
+    def pods(requests: int) -> set[str]:
+        with ThreadPoolExecutor(32) as crowd:
+            return {answer.json()["pod"] for answer in crowd.map(lambda _: wide.public(app).ok(200), range(requests))}
+
+    until(lambda: len(pods(200)) > 1 or None, "answers of several pods", 30)
+    wide.disable(app)
+    wide.enable(app)
+    assert wide.room.get("Deployment", "nc-app-replicas")["spec"]["replicas"] == 3
+    wide.unregister(app, data=True)
 
 
 def test_roles_share_data_and_one_of_them_is_reached(narrow: KubernetesDaemon) -> None:

@@ -33,6 +33,10 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 ATTEMPTS = 20  # to make a Service whose predecessor is being deleted
 POLL = 0.25  # seconds
+BALANCED = 10.0  # seconds after which the new address of a load balancer is given out even if nothing answers there
+KNOCK = (
+    1.0  # seconds for one connection to it; a lost packet would make an ExApp's first request wait for half a minute
+)
 
 
 class ExposeWait(Struct, frozen=True):
@@ -68,6 +72,7 @@ class Exposing:
         place = place_of(exposure, service, nodes, self._at.name)
         if exposure.type == LOAD_BALANCER and place.trouble:
             place, service = await self._balanced(names, exposure, service, wait)
+            await self._answering(place, min(BALANCED, wait.limit))
         if place.trouble:
             raise EngineError(place.trouble)
         if nodes:
@@ -175,3 +180,17 @@ class Exposing:
             if found is None:
                 raise EngineError(f"Service '{names.deployment}' was removed while its address was waited for")
             service = found
+
+    async def _answering(self, place: Place, seconds: float) -> None:
+        """Wait until something accepts connections at a new address: it is often known before it leads anywhere."""
+        until = self._now() + seconds
+        while self._now() < until:
+            try:
+                async with asyncio.timeout(KNOCK):
+                    _, writer = await asyncio.open_connection(place.host, place.port)
+            except OSError:  # TimeoutError is one
+                await asyncio.sleep(POLL)
+            else:
+                writer.close()
+                return
+        log.info("load balancer does not answer yet", host=place.host, port=place.port)

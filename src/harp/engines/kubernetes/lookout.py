@@ -19,7 +19,7 @@ from harp.engines.errors import EngineError
 from harp.engines.kubernetes.objects import EXAPPS, Namespace
 from harp.engines.kubernetes.rights import Rights
 from harp.policy.exapp import ExApp
-from harp.policy.kubernetes_names import INSTANCE, ClusterNames, base_of, label_value
+from harp.policy.kubernetes_names import INSTANCE, PART_OF, ClusterNames, base_of, label_value
 from harp.policy.kubernetes_places import MANUAL, Exposure, Found, Place, exposed, place_of
 from harp.policy.kubernetes_rights import CLAIMS, WATCH
 from harp.policy.kubernetes_shapes import Bare, ClusterService, Deployment, Node
@@ -55,6 +55,7 @@ class Lookout:
     ) -> None:
         self.moved: Callable[[], None] = lambda: None  # called when an address has changed
         self.claims: list[Bare] = []  # of ExApps of this instance, as last listed
+        self.spread: Callable[[str], object] = lambda base: None  # called when an ExApp has got or lost pods
         self.trouble = ""  # why the cluster was not read last time
         self._at = namespace
         self._rights = rights
@@ -67,6 +68,7 @@ class Lookout:
         self._pinned: dict[str, Found] = {}  # exposed as `manual`, without a Deployment
         self._found: dict[str, Found] = {}
         self._places: dict[str, Place] = {}
+        self._ready: dict[str, int] = {}  # pods that are ready, by base
         self._versions = ("", "")  # of the lists of Deployments and Services
         self._listed = asyncio.Event()
         self._doubted = asyncio.Event()
@@ -87,6 +89,10 @@ class Lookout:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST):
                     await self._listed.wait()
+
+    def is_base(self, app_id: str, base: str) -> bool:
+        """Whether the objects of this ExApp have this base of their names."""
+        return base_of(app_id) == base
 
     def doubt(self, app_id: str) -> None:
         """The address of an ExApp did not answer: look again soon, if it is one of the cluster."""
@@ -241,9 +247,14 @@ class Lookout:
             if place.trouble and known is not None and not known.trouble:
                 log.warning("address of an ExApp is gone; the last one is used", exapp=base, reason=place.trouble)
                 places[base] = known
+        ready = {one.metadata.label(PART_OF): one.status.ready_replicas for one in self._deployments.values()}
+        changed = [base for base, count in ready.items() if self._ready.get(base, count) != count]
+        self._ready = ready
         if places != self._places:
             self._places = places
             self.moved()
+        for base in changed:
+            self.spread(base)
 
 
 def _unreadable(error: Exception) -> EngineError:
