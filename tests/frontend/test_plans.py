@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harp.frontend.plans import CAPACITY, LIFETIME, Plan, Plans
+from harp.frontend.plans import CAPACITY, LIFETIME, LONGEST, Plan, Plans
 from harp.frontend.traffic import Traffic
 from harp.net.deadlines import NEVER, Deadlines
 from harp.net.targets import ExAppTunnel
@@ -108,6 +108,14 @@ async def test_what_is_kept_is_bounded(world: World) -> None:
         world.plans.keep(caller, X, world.kept)
     assert world.plans.find(ALICE, X, 1) is None
     assert world.plans.find(callers[-1], X, 1) is world.kept
+
+
+@pytest.mark.parametrize("long", [b"/%b/exapps/hello/x", b"/exapps/hello/x%b"])
+async def test_long_paths_are_not_kept(world: World, long: bytes) -> None:
+    path = at(long % (b"a" * LONGEST))
+    world.plans.keep(BOB, path, world.kept)
+    assert world.plans.find(BOB, path, 1) is None
+    assert world.plans.find(BOB, X, 1) is None
 
 
 def test_a_plan_shows_no_secret() -> None:

@@ -225,6 +225,12 @@ def test_the_engine_port_stays_with_the_control_api_below_docker() -> None:
     assert isinstance(ask(b"/exapps/app_api/docker/exapp/start", KEY, (b"docker-engine-port", b"24001")), Control)
 
 
+@pytest.mark.parametrize("key", [(), (WRONG_KEY,)])
+def test_an_engine_port_without_the_right_key_makes_no_other_caller(key: tuple[tuple[bytes, bytes], ...]) -> None:
+    said = (b"docker-engine-port", b"1" * 1000)
+    assert question(b"/exapps/hello/public", *key, said) == question(b"/exapps/hello/public", *key)
+
+
 def test_an_engine_port_that_is_not_configured_is_403_without_a_strike() -> None:
     assert answer(refused(b"/exapps/app_api/_ping", KEY, (b"docker-engine-port", b"8200"), strikes="all")) == (
         403,

@@ -281,6 +281,13 @@ def test_of_tiny_chunks_no_more_than_a_turns_work_is_taken_at_a_time() -> None:
     assert connection.waiting == len(GET)
 
 
+def test_requests_that_come_together_again_are_all_read_again() -> None:
+    reader = Everything()
+    for _ in range(3):
+        reader.feed(GET + GET.replace(b"/a", b"/b"))
+    assert [what for name, what in reader.seen if name == "head"] == [(b"GET", b"/a"), (b"GET", b"/b")] * 3
+
+
 def test_a_head_that_is_too_long_is_refused_before_it_is_complete() -> None:
     connection = ServerConnection(LIMIT)
     connection.receive(b"GET /" + b"a" * LIMIT)

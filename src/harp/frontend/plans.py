@@ -19,6 +19,7 @@ from harp.proxy.forward import Hop
 
 CAPACITY = 4096  # plans
 LIFETIME = 5.0  # seconds at most
+LONGEST = 1024  # bytes of a path whose plan is kept
 
 
 class Plan(Struct, frozen=True):
@@ -68,6 +69,8 @@ class Plans:
         """Keep what was made just now."""
         verdict, version = plan.verdict, plan.version
         if version != self._version or verdict.route is None or path.stripped or not self._capacity:
+            return
+        if len(path.prefix) + len(path.target) > LONGEST:  # a plan holds both
             return
         if len(self._plans) >= self._capacity:
             self._clear(version)

@@ -47,7 +47,7 @@ class Credentials(Struct, frozen=True, cache_hash=True):
     digest: bytes = b""  # keyed hash of what logs the visitor in; b"" = nothing does, Nextcloud need not be asked
     password: bool = False  # it contains a Basic password, which is meant for Nextcloud
     key: Key = Key.ABSENT
-    engine_port: bytes = b""  # read on control calls only
+    engine_port: bytes = b""  # of control calls, which have the right key
     signature: Signature | None = None  # all six headers are present
 
     def __repr__(self) -> str:
@@ -144,4 +144,4 @@ def _key_of(found: dict[bytes, bytes], accept: Callable[[bytes], bool]) -> tuple
         signature = None
     if b"ex-app-id" not in found:
         signature = None
-    return key, found.get(b"docker-engine-port", b""), signature
+    return key, found.get(b"docker-engine-port", b"") if key is Key.RIGHT else b"", signature

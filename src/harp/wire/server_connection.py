@@ -161,7 +161,7 @@ class ServerConnection:
     def next_head(self, reader: RequestReader) -> RequestHead | None:
         """Read a request off what has come, if its head is complete. Raises BadRequest."""
         data, at = self._buffer, self._at
-        before = self._before
+        before, alone = self._before, not at
         if not data:
             return None
         if data == self._same and before is not None:
@@ -180,7 +180,7 @@ class ServerConnection:
         if end == len(data):
             self._buffer = b""
             self._at = 0
-            self._same = data if end < REPEATED else b""
+            self._same = data if alone and end < REPEATED else b""
         else:
             self._at = end
             self._same = b""
