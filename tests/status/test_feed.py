@@ -13,7 +13,7 @@ from harp.frontend.exchange import Exchange
 from harp.logs import HIDDEN, RareWarnings
 from harp.policy.exapp import ExApp, Level, Route
 from harp.policy.verdict import Forward, Refuse, Verdict
-from harp.status.feed import BEHIND, FAILURES_A_SECOND, GLANCE, KEPT, MOST_WATCHERS, RequestFeed, app_in
+from harp.status.feed import BEHIND, FAILURES_A_SECOND, GLANCE, KEPT, MOST_WATCHERS, RequestFeed, app_in, events
 from harp.status.redaction import Redaction
 from harp.wire.requests import RequestReader
 from tests.fakes.clock import Clock
@@ -148,3 +148,21 @@ async def test_watchers_are_few(world: World) -> None:
 def test_the_exapp_of_a_refused_request_is_read_off_its_path() -> None:
     assert app_in("/exapps/hello/x") == app_in("/nextcloud/exapps/hello") == "hello"
     assert app_in("/exapps/app_api/info") == app_in("/x") == app_in("/exapps/" + "a" * 500) == ""
+
+
+async def test_followed_requests_are_events_and_too_many_watchers_are_told(world: World) -> None:
+    stream = events(world.feed, "hello")
+    assert await anext(stream) == b": requests follow\n\n"
+    world.request()
+    assert (await anext(stream)).startswith(b'data: {"number":')
+    for _ in range(BEHIND + 2):
+        world.request()
+    assert (await anext(stream)).endswith(b"event: lost\ndata: 2\n\n")
+    doors = [world.feed.watched() for _ in range(MOST_WATCHERS - 1)]
+    for door in doors:
+        door.__enter__()
+    assert b"too many" in await anext(events(world.feed, ""))
+    for door in doors:
+        door.__exit__(None, None, None)
+    await stream.aclose()  # type: ignore[attr-defined]
+    assert world.books.watcher is None
