@@ -7,8 +7,10 @@ import time
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from harp.frontend.traffic import BOUNDS
+from harp.status.snapshot import DurationsLine
 from tests.fakes.facts import HELLO, SOME, TUNNEL, FakeFacts
 
 parser = pytest.importorskip("prometheus_client.openmetrics.parser", reason="make setup installs it")
@@ -82,3 +84,13 @@ def test_a_hundred_exapps_take_less_than_50_ms() -> None:
         metrics.page(snapshot)
         took.append(time.process_time() - began)
     assert min(took) < 0.05
+
+
+def test_what_requests_waited_for_is_a_number_and_a_sum() -> None:
+    facts = FakeFacts()
+    line = DurationsLine(2.5, (1, 2, *[0] * (len(BOUNDS) - 1)))
+    facts.known = [replace(HELLO, traffic=replace(SOME, waits={"tunnel": line}, first_bytes=line))]
+    samples = scraped(facts)
+    assert samples["harp_request_wait_seconds_count", ("hello", "tunnel")] == 3
+    assert samples["harp_request_wait_seconds_sum", ("hello", "tunnel")] == 2.5
+    assert samples["harp_request_first_byte_seconds_count", ("hello",)] == 3

@@ -11,6 +11,7 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     InfoMetricFamily,
+    SummaryMetricFamily,
 )
 from prometheus_client.openmetrics.exposition import ALLOWUTF8, CONTENT_TYPE_LATEST, generate_latest
 
@@ -95,12 +96,12 @@ def _of_steps(kinds: list[tuple[str, TrafficLine]]) -> Iterator[Metric]:
     text = "From a request's head to the first byte of its answer, without upgraded streams."
     first = HistogramMetricFamily("harp_request_first_byte_seconds", text, labels=["app"])
     text = "What requests had to wait for: an answer of nextcloud, a tunnel, or to connect. Most wait for nothing."
-    waits = HistogramMetricFamily("harp_request_wait_seconds", text, labels=["app", "for"])
+    waits = SummaryMetricFamily("harp_request_wait_seconds", text, labels=["app", "for"])
     for app, traffic in kinds:
         if traffic.first_bytes is not None and any(traffic.statuses.values()):
             first.add_metric([app], _cumulative(traffic.first_bytes), traffic.first_bytes.seconds)
         for what, line in traffic.waits.items():
-            waits.add_metric([app, what], _cumulative(line), line.seconds)
+            waits.add_metric([app, what], sum(line.buckets), line.seconds)
     yield from (first, waits)
 
 
