@@ -36,7 +36,8 @@ coverage: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src tests benchmarks scripts/coverage_gate.py scripts/rights.py
+	$(BIN)/mypy src tests benchmarks scripts/coverage_gate.py scripts/rights.py scripts/release.py
+	$(BIN)/codespell
 
 # Us beside HAProxy, nginx, Caddy, Traefik and frps. ARGS=--publish writes the figures to docs/; docs/performance.md tells all.
 bench: $(READY)

@@ -23,6 +23,7 @@ from tests.drawings import state_diagram
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "exapp").rglob("*.md")])
 
 
 def test_every_variable_is_documented_and_no_other() -> None:
@@ -46,6 +47,36 @@ def test_every_part_of_the_program_has_its_line_in_the_architecture() -> None:
             assert f"| `{part.name}/` |" in text
         elif part.suffix == ".py":
             assert f"`{part.name}`" in text
+
+
+def words_of_headings(page: Path) -> set[str]:
+    """Return the anchors that hosting platforms make of a page's headings."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for path, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in words_of_headings(target), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "CONTRIBUTING.md", *(DOCS / "decisions").glob("*.md")], ids=lambda page: page.name
+)
+def test_what_contributors_are_sent_to_is_there(page: Path) -> None:
+    """Files and folders from the root of the repository, or from that of the program."""
+    named = set(re.findall(r"`(\.?[a-z_]+/[\w./-]*|\w+\.py)`", page.read_text()))
+    missing = {path for path in named if not any((start / path).exists() for start in (ROOT, ROOT / "src/harp"))}
+    assert missing == set()
+
+
+def test_every_decision_is_listed() -> None:
+    listed = set(re.findall(r"\((\d{4}-[\w-]+\.md)\)", (DOCS / "decisions" / "README.md").read_text()))
+    assert listed == {page.name for page in (DOCS / "decisions").glob("0*.md")}
 
 
 def test_every_page_can_be_reached_from_the_first() -> None:
