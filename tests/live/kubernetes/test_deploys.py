@@ -141,7 +141,7 @@ def test_replicas_are_used(wide: KubernetesDaemon) -> None:
         with ThreadPoolExecutor(32) as crowd:
             return {answer.json()["pod"] for answer in crowd.map(lambda _: wide.public(app).ok(200), range(requests))}
 
-    until(lambda: len(pods(200)) > 1 or None, "answers of several pods", 30)
+    until(lambda: len(pods(200)) > 1 or None, "answers of several pods", 90)
     wide.disable(app)
     wide.enable(app)
     assert wide.room.get("Deployment", "nc-app-replicas")["spec"]["replicas"] == 3
