@@ -54,7 +54,7 @@ frp:
 kubernetes:
 	go="$$(scripts/install-go)" && PATH="$$go:$$PATH" scripts/kubernetes/build $(ARGS)
 
-# Traefik, built from source into .cache/traefik; only benchmarks use it.
+# Traefik, built from source into .cache/traefik; tests of reverse proxies and benchmarks use it.
 traefik:
 	go="$$(scripts/install-go)" && PATH="$$go:$$PATH" scripts/build-traefik
 

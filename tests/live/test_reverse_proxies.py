@@ -20,7 +20,7 @@ from yarl import URL
 from harp.snippets import ProxySite, filled
 from harp.testing.hello import static_content
 from tests.live.nginx import start_nginx
-from tests.live.peers import path_of
+from tests.live.peers import do_without, path_of
 from tests.live.processes import Process, free_port
 from tests.live.product import Product, basic
 
@@ -115,7 +115,7 @@ def traefik(folder: Path, product: Product, port: int) -> Process:
     It is built from source, which takes longer than all of CI: who has built it runs this.
     """
     if not TRAEFIK.exists():
-        pytest.skip("make traefik builds it")
+        do_without("Traefik not found: make traefik builds it")
     (folder / "routes").mkdir()
     for name, site in zip(("top", "subfolder"), sites(product), strict=True):
         (folder / "routes" / f"{name}.yaml").write_text(named(filled("traefik-file.yaml", site), name))
