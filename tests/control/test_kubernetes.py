@@ -1,4 +1,4 @@
-"""AppAPI's verbs on a cluster: statuses and JSON as the contract has them (K 4)."""
+"""AppAPI's verbs on a cluster: statuses and JSON as AppAPI expects them (K 4)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The access decision: one request and what is known of it -> a verdict with one reason (A 2.2).
 
 Pure, total, synchronous. When a fact is missing it says which; the caller learns it and asks again. The order of the
-steps is the contract's.
+steps is that of A 2.2.
 """
 
 from __future__ import annotations
