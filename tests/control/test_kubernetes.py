@@ -275,17 +275,18 @@ async def test_the_address_of_a_load_balancer_is_waited_for() -> None:
 
 
 async def test_the_address_of_a_load_balancer_is_given_out_once_something_answers_there() -> None:
+    address = "127.23.0.7"  # where no other test that runs now listens on port 23000
     async with world(BASIC) as w:
         await w.deploy()
         call = asyncio.create_task(w.call("expose", port=23000, expose_type="loadbalancer", wait_interval_seconds=0.1))
         while D not in w.cluster.names("services"):
             await asyncio.sleep(0.01)
         service = deepcopy(w.cluster.get("services", D))
-        service["status"] = {"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}]}}
+        service["status"] = {"loadBalancer": {"ingress": [{"ip": address}]}}
         w.cluster.put("services", service)
         done, _ = await asyncio.wait((call,), timeout=0.5)
         assert not done
-        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 23000)
+        server = await asyncio.start_server(lambda reader, writer: writer.close(), address, 23000)
         assert (await call)[0] == 200
         server.close()
 
