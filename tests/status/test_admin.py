@@ -158,3 +158,8 @@ async def test_who_leaves_before_the_metrics_are_made_is_sent_nothing() -> None:
     await settled()
     assert wire.take() == b""
     await gate.close()
+
+
+async def test_cookies_and_passwords_of_admins_are_not_remembered(gate: AdminGate) -> None:
+    request = b"GET /status HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer secret\r\n\r\n"
+    assert gate.reader.read(request).fields is not gate.reader.read(request).fields

@@ -63,6 +63,9 @@ def test_method_target_query_and_lines_go_on() -> None:
         b"Proxy: http://evil",
         b"X_Forwarded_For: 1.2.3.4",
         b"X-Forwarded_Prefix: /evil",
+        b"Content_Length: 5",
+        b"Transfer_Encoding: chunked",
+        b"Keep_Alive: timeout=5",
     ],
 )
 def test_hop_by_hop_and_reserved_headers_stay_here(line: bytes) -> None:

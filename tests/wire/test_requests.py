@@ -299,3 +299,11 @@ def test_a_request_begins_with_its_method(start: bytes) -> None:
     for _ in range(2):
         with pytest.raises(BadRequest):
             reader.read(start + b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_what_clients_repeat_is_known_to_a_reader_that_remembers(remembers: bool) -> None:
+    reader = RequestReader(20, remembers=remembers)
+    said = [reader.read(b"GET /%d HTTP/1.1\r\nHost: a\r\nCookie: b=c\r\n\r\n" % n).fields for n in range(2)]
+    assert (said[0] is said[1]) == remembers
+    assert said[0].special == said[1].special

@@ -62,7 +62,7 @@ class AdminGate:
         self.turns = Turns()
         self.limits = settings.limits
         self.timeouts = settings.timeouts
-        self.reader = RequestReader(settings.limits.headers)
+        self.reader = RequestReader(settings.limits.headers, remembers=False)
         self._pages = pages
         self._api = api
         self._metrics = metrics

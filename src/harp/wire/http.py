@@ -64,7 +64,7 @@ FORWARDED = SAID | {
     b"x-request-id",
     b"proxy",
 }
-_OURS = RESERVED | FORWARDED
+_UNDERSCORED = RESERVED | FORWARDED | HOP_BY_HOP | {b"content-length"}  # with "_" for "-" they go no further
 
 
 class Ignore:
@@ -83,7 +83,7 @@ def read_lines(lines: list[bytes], special: frozenset[bytes]) -> tuple[Fields, l
         name = name.lower()
         value = value.strip(b" \t")
         # CGI-style servers cannot tell "_" from "-", so the spellings share their fate.
-        if name in special or (b"_" in name and name.replace(b"_", b"-") in _OURS):
+        if name in special or (b"_" in name and name.replace(b"_", b"-") in _UNDERSCORED):
             found.append((name, value))
         else:
             plain.append(b"%b: %b\r\n" % (name, value))

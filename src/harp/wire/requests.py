@@ -108,16 +108,17 @@ class RequestReader:
     """Reads request heads, of any number of connections in turn. `watched` are more header names to be special.
 
     Clients say the same again and again, so the meaning of the special lines of recent requests is known: KNOWN blocks,
-    until `forget`.
+    until `forget`. With `remembers` false none is, cookies and passwords least of all.
     """
 
-    __slots__ = ("_cut", "_known", "_max_headers", "_special")
+    __slots__ = ("_cut", "_known", "_max_headers", "_remembers", "_special")
 
-    def __init__(self, max_headers: int, watched: frozenset[bytes] = frozenset()) -> None:
+    def __init__(self, max_headers: int, watched: frozenset[bytes] = frozenset(), *, remembers: bool = True) -> None:
         self._max_headers = max_headers
         self._special = REQUEST_SPECIAL | watched
         self._cut = RequestCutter(sorted(self._special), max_headers).cut
         self._known: dict[bytes, RequestFields] = {}
+        self._remembers = remembers
 
     def forget(self) -> None:
         """Forget what recent requests have said."""
@@ -163,7 +164,7 @@ class RequestReader:
         fields = RequestFields([(name, value) for name, _, value in lines])
         if fields.host is None or not _is_host(fields.host):
             return None
-        if len(said) <= LONGEST_KNOWN:
+        if self._remembers and len(said) <= LONGEST_KNOWN:
             if len(self._known) >= KNOWN:
                 self._known.clear()
             fields.known = True
