@@ -156,6 +156,28 @@ async def test_bans_are_shown_and_lifted(demo: Demo, harp: Command) -> None:
     assert await get(demo, x_forwarded_for="192.0.2.7") == 200
 
 
+async def test_wrong_tokens_of_tunnel_clients_are_strikes_and_the_right_one_is_never_refused(
+    demo: Demo, harp: Command
+) -> None:
+    url = f"http://127.0.0.1:{demo.harp.http_ports[0]}/exapps/app_api/frp_handler"
+    key = demo.harp.settings.shared_key
+
+    async def login(token: str) -> tuple[int, str]:
+        body = {"content": {"client_address": "192.0.2.8:40000", "metas": {"token": token}}}
+        async with (
+            ClientSession(headers={"harp-shared-key": key}) as session,
+            session.post(url, json=body) as response,
+        ):
+            return response.status, await response.text()
+
+    for _ in range(demo.harp.settings.bans.count):
+        assert (await login("wrong"))[0] == 400
+    assert await login("wrong") == (200, '{"reject": true, "reject_reason": "banned"}')
+    assert await get(demo, x_forwarded_for="192.0.2.8") == 429
+    assert await login(key) == (200, '{"reject": false, "unchange": true}')
+    assert (await harp("bans", "lift", "192.0.2.8"))[0] == 0
+
+
 async def test_the_log_level_is_changed_while_harp_runs(harp: Command) -> None:
     before = json.loads((await harp("log-level"))[1])
     assert set(before) == {"level", "access"}

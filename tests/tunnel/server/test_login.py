@@ -6,7 +6,7 @@ import pytest
 from structlog.typing import EventDict
 
 from harp.wire import frp
-from harp.wire.frp import LoginResp, Ping, Pong, ReqWorkConn
+from harp.wire.frp import ClientSpec, LoginResp, Ping, Pong, ReqWorkConn
 from tests.fakes.waiting import until
 from tests.tunnel.peer import Messages, good_login
 from tests.tunnel.server.world import WRONG_KEY, World, told
@@ -44,6 +44,7 @@ async def test_the_pool_a_client_asks_for_has_a_limit(world: World, asked: int, 
     [
         ({"metas": {"token": "wrong"}}, WRONG_KEY),
         ({"metas": {}}, WRONG_KEY),
+        ({"metas": {}, "client_spec": ClientSpec("ssh-tunnel", always_auth_pass=True)}, WRONG_KEY),
         ({"metas": {"token": "from a banned address"}}, "banned"),
         ({"privilege_key": "0" * 32}, "token in login doesn't match token from configuration"),
         ({"timestamp": 1}, "token in login doesn't match token from configuration"),
