@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import re
 import shutil
 import subprocess
@@ -98,7 +99,8 @@ def build(into: Path) -> None:
         subprocess.run([*pip, "install", "--constraint", "requirements.lock", "hatchling"], check=True)
         subprocess.run([str(python), "-m", "hatchling", "build", "--directory", str(into)], check=True)
         if shutil.which("cargo"):
-            subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(into), "./core"], check=True)
+            built = {**os.environ, "CARGO_TARGET_DIR": str(Path.cwd() / ".cache" / "core")}  # not in core/
+            subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(into), "./core"], check=True, env=built)
 
 
 def main() -> int:
