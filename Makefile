@@ -36,8 +36,9 @@ coverage: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src tests benchmarks scripts/coverage_gate.py scripts/rights.py scripts/release.py
+	$(BIN)/mypy src tests benchmarks scripts/coverage_gate.py scripts/rights.py scripts/release.py scripts/prose.py
 	$(BIN)/codespell
+	$(BIN)/python scripts/prose.py
 
 # Us beside HAProxy, nginx, Caddy, Traefik and frps. ARGS=--publish writes the figures to docs/; docs/performance.md tells all.
 bench: $(READY)

@@ -210,7 +210,7 @@ class Redactor:
 class Timestamps:
     """The time, as every line of ours begins: in the zone of TZ, with milliseconds and the offset from UTC.
 
-    Remembers the text of a second: made anew for every access line it would cost 3 us.
+    Remembers the text of a second: building it for every access line would cost 3 us.
     """
 
     def __init__(self, now: Callable[[], float] = time) -> None:

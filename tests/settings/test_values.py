@@ -265,7 +265,7 @@ def test_what_is_no_web_url_is_refused_with_an_example(text: str) -> None:
 
 def test_a_password_in_the_url_is_refused_and_not_shown() -> None:
     result = reading(NC_INSTANCE_URL="https://admin:hunter2@cloud.example.com")
-    assert result.problems == ("NC_INSTANCE_URL: holds a user name or password; write the URL without them",)
+    assert result.problems == ("NC_INSTANCE_URL: contains a user name or password; write the URL without them",)
     assert "hunter2" not in "".join(value.text for value in result.values)
 
 

@@ -1,4 +1,4 @@
-"""`harp exapp -- COMMAND...`: what runs in an ExApp's container in place of frpc and its start script (A 8.1).
+"""`harp exapp -- COMMAND...`: what runs in an ExApp's container instead of frpc and its start script (A 8.1).
 
 The command is the app. While it runs, its tunnel is kept up with our own client, configured by the same environment
 variables that the script reads. As a container's first process it passes signals on and collects orphans; it ends when

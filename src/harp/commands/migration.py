@@ -1,7 +1,7 @@
 """What there is on an engine from before this HaRP, and the commands that lead from there to here. Pure.
 
 Three things are known: the existing HaRP, which this one replaces in place; docker-socket-proxy, whose ExApps have to
-be registered anew because it knows no tunnels; and HaRP inside Nextcloud AIO, which AIO manages.
+be registered again because it knows no tunnels; and HaRP inside Nextcloud AIO, which AIO manages.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _return(old: EngineContainer) -> MigrationStep:
 def _leave_socket_proxy(
     moving: Sequence[EngineContainer], proxies: Sequence[EngineContainer], daemon: str
 ) -> list[MigrationStep]:
-    """ExApps of the socket proxy have no tunnel client's settings: AppAPI has to deploy them anew."""
+    """ExApps of the socket proxy have no tunnel client's settings: AppAPI has to deploy them again."""
     steps = [
         MigrationStep("Set HaRP up beside docker-socket-proxy", ("harp setup",), "Unless it runs already."),
         MigrationStep("See which deploy daemons Nextcloud has", ("occ app_api:daemon:list",)),

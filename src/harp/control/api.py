@@ -38,7 +38,7 @@ class RecordStore(Protocol):
     """Where pushed records go: the instance."""
 
     def put(self, record: ExApp) -> None:
-        """Use `record` from now on, in place of any other of the same app."""
+        """Use `record` from now on, instead of any other of the same app."""
         ...
 
     def delete(self, app_id: str) -> bool:

@@ -82,7 +82,7 @@ class DockerEngine:
         return self.api.facts
 
     def forget(self) -> None:
-        """Learn anew what the engine is before the next call."""
+        """Learn again what the engine is before the next call."""
         self.api.facts = None
 
     async def ask(self, limit: float) -> EngineFacts:

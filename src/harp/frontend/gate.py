@@ -142,11 +142,11 @@ class Gate:
         self._callers = Callers(settings.proxies, self._rules, self._instance.digest)
 
     def limit_connections(self, capacity: int) -> None:
-        """Accept at most so many connections: what the file descriptors allow."""
+        """Accept at most `capacity` connections: what the file descriptors allow."""
         self.capacity = min(capacity, self._settings.limits.connections)
 
     def expired(self) -> None:
-        """Timed: forget what requests have said, cookies and passwords among it; who comes back is read anew."""
+        """Timed: forget what requests have said, cookies and passwords among it; who comes back is read again."""
         self.deadline = self.deadlines.now + FORGET
         self.reader.forget()
         self._callers.forget()
@@ -366,7 +366,7 @@ class Gate:
         self._books.enter(exchange)
 
     def _look_at_failure(self, exchange: Exchange) -> None:
-        """Count a strike where the ExApp's route asks for it, and ask anew where the ExApp is."""
+        """Count a strike where the ExApp's route asks for it, and ask again where the ExApp is."""
         verdict, caller = exchange.verdict, exchange.caller
         if isinstance(verdict, Forward):
             route, status = verdict.route, exchange.status

@@ -55,7 +55,7 @@ class Incoming(ClientTransport):
         self._eof = False
         self._serving = False  # `_serve` is at work
         self._swallowed = 0
-        # After so many seconds no handler can still be at work: it ends the exchange before, by limits of its own.
+        # Seconds after which no handler can still be at work: its own limits end the exchange earlier.
         self._last_resort = 2 * (timeouts.connect + timeouts.response) + LAST_RESORT
 
     # What the subclass does

@@ -30,7 +30,7 @@ class Plan(Struct, frozen=True):
     identity: bytes  # the header lines that the ExApp trusts
     traffic: Traffic  # where requests are counted
     version: int  # of the facts
-    until: float  # when it has to be made anew, by the clock of deadlines
+    until: float  # when it has to be made again, by the clock of deadlines
 
     def __repr__(self) -> str:
         return f"Plan({self.verdict!r})"
@@ -51,7 +51,7 @@ class Plans:
         self._plans: dict[tuple[Asker, bytes, RouteMatch | Denial], Plan] = {}
 
     def until(self, lasting: float) -> float:
-        """When a plan has to be made anew whose facts will do for so long."""
+        """When a plan has to be made again whose facts will do for so long."""
         return min(lasting, self._deadlines.now + LIFETIME) if self._capacity else 0.0
 
     def find(self, asker: Asker, path: ExAppPath, version: int) -> Plan | None:

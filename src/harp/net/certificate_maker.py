@@ -136,7 +136,7 @@ class _Directory:
         if key is None and leaves:
             self.problems.append(
                 f"{self._path / 'ca.crt'} is missing, and so is ca.key: put the CA of the other certificates back, "
-                "or remove the directory to have everything made anew (clients need the new files then)"
+                "or remove the directory to have everything created again (clients need the new files then)"
             )
             return None, None
         key = key or self._write_key("ca.key", 0o600)

@@ -203,7 +203,7 @@ async def _asked(connection: Upstream, request: bytes, limit: int) -> Response:
 def _request(url: str, fields: Fields) -> bytes:
     """The bytes of a GET. Raises ValueError for what cannot be sent."""
     if any(_VALUE(value) is None for _, value in fields):
-        raise ValueError("a credential holds a control character")
+        raise ValueError("a credential contains a control character")
     parts = urlsplit(url)
     target = quote(parts.path or "/", _QUOTED) + (f"?{quote(parts.query, _QUOTED)}" if parts.query else "")
     host = parts.netloc.encode("ascii" if parts.netloc.isascii() else "idna")

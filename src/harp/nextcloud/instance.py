@@ -79,7 +79,7 @@ class Instance:
         client: NextcloudCalls | None = None,
         warnings: RareWarnings | None = None,
     ) -> None:
-        """`client` asks in place of one made from the settings, `deadlines` watches the connections of that one."""
+        """`client` asks instead of one made from the settings, `deadlines` watches the connections of that one."""
         self._places: Places | None = None  # None = records lead where Nextcloud says
         self.url = settings.nextcloud.url
         self.rules = rules_from(settings)

@@ -1,6 +1,6 @@
 """What may reach a Docker engine through us, and in which version of its API (A 3, difference 9).
 
-Only five kinds of requests pass. A path is checked percent-decoded, from end to end, and what is sent on is built anew
+Only five kinds of requests pass. A path is checked percent-decoded, from end to end, and what is sent on is built
 from what was checked, so the engine cannot read it differently.
 """
 

@@ -1,4 +1,4 @@
-"""The keys that tunnels of ExApps and engines log in with, in place of the shared one (difference 12)."""
+"""The keys that tunnels of ExApps and engines log in with, instead of the shared one (difference 12)."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Exposure(Struct, frozen=True, omit_defaults=True):
     """How an ExApp is exposed: AppAPI's wish, remembered in an annotation of its Deployment."""
 
     type: str = CLUSTER_IP
-    host: str = ""  # that AppAPI names in place of the cluster's
+    host: str = ""  # that AppAPI names instead of the cluster's
     port: int = 0  # of `manual`
     node_address_type: str = "InternalIP"
     node_name: str = ""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PATTERN_SIZE = 1024  # bytes
 ROUTES = 1000  # per ExApp
 MATCH_TIME = 0.02  # seconds a pattern may take where RE2 cannot run it
-SLOW_MATCHES = 10  # so many time-outs, and the pattern is not tried again: each of them holds up everybody
+SLOW_MATCHES = 10  # time-outs after which a pattern is not tried again: each of them delays everyone
 KEPT = 64  # routes; those of a larger table are compiled again when a path first comes to them
 GROUP, LARGE_GROUP = 8, 32  # routes that have a pattern together; in larger ones they take less memory, but more time
 GROUP_PATTERN = 4096  # bytes; a larger one would take milliseconds to compile

@@ -100,7 +100,7 @@ class Upstreams:
         return None
 
     def renew(self, target: Target) -> None:
-        """End the idle connections of a target: what stands behind it has changed, and new ones are spread anew."""
+        """End the idle connections of a target: what stands behind it has changed, and new ones are spread again."""
         for connection in list(self._idle.pop(target, ())):
             connection.end()
 

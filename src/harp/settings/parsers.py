@@ -267,7 +267,7 @@ def web_url(text: str, note: Note) -> str:
     except ValueError:
         raise Fault(f"{shown(text)} is not a URL; write such as https://cloud.example.com") from None
     if parts.username is not None or parts.password is not None:
-        raise Fault("holds a user name or password; write the URL without them")
+        raise Fault("contains a user name or password; write the URL without them")
     if parts.scheme.lower() not in {"http", "https"} or not host:
         raise Fault(f"{shown(text)} is not a URL; write such as https://cloud.example.com")
     if parts.query or parts.fragment or not text.isprintable() or " " in text:

@@ -201,7 +201,7 @@ class Watcher:
         self._come.set()
 
     async def take(self, seconds: float) -> list[RequestLine]:
-        """Return what has come, oldest first; after so many seconds nothing."""
+        """Return what has come, oldest first; nothing after `seconds`."""
         if not self._waiting:
             self._come.clear()
             try:

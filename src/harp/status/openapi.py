@@ -112,7 +112,7 @@ def _special(named: dict[str, Any]) -> dict[str, Any]:
         "/engines/{name}": {"delete": _changing("End the tunnel of an engine", _object("ended", count), [engine])},
         "/logs": {"put": _changing("Log other things until the next start", logs, wishes)},
         "/doctor": {
-            "get": _reading("The doctor's last report, made anew when it is old", report),
+            "get": _reading("The doctor's last report, renewed when it is old", report),
             "post": _changing("Have the doctor make a report", report, walked),
         },
         "/openapi.json": {"get": _reading("This description", {"type": "object"})},

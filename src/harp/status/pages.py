@@ -43,7 +43,7 @@ class Page(msgspec.Struct, frozen=True):
     allow: str = ""  # the methods that would do, for 405
     lines: tuple[str, ...] = ()  # more header lines
     keep: str = "no-store"  # how long it may be kept, as Cache-Control says it
-    stream: AsyncIterator[bytes] | None = None  # in place of `body`: pieces that come by and by
+    stream: AsyncIterator[bytes] | None = None  # instead of `body`: pieces that come by and by
 
 
 class Pages:

@@ -211,7 +211,7 @@ class HarpForTests:
         return answer.status == 200 and answer.json().get("status") == "ok"
 
     def until_heartbeat(self, app: RegisteredApp, seconds: float = PATIENCE) -> bool:
-        """Ask again and again; was there a heartbeat within so many seconds?"""
+        """Poll until there is a heartbeat; False when there is none within `seconds`."""
         end = time.monotonic() + seconds
         while not self.heartbeat(app):
             if time.monotonic() >= end:

@@ -81,11 +81,11 @@ class NextcloudStandIn(Served):
         # Trouble, for every call from the moment it is set:
         self.down = False  # connections break without an answer
         self.slow = 0.0  # seconds before each answer
-        self.status: int | None = None  # answered in place of the real answer, such as 503 or 429
+        self.status: int | None = None  # answered instead of the real answer, such as 503 or 429
         self.body = b""  # of that answer; with status 200 a body that is no JSON is possible
 
     def register(self, app: ExApp) -> None:
-        """Know `app` from now on, in place of one with the same id."""
+        """Know `app` from now on, instead of one with the same id."""
         self.apps[app.app_id.lower()] = app
 
     def forget(self, app_id: str) -> None:

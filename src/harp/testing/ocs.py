@@ -54,7 +54,7 @@ class KnownAccount(Protocol):
 
 
 class OcsFailure(Exception):
-    """What is answered in place of data."""
+    """What is answered instead of data."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)

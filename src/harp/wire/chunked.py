@@ -30,7 +30,7 @@ class ChunkedDecoder:
     trailer section have been read, `done` is true, `trailers` holds the trailer fields and `rest` the bytes after them.
     Raises PeerError on anything but the exact grammar, and on a megabyte of absurdly small chunks.
 
-    Of a call with `most` no more than so many chunks are decoded. `more` is true when some are left: feed(b"") goes on.
+    A call decodes at most `most` chunks. `more` is true when some are left: feed(b"") goes on.
     Else at most one line is held back.
     """
 

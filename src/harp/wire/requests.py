@@ -221,7 +221,7 @@ def _head_of(line: bytes, fields: RequestFields) -> RequestHead:
     if method == b"CONNECT":
         raise BadRequest("CONNECT is not served here", 501)
     if _TARGET(target) is None:
-        raise BadRequest("the request target holds a character that must be percent-encoded")
+        raise BadRequest("the request target contains a character that must be percent-encoded")
     minor = _minor_of(line)
     _check_host(fields, minor)
     if target[0] != 0x2F:
@@ -235,7 +235,7 @@ def _minor_of(line: bytes) -> int:
     minor = _MINORS.get(line[-9:])
     if minor is None:
         version = line.rpartition(b" ")[2][:16].decode("latin-1")
-        raise BadRequest(f"{version} is not spoken here", 505)
+        raise BadRequest(f"{version} is not supported", 505)
     return minor
 
 

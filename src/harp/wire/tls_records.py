@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 HEADER = 5  # bytes: type, version, length
-SLICE = 16 * 1024  # bytes: records are put together until they have so many; the largest one has little more
+SLICE = 16 * 1024  # bytes: records are put together until they reach it; the largest one has little more
 
 
 class Records:

@@ -116,7 +116,7 @@ async def test_a_refused_token_is_told_with_a_hint(clock: Clock) -> None:
 async def test_anything_else_than_an_answer_to_the_login_is_an_error(clock: Clock) -> None:
     client = control(clock)
     await Server(client).say(frp.ReqWorkConn())
-    assert await client.ended == "frp: ReqWorkConn in place of an answer to the login"
+    assert await client.ended == "frp: ReqWorkConn instead of an answer to the login"
 
 
 async def test_the_tunnel_is_ready_when_every_port_is_granted(clock: Clock) -> None:

@@ -237,7 +237,7 @@ class Lookout:
         return found.metadata.label(INSTANCE) in ("", self._mine)
 
     def _settle(self) -> None:
-        """Work out all addresses anew, and tell when one has changed."""
+        """Work out all addresses again, and tell when one has changed."""
         self._found = self._pinned | exposed(self._deployments.values(), self._services.values())
         places = {
             base: place_of(one.exposure, one.service, self._nodes, self._at.name) for base, one in self._found.items()

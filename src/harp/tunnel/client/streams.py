@@ -174,7 +174,7 @@ class ControlConnection(asyncio.Protocol):
                 self._pong_limit = self._deadlines.now + self._config.ping_timeout
                 self._rearm()
             case _ if not self.accepted:
-                raise PeerError(f"frp: {type(message).__name__} in place of an answer to the login")
+                raise PeerError(f"frp: {type(message).__name__} instead of an answer to the login")
 
     def _take_hello(self, payload: bytes) -> None:
         refusal = frp.check_server_hello(payload)

@@ -137,7 +137,7 @@ class ClaimCheck:
             self._warnings.warning("doubtful tunnel claim", objection, address, name=name, port=port)
 
     async def _record_objection(self, name: str, port: int) -> str:
-        """What Nextcloud says; what does not fit is asked anew, the app may have been installed again.
+        """What Nextcloud says; what does not fit is asked again, the app may have been installed again.
 
         A Nextcloud that cannot be asked, because it is about to start, is asked again as long as a client waits.
         """
