@@ -296,7 +296,10 @@ class ServerConnection:
         self._same = b""
 
     def end(self, how: How) -> How:
-        """The connection ends; how, since an answer that only the end completes must not look complete (section 8)."""
+        """End the connection, and return how: an answer that only the end completes must not look complete.
+
+        See RFC 9112 section 8.
+        """
         if self._framing is END_OF_CONNECTION and self.state in (DUPLEX, ANSWERING) and self.head is not None:
             how = How.RESET
         self.state = MOVES[self.state][LINGER if how is How.LINGER else CLOSE]
