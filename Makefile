@@ -29,7 +29,7 @@ test: $(READY)
 screenshots: $(READY)
 	HARP_SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest -q tests/live/test_page.py
 
-# `make test`, and what it reaches of each package, with branches and sub-processes; fails below 95 %.
+# `make test`, and what it reaches of each package, with branches and sub-processes: 95 % is the goal, below 93 % it fails.
 coverage: $(READY)
 	scripts/coverage $(ARGS)
 

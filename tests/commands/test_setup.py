@@ -15,6 +15,7 @@ from harp.commands.setup import CHOICES, SetupAnswers, SetupRefused, answers_fro
 from harp.errors import HarpError
 from harp.settings import examine
 from harp.snippets import PROXIES, ProxySite, filled
+from tests.fakes.environment import bare
 from tests.live.product import HARP
 
 SECRET = "a key that nobody may read"
@@ -97,7 +98,7 @@ def test_a_url_is_a_url() -> None:
 
 def test_as_json_it_is_one_object() -> None:
     argv = [*HARP, "setup", "--json", "--proxy", "caddy", "--url", "https://a.example"]
-    done = subprocess.run(argv, env={"PATH": os.environ["PATH"]}, capture_output=True, timeout=30, check=True)
+    done = subprocess.run(argv, env=bare(), capture_output=True, timeout=30, check=True)
     told = json.loads(done.stdout)
     assert told["answers"]["proxy"] == "caddy"
     assert [paste["kind"] for paste in told["pastes"]] == ["environment", "configuration", "command", "command"]
@@ -107,7 +108,7 @@ def test_on_a_terminal_it_asks_for_what_is_not_given_and_asks_again() -> None:
     ours, theirs = pty.openpty()
     os.write(ours, b"lighttpd\ncaddy\nhttps://a.example\n\n\n\n\n\n\n")
     argv = [*HARP, "setup", "--device", "cuda"]
-    env = {"PATH": os.environ["PATH"]}
+    env = bare()
     done = subprocess.run(argv, env=env, stdin=theirs, capture_output=True, text=True, timeout=30, check=True)
     os.close(ours)
     os.close(theirs)

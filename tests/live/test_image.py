@@ -149,7 +149,7 @@ def test_the_demo_of_compose_yaml_runs(engine: Engine) -> None:
     host = {"ReadonlyRootfs": True, "Tmpfs": {"/tmp": ""}}
     engine.run("harp-demo", provide_harp(engine), Cmd=command, HostConfig=host)
     try:
-        engine.printed("harp-demo", "Ctrl-C ends it.")
+        engine.printed("harp-demo", "Ctrl-C ends it")
         code, text = engine.execute("harp-demo", "python3", "-c", ask)
         assert (code, text.strip()) == (0, "Hello stranger, this is /public")
         assert engine.stop("harp-demo") == 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.environment import bare
 from tests.live.engine import Engine
 from tests.live.images import provide_harp
 from tests.live.peers import path_of
@@ -36,7 +37,7 @@ def old(engine: Engine) -> Iterator[Engine]:
 
 
 def migrate(engine: Engine, *arguments: str) -> str:
-    env = {"PATH": os.environ["PATH"], "HP_DOCKER_HOST": f"unix://{engine.socket}"}
+    env = bare(HP_DOCKER_HOST=f"unix://{engine.socket}")
     argv = [*HARP, "migrate", *arguments]
     return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
 

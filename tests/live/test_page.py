@@ -248,6 +248,7 @@ def test_the_doctor_is_called(tab: Tab, product: Product) -> None:
 
 @pytest.mark.alone
 def test_memory_stays_small_when_everything_was_used(tab: Tab, product: Product) -> None:
+    product.register("hello", "127.0.0.1", TUNNEL_PORT)
     examine(tab, product)
     for page in ("/metrics", "/api/v1/snapshot"):
         assert product.admin_status(page) == 200

@@ -51,7 +51,8 @@ def test_the_scheduler_says_why_a_pod_fits_nowhere(pretended: Room) -> None:
         conditions = pods[0]["status"].get("conditions", []) if pods else []
         return "".join(one.get("message", "") for one in conditions if one["type"] == "PodScheduled")
 
-    assert "Insufficient nvidia.com/gpu" in until(words, "the scheduler's words")
+    # While the claim is not bound yet, the scheduler has other words.
+    until(lambda: "Insufficient nvidia.com/gpu" in words(), "the scheduler's words")
     assert "containerStatuses" not in pretended.list("Pod", "app=greedy")[0]["status"]
     pretended.clear()
 
