@@ -1,11 +1,13 @@
-"""Broken on purpose, in fourteen ways: `harp doctor` names cause and fix, and the log has one line.
+"""Broken on purpose, in fourteen ways: `harp doctor` and the status page name cause and fix, the log has one line.
 
 A real nginx stands in front, with the snippets of the documentation; HaRP logs at its default level.
 """
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -90,6 +92,12 @@ class Site:
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout)
 
+    def page(self, name: str) -> str:
+        """The words of a status page, with all white space the same."""
+        with urlopen(f"http://127.0.0.1:{self.product.admin}/{name}", timeout=30) as answer:
+            words = html.unescape(re.sub(r"</?code>", "`", answer.read().decode()))
+        return " ".join(words.split())
+
     def log_lines(self, sign: str) -> list[str]:
         return [line for line in self.product.process.text().splitlines() if sign in line and "HP_" + "X" not in line]
 
@@ -112,6 +120,9 @@ def broken(site: Site, check: str, cause: str, fix: str, line: str = "", also: t
     assert set(failed) == {check, *also}, failed
     assert cause in failed[check]["cause"]
     assert fix in failed[check]["fix"]
+    page = site.page("doctor")
+    assert cause in page
+    assert fix in page
     told = site.log_lines(line or f'"check":"{check}"')
     assert len(told) == 1, site.product.process.text()
     assert site.doctor()[0] == 1  # asked again, the log is not filled with it

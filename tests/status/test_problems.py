@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from harp.status.conditions import Condition
 from harp.status.problems import ERROR, WARNING, problems_of
 from harp.status.snapshot import CertificateLine, Snapshot
-from tests.fakes.facts import ENGINE, HELLO, PROCESS, FakeFacts
+from tests.fakes.facts import CLUSTER, ENGINE, HELLO, PROCESS, FakeFacts
 
 NOW = 1.8e9
 DAY = 86400.0
@@ -36,6 +36,13 @@ def test_a_nextcloud_that_does_not_answer_is_named_with_the_reason() -> None:
 def test_an_engine_that_no_longer_answers_is_named_and_one_never_used_is_not() -> None:
     assert len(told(replace(GOOD, engines=(replace(ENGINE, trouble="refused"),)))) == 1
     assert told(replace(GOOD, engines=(replace(ENGINE, trouble="no socket", last_seen=None),))) == []
+
+
+def test_a_cluster_that_cannot_be_used_is_named() -> None:
+    cluster = replace(CLUSTER, trouble="connection refused")
+    assert told(replace(GOOD, cluster=cluster)) == [
+        (ERROR, "The cluster cannot be used: connection refused", "engines")
+    ]
 
 
 def test_certificates_are_named_before_and_after_their_end_the_worst_first() -> None:

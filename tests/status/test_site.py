@@ -12,7 +12,7 @@ from harp.policy.verdict import Refuse
 from harp.status.engines import TunnelOfEngine
 from harp.status.snapshot import BanLine, CertificateLine
 from harp.status.web import live
-from tests.fakes.facts import ENGINE, HELLO
+from tests.fakes.facts import CLUSTER, ENGINE, HELLO
 from tests.status.page_world import World, header
 from tests.status.test_doors import PASSWORD
 
@@ -174,6 +174,13 @@ async def test_engines_and_certificates_in_every_state(world: World) -> None:
     text = (await world.ask("/certificates")).body.decode()
     assert "has ended" in text
     assert "good" in text
+
+
+async def test_the_cluster_its_exapps_and_what_its_role_lacks_stand_below_the_engines(world: World) -> None:
+    text = (await world.ask("/engines")).body.decode()
+    assert CLUSTER.namespace in text
+    assert all(f"<dt>{feature}</dt>" in text for feature in CLUSTER.missing_rights)
+    assert all(exapp.name in text and exapp.note in text for exapp in CLUSTER.exapps)
 
 
 async def test_a_page_is_sent_again_when_it_has_changed_and_points_as_they_are_taken(world: World) -> None:

@@ -31,6 +31,7 @@ def problems_of(snapshot: Snapshot, now: float) -> list[Problem]:
         *_of_nextcloud(snapshot),
         *_of_apps(snapshot),
         *_of_engines(snapshot),
+        *_of_cluster(snapshot),
         *_of_certificates(snapshot, now),
         *_of_process(snapshot),
     ]
@@ -70,6 +71,13 @@ def _of_engines(snapshot: Snapshot) -> Iterator[Problem]:
         if engine.trouble and engine.last_seen is not None:
             fix = "Is the engine running, and its tunnel connected? `harp engine check` asks it again."
             yield Problem(ERROR, f"The engine on port {engine.port} does not answer: {engine.trouble}", fix, "engines")
+
+
+def _of_cluster(snapshot: Snapshot) -> Iterator[Problem]:
+    cluster = snapshot.cluster
+    if cluster is not None and cluster.trouble:
+        fix = "Is its API server reachable from here, and what does its Role allow? `harp engine list` asks again."
+        yield Problem(ERROR, f"The cluster cannot be used: {cluster.trouble}", fix, "engines")
 
 
 def _of_certificates(snapshot: Snapshot, now: float) -> Iterator[Problem]:

@@ -47,6 +47,18 @@ def wide(real: Room, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kuber
         yield daemon
 
 
+@pytest.fixture(params=["narrow", "wide"])
+def account(request: pytest.FixtureRequest) -> str:
+    """Either of them, for what is promised under both."""
+    return str(request.param)
+
+
+@pytest.fixture
+def daemon(account: str, narrow: KubernetesDaemon, wide: KubernetesDaemon) -> KubernetesDaemon:
+    """HaRP with the rights of `account`."""
+    return {"narrow": narrow, "wide": wide}[account]
+
+
 def exposure(daemon: KubernetesDaemon, kind: str, app_id: str) -> dict[str, Any]:
     """What AppAPI sends for a daemon of this kind."""
     if kind != "manual":
@@ -63,11 +75,7 @@ def remove_operators(daemon: KubernetesDaemon, app_id: str) -> None:
         daemon.room.delete("Service", name)
 
 
-@pytest.mark.parametrize("account", ["narrow", "wide"])
-def test_exapps_live_from_register_to_unregister_however_exposed(
-    narrow: KubernetesDaemon, wide: KubernetesDaemon, account: str
-) -> None:
-    daemon = {"narrow": narrow, "wide": wide}[account]
+def test_exapps_live_from_register_to_unregister_however_exposed(daemon: KubernetesDaemon, account: str) -> None:
     with ThreadPoolExecutor(len(EXPOSED)) as four:  # most of it is waiting for pods
         lives = {kind: four.submit(live, daemon, kind, f"{kind}-{account}") for kind in EXPOSED}
     failures = {kind: repr(one.exception()) for kind, one in lives.items() if one.exception() is not None}
@@ -148,18 +156,18 @@ def test_replicas_are_used(wide: KubernetesDaemon) -> None:
     wide.unregister(app, data=True)
 
 
-def test_roles_share_data_and_one_of_them_is_reached(narrow: KubernetesDaemon) -> None:
+def test_roles_share_data_and_one_of_them_is_reached(daemon: KubernetesDaemon) -> None:
     app = exapp("roles", roles=("web", "worker"))
-    narrow.register(app)
-    assert narrow.public(app).ok(200).json()["role"] == "web"
-    assert narrow.room.names("Deployment") >= {"nc-app-roles-web", "nc-app-roles-worker"}
-    assert "nc-app-roles-worker" not in narrow.room.names("Service")
-    narrow.disable(app)
-    narrow.enable(app)
-    app = narrow.update(app, "2.0.0")
-    assert narrow.public(app).ok(200).json() == narrow.public(app).json()
-    narrow.unregister(app, data=True)
-    until(lambda: "nc-app-roles-data" not in narrow.room.names("PersistentVolumeClaim"), "end of the data")
+    daemon.register(app)
+    assert daemon.public(app).ok(200).json()["role"] == "web"
+    assert daemon.room.names("Deployment") >= {"nc-app-roles-web", "nc-app-roles-worker"}
+    assert "nc-app-roles-worker" not in daemon.room.names("Service")
+    daemon.disable(app)
+    daemon.enable(app)
+    app = daemon.update(app, "2.0.0")
+    assert daemon.public(app).ok(200).json() == daemon.public(app).json()
+    daemon.unregister(app, data=True)
+    until(lambda: "nc-app-roles-data" not in daemon.room.names("PersistentVolumeClaim"), "end of the data")
 
 
 # --- what goes wrong
@@ -178,14 +186,14 @@ def failed(daemon: KubernetesDaemon, app: ClusterApp) -> tuple[Any, float]:
     return outcome, took
 
 
-def test_a_crash_at_start_says_exit_code_and_last_words(narrow: KubernetesDaemon) -> None:
-    outcome, took = failed(narrow, exapp("crash", environment=("CRASH=3",)))
+def test_a_crash_at_start_says_exit_code_and_last_words(daemon: KubernetesDaemon) -> None:
+    outcome, took = failed(daemon, exapp("crash", environment=("CRASH=3",)))
     assert outcome["reason"] == "CrashLoopBackOff: exit code 3: cannot go on: CRASH is set"
     assert took < 60
 
 
-def test_an_image_that_does_not_exist_is_said(narrow: KubernetesDaemon) -> None:
-    outcome, took = failed(narrow, replace(exapp("noimage"), image="localhost:1/none/none:1"))
+def test_an_image_that_does_not_exist_is_said(daemon: KubernetesDaemon) -> None:
+    outcome, took = failed(daemon, replace(exapp("noimage"), image="localhost:1/none/none:1"))
     assert (outcome["status"], outcome["health"]) in {
         ("ErrImagePull", "image_error"),
         ("ImagePullBackOff", "image_error"),
@@ -194,8 +202,8 @@ def test_an_image_that_does_not_exist_is_said(narrow: KubernetesDaemon) -> None:
     assert took < 60
 
 
-def test_a_gpu_that_no_node_has_fails_in_the_schedulers_words(narrow: KubernetesDaemon) -> None:
-    outcome, took = failed(narrow, exapp("gpu", device="cuda"))
+def test_a_gpu_that_no_node_has_fails_in_the_schedulers_words(daemon: KubernetesDaemon) -> None:
+    outcome, took = failed(daemon, exapp("gpu", device="cuda"))
     assert outcome["reason"].startswith("Unschedulable: 0/")
     assert "Insufficient nvidia.com/gpu" in outcome["reason"]
     assert took < 10
@@ -235,11 +243,7 @@ def test_a_service_that_is_made_anew_is_found_after_the_first_failure(narrow: Ku
     narrow.unregister(app, data=True)
 
 
-@pytest.mark.parametrize("account", ["narrow", "wide"])
-def test_requests_go_on_while_the_api_server_is_away(
-    narrow: KubernetesDaemon, wide: KubernetesDaemon, account: str
-) -> None:
-    daemon = {"narrow": narrow, "wide": wide}[account]
+def test_requests_go_on_while_the_api_server_is_away(daemon: KubernetesDaemon, account: str) -> None:
     app = exapp(f"outage-{account}")
     daemon.register(app)
     cluster = daemon.room.cluster
