@@ -35,7 +35,7 @@ def trials(peers: Peers, effort: Effort) -> list[Trial]:
         trial("1,000 sessions, all different, 16 connections", 0.42, straight, partial(users.visit, 16)),
         trial("1,000 sessions, all different, 64 connections", 0.42, straight, partial(users.visit, 64)),
         trial("the same behind nginx, 64 connections", 0.70, peers.fronts, partial(users.visit, 64)),
-        trial("the same, a connection for each request", 0.65, straight, partial(users.visit, 64, "close")),
+        trial("the same, a connection for each request", 0.65, straight, partial(users.visit, 64, last="close")),
         trial("POST of 4 KiB", 0.80, straight, partial(_post, effort, "length", 4096)),
         trial("POST of 1 KiB, chunked", 0.70, straight, partial(_post, effort, "1024", 1024)),
         trial("1,000 connections", 0.85, straight, partial(_crowd, effort)),
