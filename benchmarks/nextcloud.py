@@ -1,7 +1,7 @@
 """Nextcloud's two answers, at the least cost: `python -m benchmarks.nextcloud <port> <app>=<host>:<port> ...`.
 
 It runs until TERM and shares the processors with everybody else, so it is a plain protocol. Whoever has a session
-cookie is the user "user". `GET /asked?app=<app>` tells how many calls were made for an ExApp, as JSON:
+cookie is the user "user". `GET /asked?app=<app>` returns how many calls were made for an ExApp, as JSON:
 {"exapp-meta": 1, "user-info": 1}.
 """
 

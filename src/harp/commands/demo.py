@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import secrets
-import signal
-import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +18,11 @@ from typing import Self
 from harp import __version__
 from harp.app import Harp
 from harp.commands.arguments import port
-from harp.commands.watching import cancelled, print_requests
-from harp.errors import HarpError, Unreachable
-from harp.logs import configure
-from harp.loops import event_loop
+from harp.commands.watching import cancelled, serve_until_told
+from harp.errors import Unreachable
 from harp.net.targets import Tcp, Unix
 from harp.policy.ports import EXAPP_PORTS, SERVER_NAME
-from harp.settings import Logs, Settings, load
+from harp.settings import Settings, load
 from harp.testing.hello import Hello
 from harp.testing.nextcloud import NextcloudStandIn
 from harp.tunnel.client import frpc_config
@@ -168,23 +164,5 @@ def main(options: argparse.Namespace) -> int:
 
 def run(options: Options) -> int:
     """Serve the demonstration until INT or TERM; the exit code."""
-    configure(Logs(level="warning", format="text"))
-    with asyncio.Runner(loop_factory=event_loop()) as runner:
-        return runner.run(_serve_until_told(options))
-
-
-async def _serve_until_told(options: Options) -> int:
-    told = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
-    try:
-        async with Demo(options) as demo:
-            print(demo.text(), flush=True)
-            printing = asyncio.create_task(print_requests(demo.harp.facts.feed))
-            await told.wait()
-            await cancelled(printing)
-    except (HarpError, OSError) as error:
-        print(f"The demo cannot start: {error}", file=sys.stderr)
-        print("Other ports: harp demo --port 9780 --frp-port 9782 --admin-port 9200", file=sys.stderr)
-        return 1
-    return 0
+    hint = "Other ports: harp demo --port 9780 --frp-port 9782 --admin-port 9200"
+    return serve_until_told(lambda: Demo(options), hint)

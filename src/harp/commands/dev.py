@@ -6,12 +6,9 @@ Everything else is the demo's: a HaRP, and a stand-in for Nextcloud with two use
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import secrets
 import shlex
-import signal
-import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +17,10 @@ from typing import Self
 
 from harp.app import Harp
 from harp.commands.arguments import port
-from harp.commands.watching import cancelled, print_requests
-from harp.errors import HarpError
-from harp.logs import configure
-from harp.loops import event_loop
+from harp.commands.watching import serve_until_told
 from harp.policy.exapp import ExApp, Level, Route
 from harp.policy.ports import EXAPP_PORTS
-from harp.settings import Logs, load
+from harp.settings import load
 from harp.testing.nextcloud import NextcloudStandIn
 
 VERSION = "1.0.0"
@@ -153,23 +147,5 @@ def main(options: argparse.Namespace) -> int:
     level = Level[options.level]
     secret = os.environ.get("APP_SECRET", "")
     wanted = DevOptions(options.app, host, to, level, options.port, options.admin_port, secret)
-    configure(Logs(level="warning", format="text"))
-    with asyncio.Runner(loop_factory=event_loop()) as runner:
-        return runner.run(_serve_until_told(wanted))
-
-
-async def _serve_until_told(options: DevOptions) -> int:
-    told = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
-    try:
-        async with Dev(options) as dev:
-            print(dev.text(), flush=True)
-            printing = asyncio.create_task(print_requests(dev.harp.facts.feed))
-            await told.wait()
-            await cancelled(printing)
-    except (HarpError, OSError) as error:
-        print(f"Cannot start: {error}", file=sys.stderr)
-        print(f"Other ports: harp dev {options.app_id} --port 9780 --admin-port 9200 ...", file=sys.stderr)
-        return 1
-    return 0
+    hint = f"Other ports: harp dev {options.app} --port 9780 --admin-port 9200 ..."
+    return serve_until_told(lambda: Dev(wanted), hint)

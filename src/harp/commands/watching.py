@@ -1,13 +1,21 @@
-"""What `harp demo` and `harp dev` share: the requests of a HaRP in this process, as they end."""
+"""What `harp demo` and `harp dev` share: a HaRP in this process, whose requests are printed as they end."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
 
+from harp.app import Harp
 from harp.commands.requests import line_of
+from harp.errors import HarpError
+from harp.logs import configure
+from harp.loops import event_loop
+from harp.settings import Logs
 from harp.status.feed import RequestFeed
 
 PAUSE = 60.0  # seconds
@@ -27,3 +35,36 @@ async def cancelled(task: asyncio.Task[Any]) -> None:
     """End `task` and wait for its end; how it ended no longer matters."""
     task.cancel()
     await asyncio.wait((task,))
+
+
+class Shown(Protocol):
+    """A HaRP in this process that people try out."""
+
+    harp: Harp
+
+    def text(self) -> str:
+        """What to try, for people."""
+
+
+def serve_until_told(make: Callable[[], AbstractAsyncContextManager[Shown]], hint: str) -> int:
+    """Serve until INT or TERM, and print each request as it ends; the exit code. `hint` helps when it cannot start."""
+    configure(Logs(level="warning", format="text"))
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
+        return runner.run(_serve_until_told(make, hint))
+
+
+async def _serve_until_told(make: Callable[[], AbstractAsyncContextManager[Shown]], hint: str) -> int:
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    try:
+        async with make() as shown:
+            print(shown.text(), flush=True)
+            printing = asyncio.create_task(print_requests(shown.harp.facts.feed))
+            await told.wait()
+            await cancelled(printing)
+    except (HarpError, OSError) as error:
+        print(f"Cannot start: {error}", file=sys.stderr)
+        print(hint, file=sys.stderr)
+        return 1
+    return 0
