@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
@@ -176,16 +177,26 @@ def front(
         yield Front(port, product, upgrades=request.param != "nginx HTTP/1.0", scheme=scheme)
 
 
+def browser() -> AbstractAsyncContextManager[aiohttp.ClientSession]:
+    return session_from("127.0.0.1")
+
+
 @asynccontextmanager
-async def browser() -> AsyncIterator[aiohttp.ClientSession]:
-    async with session_from("127.0.0.1") as session:
+async def session_from(address: str) -> AsyncIterator[aiohttp.ClientSession]:
+    """A browser that takes any certificate, on one connection at a time; none is left, not even one ending in TLS."""
+    opened: list[socket.socket] = []
+
+    def open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+        opened.append(socket.socket(*address[:3]))
+        return opened[-1]
+
+    connector = aiohttp.TCPConnector(local_addr=(address, 0), ssl=False, limit=1, socket_factory=open_socket)
+    timeout = aiohttp.ClientTimeout(20)
+    async with aiohttp.ClientSession(connector=connector, headers={"Host": DOMAIN}, timeout=timeout) as session:
         yield session
-
-
-def session_from(address: str) -> aiohttp.ClientSession:
-    """A browser that takes any certificate, on one connection at a time."""
-    connector = aiohttp.TCPConnector(local_addr=(address, 0), ssl=False, limit=1)
-    return aiohttp.ClientSession(connector=connector, headers={"Host": DOMAIN}, timeout=aiohttp.ClientTimeout(20))
+    async with asyncio.timeout(20):
+        while any(one.fileno() >= 0 for one in opened):
+            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("app", ["direct", "hello"])

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,7 @@ class Asked:
     resource: str  # such as `pods` or `pods/log`; a path where it is about no resource
     name: str
     status: int
+    at: float  # seconds since 1970
 
 
 class Cluster:
@@ -76,6 +79,7 @@ class Cluster:
         self._write_configuration()
         self.api = Api(self.network.node, PORT, self.ca, self._admin)
         self.programs: dict[str, Inside] = {}
+        self._starts: list[tuple[float, float]] = []  # of the API server: begun, ready
 
     # Life
 
@@ -106,10 +110,12 @@ class Cluster:
 
     def start_api_server(self) -> None:
         """Start the API server, or start it again after `stop_api_server`."""
+        begun = time.time()
         process = self.programs["kube-apiserver"] = self.inside.start(
             "kube-apiserver", program("kube-apiserver"), *self._api_server_flags()
         )
         process.until(self.api.answers, "ready API server", START, pause=0.1)
+        self._starts.append((begun, time.time()))
 
     def stop_api_server(self) -> None:
         """Kill the API server: connections to it break, new ones are refused."""
@@ -153,11 +159,17 @@ class Cluster:
         until(lambda: self.api.call("GET", place).status == 200, f"kind {kind}", START)
 
     def asked(self, user: str = "") -> list[Asked]:
-        """What service accounts have asked the API server; `user` is such as `<namespace>:<account>`."""
+        """Return what service accounts have asked the API server; `user` is such as `<namespace>:<account>`.
+
+        Refusals of an API server that is not ready do not count: it has not read all roles yet.
+        """
         log = self.directory / "audit.log"
         lines = log.read_text().splitlines() if log.exists() else []
         entries = [_asked(json.loads(line)) for line in lines if line.endswith("}")]
-        return [entry for entry in entries if entry.user.endswith(user)]
+        return [entry for entry in entries if entry.user.endswith(user) and not self._too_early(entry)]
+
+    def _too_early(self, entry: Asked) -> bool:
+        return entry.status == 403 and any(begun <= entry.at <= ready for begun, ready in self._starts)
 
     # What it is made of
 
@@ -257,8 +269,9 @@ def _asked(event: Any) -> Asked:
     about = event.get("objectRef") or {}
     resource = "/".join(about[key] for key in ("resource", "subresource") if key in about)
     status = event.get("responseStatus", {}).get("code", 0)
+    at = datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp()
     return Asked(
-        event["user"]["username"], event["verb"], resource or event["requestURI"], about.get("name", ""), status
+        event["user"]["username"], event["verb"], resource or event["requestURI"], about.get("name", ""), status, at
     )
 
 

@@ -131,6 +131,7 @@ def room(cluster: Cluster, kind: str) -> Iterator[Room]:
     for account, (rules, rules_of_cluster) in ROLES.items():
         _make_account(made, account, rules, rules_of_cluster)
     until(lambda: made.exists("ServiceAccount", "default"), "the namespace's own account")
+    until(lambda: _may_deploy(made), "the accounts' rights")
     try:
         yield made
     finally:
@@ -153,6 +154,12 @@ def namespaces(cluster: Cluster, **labels: dict[str, str]) -> Iterator[None]:
         for name in names:
             cluster.api.delete("Namespace", name)
         until(lambda: not any(cluster.api.exists("Namespace", name) for name in names), f"end of {names}", 60)
+
+
+def _may_deploy(room: Room) -> bool:
+    deployments = f"/apis/apps/v1/namespaces/{room.name}/deployments"
+    able = [account for account, (rules, _) in ROLES.items() if rules]
+    return all(room.as_account(account).call("GET", deployments).status == 200 for account in able)
 
 
 def _make_account(room: Room, account: str, rules: Rules, rules_of_cluster: Rules) -> None:
