@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -130,6 +130,70 @@ async def test_a_name_none_of_whose_addresses_answers_is_looked_up_again(ports: 
     with pytest.raises(Unreachable, match=rf"^two\.example:{free_port} \(127\.0\.0\.9\): Connection refused"):
         await dialer.dial(Tcp("two.example", free_port), Listener)
     assert names.forgotten == ["two.example"]
+
+
+class FullService:
+    """A service that accepts nothing for now: its queue is full, so the system drops the first packets of others."""
+
+    def __init__(self) -> None:
+        self._listening = socket.socket()
+        self._listening.bind(("127.0.0.1", 0))
+        self._listening.listen(0)
+        self.port = int(self._listening.getsockname()[1])
+        self._waiting = [socket.socket() for _ in range(4)]
+        for one in self._waiting:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", self.port))
+
+    def tries(self) -> set[int]:
+        """The local ports from which somebody is trying to connect now."""
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        ports = {int(local[-4:], 16) for _, local, remote, state, *_ in lines if (remote[-4:], state) == self._sought}
+        return ports - {one.getsockname()[1] for one in self._waiting if one.fileno() >= 0}
+
+    @property
+    def _sought(self) -> tuple[str, str]:
+        return f"{self.port:04X}", "02"  # SYN_SENT
+
+    def serve(self) -> None:
+        """Accept everybody from now on."""
+        for one in self._waiting:
+            one.close()
+        self._listening.listen(128)
+
+    def close(self) -> None:
+        self.serve()
+        self._listening.close()
+
+
+@pytest.fixture
+def full() -> Iterator[FullService]:
+    service = FullService()
+    yield service
+    service.close()
+
+
+async def test_an_attempt_without_an_answer_is_given_up_for_another_from_another_port(
+    ports: PortTable, full: FullService
+) -> None:
+    dialer = Dialer(ports, Names("127.0.0.1"), connect=60, hold=0, attempt=0.1)
+    dialing = asyncio.create_task(dialer.dial(Tcp("127.0.0.1", full.port), Listener))
+    tried: set[int] = set()
+    async with asyncio.timeout(30):
+        while len(tried) < 3:
+            tried |= (now := full.tries())
+            assert len(now) <= 2  # one more while the one before it ends
+            await asyncio.sleep(0.01)
+    full.serve()
+    async with asyncio.timeout(30):
+        transport, _ = await dialing
+    transport.close()
+
+
+async def test_attempts_end_with_the_time_for_the_connection(ports: PortTable, full: FullService) -> None:
+    dialer = Dialer(ports, Names("127.0.0.1"), connect=0.3, hold=0, attempt=0.1)
+    with pytest.raises(Unreachable, match=r"did not accept a connection within 0\.3 s"):
+        await dialer.dial(Tcp("127.0.0.1", full.port), Listener)
 
 
 async def test_none_of_an_exapp_s_addresses_may_be_one_that_is_refused(ports: PortTable, tcp_port: int) -> None:

@@ -17,6 +17,8 @@ from harp.policy.exapp_target import ExAppTargets, holder_objection
 
 Prepare = Callable[[], Awaitable[ProtocolFactory]]
 
+ATTEMPT = 3.0  # seconds until an attempt that is not answered is given up for a new one
+
 
 class NameResolver(Protocol):
     """Who knows the addresses of names: `net.resolve.Resolver`."""
@@ -39,7 +41,10 @@ class Reached(NamedTuple):
 class Dialer:
     """Opens connections. Every failure is Unreachable, in words that name the target.
 
-    `connect` is the time for one connection and `hold` the time to wait for a tunnel that is away, in seconds.
+    `connect` is the time for one connection and `hold` the time to wait for a tunnel that is away, in seconds. Without
+    TLS, an attempt that is not answered within `attempt` seconds is given up for a new one: where the first packet went
+    nowhere (a Service whose rules were being written), the system repeats it on that same way, while another local port
+    takes the right one.
     `is_exapp` answers whether a lower-cased name is an ExApp's id; with `strict`, a tunnel must have its ExApp's name.
     """
 
@@ -53,10 +58,12 @@ class Dialer:
         targets: ExAppTargets | None = None,
         is_exapp: Callable[[str], bool] = lambda _: False,
         strict: bool = False,
+        attempt: float = ATTEMPT,
     ) -> None:
         self._ports = ports
         self._resolver = resolver
         self._connect = connect
+        self._attempt = attempt
         self._hold = hold
         self._targets = targets or ExAppTargets()
         self._is_exapp = is_exapp
@@ -75,7 +82,8 @@ class Dialer:
             case Tls(host, port, context):
                 return await self._dial_tcp(host, port, factory, context)
             case Unix(path):
-                return await self._limited(f"unix socket {path}", self._loop.create_unix_connection(factory, path))
+                connecting = self._loop.create_unix_connection(factory, path)
+                return await self._limited(f"unix socket {path}", connecting, self._connect)
             case ExAppAddress(host, port):
                 return await self._dial_exapp(host, port, factory)
             case ExAppTunnel() | EngineTunnel():
@@ -143,9 +151,23 @@ class Dialer:
     ) -> Connected:
         """Connect to one address of `host`."""
         where = f"{host}:{port}" if address == host else f"{host}:{port} ({address})"
-        name = host if tls else None
-        connecting = self._loop.create_connection(factory, address, port, ssl=tls, server_hostname=name)
-        return await self._limited(where, connecting)
+        if tls is None:
+            return await self._limited(where, self._attempts(address, port, factory), None)
+        connecting = self._loop.create_connection(factory, address, port, ssl=tls, server_hostname=host)
+        return await self._limited(where, connecting, self._connect)
+
+    async def _attempts(self, address: str, port: int, factory: ProtocolFactory) -> Connected:
+        """Connect, with a new attempt from another local port whenever one was not answered. Raises TimeoutError."""
+        loop = self._loop
+        until = loop.time() + self._connect
+        while True:
+            left = until - loop.time()
+            try:
+                async with asyncio.timeout(min(left, self._attempt)):
+                    return await loop.create_connection(factory, address, port)
+            except TimeoutError:
+                if left <= self._attempt:
+                    raise
 
     async def _dial_tunnel(self, target: ExAppTunnel | EngineTunnel, factory: ProtocolFactory) -> Reached:
         """Through the tunnel of the port; for an ExApp installed by hand without one, loopback (A 6.10).
@@ -176,9 +198,10 @@ class Dialer:
         await self._loop.connect_accepted_socket(serve, theirs)
         return await self._loop.create_connection(factory, sock=ours)
 
-    async def _limited(self, where: str, connecting: Coroutine[Any, Any, Connected]) -> Connected:
+    async def _limited(self, where: str, connecting: Coroutine[Any, Any, Connected], limit: float | None) -> Connected:
+        """Finish connecting within `limit` seconds, None = it has a limit of its own."""
         try:
-            async with asyncio.timeout(self._connect):
+            async with asyncio.timeout(limit):
                 return await connecting
         except TimeoutError as error:
             raise Unreachable(f"{where} did not accept a connection within {self._connect:g} s") from error
