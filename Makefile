@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup core run test screenshots coverage check bench bench-quick frp kubernetes traefik lock clean
+.PHONY: setup core run test screenshots coverage check docs bench bench-quick frp kubernetes traefik lock clean
 
 setup: $(READY)
 
@@ -36,11 +36,17 @@ coverage: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src tests benchmarks scripts/coverage_gate.py scripts/rights.py scripts/release.py scripts/prose.py
+	$(BIN)/mypy src tests benchmarks scripts/coverage_gate.py scripts/rights.py scripts/release.py scripts/prose.py scripts/reference.py
 	$(BIN)/codespell
 	$(BIN)/python scripts/prose.py
+	$(BIN)/python scripts/reference.py --check
+	$(MAKE) --no-print-directory docs
 
-# Us beside HAProxy, nginx, Caddy, Traefik and frps. ARGS=--publish writes the figures to docs/; docs/performance.md tells all.
+# The documentation as a site, in .cache/site: every warning, and every link that leads nowhere, is an error.
+docs: $(READY)
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -d .cache/site-trees . .cache/site
+
+# Us beside HAProxy, nginx, Caddy, Traefik and frps. ARGS=--publish writes the figures to docs/; see docs/performance.md.
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(ARGS)
 

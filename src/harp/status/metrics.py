@@ -35,31 +35,36 @@ class _Collected:
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        snapshot = self._snapshot
-        yield from _of_process(snapshot)
-        yield from _of_requests(snapshot)
-        yield from _of_tunnels(snapshot)
-        yield from _of_nextcloud(snapshot)
-        bans = snapshot.ban_totals
-        yield GaugeMetricFamily("harp_bans", "Addresses that are banned now.", bans.now)
-        yield CounterMetricFamily("harp_bans_begun", "Bans that have begun.", bans.begun)
-        yield CounterMetricFamily("harp_strikes", "Strikes counted.", bans.strikes)
-        left = GaugeMetricFamily("harp_certificate_days_left", "Days until a certificate ends.", labels=["file"])
-        for certificate in snapshot.certificates:
-            left.add_metric([certificate.file], round((certificate.end - time.time()) / DAY, 2))
-        yield left
+        return collected(self._snapshot)
+
+
+def collected(snapshot: Snapshot) -> Iterator[Metric]:
+    """Return all families of metrics, with the samples of `snapshot`."""
+    yield from _of_process(snapshot)
+    yield from _of_requests(snapshot)
+    yield from _of_tunnels(snapshot)
+    yield from _of_nextcloud(snapshot)
+    bans = snapshot.ban_totals
+    yield GaugeMetricFamily("harp_bans", "Addresses that are banned now.", bans.now)
+    yield CounterMetricFamily("harp_bans_begun", "Bans that have begun.", bans.begun)
+    yield CounterMetricFamily("harp_strikes", "Strikes counted.", bans.strikes)
+    text = "Days until a certificate ends; negative once it has."
+    left = GaugeMetricFamily("harp_certificate_days_left", text, labels=["file"])
+    for certificate in snapshot.certificates:
+        left.add_metric([certificate.file], round((certificate.end - time.time()) / DAY, 2))
+    yield left
 
 
 def _of_process(snapshot: Snapshot) -> Iterator[Metric]:
     process = snapshot.process
-    yield InfoMetricFamily("harp", "This HaRP.", {"version": process.version})
+    yield InfoMetricFamily("harp", "The version of HaRP.", {"version": process.version})
     yield GaugeMetricFamily("process_start_time_seconds", "When the process started.", process.started)
-    yield CounterMetricFamily("process_cpu_seconds", "Time of the processor that was used.", process.cpu)
+    yield CounterMetricFamily("process_cpu_seconds", "CPU time used.", process.cpu)
     yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory.", process.memory)
     yield GaugeMetricFamily("process_open_fds", "Open file descriptors.", process.descriptors)
     yield GaugeMetricFamily("process_max_fds", "Limit of open file descriptors.", process.most_descriptors)
     yield GaugeMetricFamily("harp_connections", "Open connections of clients.", process.connections)
-    text = "The longest that the event loop was late in the last minute."
+    text = "The longest delay of the event loop in the last minute."
     yield GaugeMetricFamily("harp_loop_lag_seconds", text, process.loop_lag)
     up = GaugeMetricFamily("harp_listener_up", "1 while a listener accepts connections.", labels=["listener"])
     for name, condition in snapshot.listeners.items():
@@ -71,10 +76,14 @@ def _of_requests(snapshot: Snapshot) -> Iterator[Metric]:
     """`app` is "" for requests to no ExApp we know, and "app_api" for calls of AppAPI to HaRP itself."""
     kinds = [(line.app, line.traffic) for line in snapshot.apps]
     kinds += [("app_api", snapshot.control), ("", snapshot.others)]
-    requests = CounterMetricFamily("harp_requests", "Requests, by class of their status.", labels=["app", "status"])
-    received = CounterMetricFamily("harp_received_bytes", "Bytes of requests' bodies.", labels=["app"])
-    sent = CounterMetricFamily("harp_sent_bytes", "Bytes of answers' bodies.", labels=["app"])
-    text = "From a request's head to the end of its answer, without upgraded streams."
+    requests = CounterMetricFamily(
+        "harp_requests",
+        "Requests, by class of their status: 2xx, ..., none for connections that ended before an answer.",
+        labels=["app", "status"],
+    )
+    received = CounterMetricFamily("harp_received_bytes", "Bytes of request bodies.", labels=["app"])
+    sent = CounterMetricFamily("harp_sent_bytes", "Bytes of response bodies.", labels=["app"])
+    text = "Seconds from a request's head to the end of its response; upgraded streams such as WebSockets excluded."
     durations = HistogramMetricFamily("harp_request_duration_seconds", text, labels=["app"])
     for app, traffic in kinds:
         for status, count in traffic.statuses.items():
@@ -85,7 +94,7 @@ def _of_requests(snapshot: Snapshot) -> Iterator[Metric]:
             sent.add_metric([app], traffic.sent)
             durations.add_metric([app], _cumulative(traffic), traffic.seconds)
     yield from (requests, received, sent, durations, *_of_steps(kinds))
-    refusals = CounterMetricFamily("harp_refusals", "Answers that HaRP made itself.", labels=["status"])
+    refusals = CounterMetricFamily("harp_refusals", "Responses that HaRP made itself, by status.", labels=["status"])
     for own, count in sorted(snapshot.refusals.items()):
         refusals.add_metric([str(own)], count)
     yield refusals
@@ -93,9 +102,9 @@ def _of_requests(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _of_steps(kinds: list[tuple[str, TrafficLine]]) -> Iterator[Metric]:
     """The parts of durations."""
-    text = "From a request's head to the first byte of its answer, without upgraded streams."
+    text = "Seconds from a request's head to the first byte of its response; upgraded streams excluded."
     first = HistogramMetricFamily("harp_request_first_byte_seconds", text, labels=["app"])
-    text = "What requests had to wait for: an answer of nextcloud, a tunnel, or to connect. Most wait for nothing."
+    text = "Seconds of waiting, and the requests that had to, for nextcloud, a tunnel, or to connect."
     waits = SummaryMetricFamily("harp_request_wait_seconds", text, labels=["app", "for"])
     for app, traffic in kinds:
         if traffic.first_bytes is not None and any(traffic.statuses.values()):
@@ -115,9 +124,9 @@ def _cumulative(traffic: TrafficLine | DurationsLine) -> list[tuple[str, float]]
 
 def _of_tunnels(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily("harp_tunnels", "Tunnel clients that are connected.", len(snapshot.tunnels))
-    yield CounterMetricFamily("harp_tunnels_lost", "Tunnels that ended with a port.", snapshot.tunnels_lost)
-    streams = GaugeMetricFamily("harp_tunnel_streams", "Open streams.", labels=["name", "port"])
-    trips = GaugeMetricFamily("harp_tunnel_round_trip_seconds", "Of the last ping.", labels=["name", "port"])
+    yield CounterMetricFamily("harp_tunnels_lost", "Tunnels that ended while they had a port.", snapshot.tunnels_lost)
+    streams = GaugeMetricFamily("harp_tunnel_streams", "Open streams in a tunnel.", labels=["name", "port"])
+    trips = GaugeMetricFamily("harp_tunnel_round_trip_seconds", "Of a tunnel's last ping.", labels=["name", "port"])
     for tunnel in snapshot.tunnels:
         for name, port in zip(tunnel.names, tunnel.ports, strict=True):
             streams.add_metric([name, str(port)], tunnel.streams)
@@ -134,6 +143,6 @@ def _of_tunnels(snapshot: Snapshot) -> Iterator[Metric]:
 def _of_nextcloud(snapshot: Snapshot) -> Iterator[Metric]:
     nextcloud = snapshot.nextcloud
     yield CounterMetricFamily("harp_nextcloud_calls", "Calls to Nextcloud.", nextcloud.calls)
-    yield CounterMetricFamily("harp_nextcloud_failures", "Those without a proper answer.", nextcloud.failures)
+    yield CounterMetricFamily("harp_nextcloud_failures", "Calls without a usable answer.", nextcloud.failures)
     up = nextcloud.condition is not None and nextcloud.condition.ok
     yield GaugeMetricFamily("harp_nextcloud_up", "1 while Nextcloud answers.", float(up))
