@@ -9,50 +9,36 @@ import signal
 import ssl
 from collections.abc import Coroutine
 from datetime import UTC, datetime
-from hmac import compare_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from harp.engines.inventory import EngineInventory
 from harp.errors import HarpError
 from harp.facts import HarpFacts
 from harp.frontend.access import AccessLog
-from harp.frontend.books import Books
 from harp.frontend.connection import ClientConnection
-from harp.frontend.gate import CONTROL, Gate
-from harp.lazy import load_module
 from harp.logs import RareWarnings, configure, drain
 from harp.loops import event_loop
 from harp.net import certificates
 from harp.net.certificate_dates import CertificateEnd, certificate_ends, warn_of
 from harp.net.deadlines import Deadlines
-from harp.net.dial import Dialer
 from harp.net.listen import Listener, ListenError, https_context, listen, listen_tls, load_certificate, ports_of
 from harp.net.memory import Memory, glibc, resident
-from harp.net.ports import PortTable, ProtocolFactory
+from harp.net.ports import PortTable
 from harp.net.resolve import Resolver
-from harp.net.targets import exapp_target
 from harp.net.tasks import Tasks
 from harp.net.turns import Turns
 from harp.nextcloud.instance import Instance
-from harp.policy.client_address import ban_key
-from harp.policy.exapp import ExApp
-from harp.proxy.upstreams import Upstreams
 from harp.settings import Limits, Settings, load
-from harp.state.engine_names import EngineKeys, EngineNames
 from harp.status.admin import AdminGate
 from harp.status.api import StatusApi
 from harp.status.pages import Pages
-from harp.tunnel.server.claim_check import ClaimCheck
+from harp.tenant import Commons, Tenant
 from harp.tunnel.server.listener import TunnelServer
-from harp.wire.frp import WRONG_TOKEN
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
-    from harp.engines.kubernetes.cluster import KubernetesCluster
+    pass
 
 log = structlog.get_logger()
 
@@ -68,7 +54,6 @@ class Harp:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.ports = PortTable()
         self.ready = False
         self.draining = False
         self.http_ports: list[int] = []
@@ -79,12 +64,8 @@ class Harp:
         self._hurry = False
         self._certificates_made = False
         self.certificates: list[CertificateEnd] = []  # as they were last looked at
-        self._runners: list[web.AppRunner] = []
         self._tasks = Tasks()
         self._https: ssl.SSLContext | None = None
-        self._control: ProtocolFactory | None = None
-        self.cluster: KubernetesCluster | None = None
-        self._control_lock = asyncio.Lock()
 
     async def start(self) -> None:
         """Listen on everything. Raises HarpError when an address or certificate cannot be used."""
@@ -97,27 +78,13 @@ class Harp:
         self.deadlines.watch(Memory(self.deadlines, resident, glibc))
         self.turns = Turns()
         self.warnings = RareWarnings(loop.time, loop.call_later)
-        self.instance = Instance(settings, loop.time, self.deadlines, warnings=self.warnings)
-        await self._find_cluster()
-        self.claim_check = _claim_check(settings, self.instance, self.warnings)
         self._resolver = Resolver(loop.time)
-        self.dialer = Dialer(
-            self.ports,
-            self._resolver,
-            connect=settings.timeouts.connect,
-            hold=settings.tunnel.hold,
-            targets=self.instance.rules.targets,
-            is_exapp=self._is_exapp,
-            strict=settings.tunnel.claims == "strict",
-        )
-        self.dialer.offer_inner(CONTROL.name, self._serve_control)
         connections = _connections_allowed(settings.limits)
-        self.upstreams = Upstreams(
-            self.dialer, self.ports, self.deadlines, settings.timeouts, turns=self.turns, most_open=connections
-        )
-        self.engines = EngineInventory(settings, self.dialer, self.ports, loop.time)
-        self.books = Books(AccessLog(settings.logs.access, json=settings.logs.format == "json"), self.warnings)
-        self.gate = Gate(settings, self.instance, self.upstreams, self.deadlines, self.books, self.turns)
+        access_log = AccessLog(settings.logs.access, json=settings.logs.format == "json")
+        commons = Commons(self.deadlines, self.turns, self.warnings, self._resolver, access_log, connections)
+        self.tenant = tenant = Tenant(settings, commons)
+        await tenant.find_cluster()
+        self.gate = tenant.gate
         self.gate.limit_connections(connections)
         self.facts = HarpFacts(self)
         self._admin = self._admin_gate(self.facts)
@@ -130,27 +97,12 @@ class Harp:
             await self.stop(drain=0)
             raise
         self.ready = True
-        self._spawn(self.instance.probe())
+        tenant.begin()
         self._spawn(self._renew_certificates())
         self._spawn(self._look_at_certificates())
         if self._certificates_made:  # ExApps from before have the old ones
-            self._spawn(self.engines.renew_tunnel_files())
+            self._spawn(tenant.engines.renew_tunnel_files())
         log.info("serving", http=self.http_ports, https=self.https_ports, frp=self.frp_ports)
-
-    async def _find_cluster(self) -> None:
-        """Have a look at the Kubernetes cluster, if there is one: its ExApps are not where Nextcloud says."""
-        if self.settings.kubernetes.enabled:
-            module = await load_module("harp.engines.kubernetes.cluster")
-            self.cluster = cluster = module.KubernetesCluster(self.settings, asyncio.get_running_loop().time)
-            self.instance.find_at(cluster.lookout)
-            cluster.lookout.moved = self.instance.relocate
-            cluster.lookout.spread = lambda base: asyncio.get_running_loop().call_later(
-                SPREAD, _have_new_connections, self, cluster, base
-            )
-            self._spawn(cluster.lookout.run())
-
-    def _is_exapp(self, name: str) -> bool:
-        return isinstance(self.instance.records.get(name), ExApp)
 
     async def stop(self, drain: float | None = None) -> None:
         """Drain for up to `drain` seconds (default HP_TIMEOUT_DRAIN), then end everything; tunnels go last."""
@@ -160,19 +112,13 @@ class Harp:
         self.tunnel.stop_accepting()
         await self._drain(self.settings.timeouts.drain if drain is None else drain)
         await self._tasks.close()
-        await self.gate.close()
-        await self.upstreams.close()
+        await self.tenant.stop()
         for server in self._admin_servers:
             server.close()
         await self._admin.close()
-        for runner in self._runners:
-            await runner.cleanup()
-        await self.engines.close()
-        if self.cluster is not None:
-            await self.cluster.close()
+        await self.tenant.close_engines()
         await self.tunnel.close()
-        await self.claim_check.close()
-        await self.instance.close()
+        await self.tenant.close()
         self._resolver.close()
         self.deadlines.close()
 
@@ -206,6 +152,16 @@ class Harp:
         """The ports of the tunnel server, one per address."""
         return self.tunnel.bound_ports
 
+    @property
+    def instance(self) -> Instance:
+        """What is known of Nextcloud, of the first one where there are several."""
+        return self.tenant.instance
+
+    @property
+    def ports(self) -> PortTable:
+        """Its tunnel ports."""
+        return self.tenant.ports
+
     # Starting
 
     def _admin_gate(self, facts: HarpFacts) -> AdminGate:
@@ -223,11 +179,10 @@ class Harp:
     def _tunnel_server(self, tls: ssl.SSLContext | None) -> TunnelServer:
         return TunnelServer(
             self.settings,
-            self.ports,
+            [self.tenant.tunnels],
             self.deadlines,
-            authenticate=self._authenticate_tunnel,
-            tls=tls,
-            check=self.claim_check.objection,
+            self.tenant.admit_tunnel,
+            tls,
             warnings=self.warnings,
             turns=self.turns,
         )
@@ -261,40 +216,6 @@ class Harp:
         self._admin_servers = await listen(self.settings.listen.admin, lambda: ClientConnection(admin, secure=False))
         self.admin_ports = ports_of(self._admin_servers)
 
-    def _authenticate_tunnel(self, address: str, token: str) -> str | None:
-        """As `_authenticate`, for the FRP server of our own: it asks about claims, so ExApps' own keys will do."""
-        return None if self.claim_check.knows(token) else self._authenticate(address, token)
-
-    def _authenticate(self, address: str, token: str) -> str | None:
-        """May a tunnel client log in? None, or the text that frpc shows (F 3.1). A right token is never banned."""
-        key = self.settings.shared_key.encode("utf-8", "surrogateescape")
-        if compare_digest(token.encode("utf-8", "surrogateescape"), key):
-            return None
-        key_of_bans = ban_key(address)
-        if self.instance.banned(key_of_bans):
-            return "banned"
-        self.instance.strike(key_of_bans, "a tunnel login with a wrong token")
-        return WRONG_TOKEN
-
-    async def _serve_control(self) -> ProtocolFactory:
-        """The control API, made at the first call: most of the memory and start-up time it costs is its libraries'."""
-        async with self._control_lock:
-            if self._control is None:
-                api = await load_module("harp.control.api")
-                self._control = await self._serve(
-                    api.application(self.instance, self.settings, self._authenticate, self.engines, self.cluster)
-                )
-            return self._control
-
-    async def _serve(self, application: web.Application) -> ProtocolFactory:
-        from aiohttp import web  # noqa: PLC0415 - costs a fifth of a second
-
-        runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=LAST_CALLS)
-        await runner.setup()
-        self._runners.append(runner)
-        assert runner.server is not None
-        return runner.server
-
     # Running
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
@@ -308,7 +229,7 @@ class Harp:
                 report = await asyncio.to_thread(self._ensure_certificates)
                 if report.made:
                     self._reload_tunnel_certificates()
-                    await self.engines.renew_tunnel_files()
+                    await self.tenant.engines.renew_tunnel_files()
             except HarpError as error:
                 log.error("tunnel certificates", problem=str(error))
 
@@ -341,14 +262,6 @@ class Harp:
         while self.gate.connections and not self._hurry and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(DRAIN_STEP)
             self.gate.drain()
-
-
-def _have_new_connections(harp: Harp, cluster: KubernetesCluster, base: str) -> None:
-    """Drop idle connections to an ExApp of the cluster: its pods are others than before, and new ones are spread."""
-    targets = harp.instance.rules.targets
-    for record in harp.instance.records.list():
-        if cluster.lookout.is_base(record.app_id, base):
-            harp.upstreams.renew(exapp_target(record.app_id, record.host, record.port, targets))
 
 
 def run(settings: Settings) -> int:
@@ -418,8 +331,3 @@ def _connections_allowed(limits: Limits) -> int:
 
 def _descriptors_for(limits: Limits) -> int:
     return 2 * limits.connections + FDS_OF_OUR_OWN + limits.tunnels
-
-
-def _claim_check(settings: Settings, instance: Instance, warnings: RareWarnings) -> ClaimCheck:
-    directory = settings.certs / "frp"
-    return ClaimCheck(settings, instance, EngineNames(directory), warnings, keys=EngineKeys(directory))

@@ -70,8 +70,8 @@ class ExaminedHarp:
         return await self._harp.instance.asked_anew(app_id)
 
     async def ask_engine(self, port: int, patience: float) -> tuple[str, Sequence[str]]:
-        self._harp.engines.doubt(port)
-        engine = await self._harp.engines.engine(port, patience)
+        self._harp.tenant.engines.doubt(port)
+        engine = await self._harp.tenant.engines.engine(port, patience)
         facts = engine.facts
         assert facts is not None
         kind = "podman" if facts.podman else "Docker"
@@ -79,7 +79,7 @@ class ExaminedHarp:
 
     async def knock(self, app_id: str, host: str, port: int) -> str:
         target = exapp_target(app_id, host, port, self._harp.instance.rules.targets)
-        _, protocol, _ = await self._harp.dialer.reach(target, _Knock)
+        _, protocol, _ = await self._harp.tenant.dialer.reach(target, _Knock)
         return await cast("_Knock", protocol).answered
 
     def begin_walk(self) -> str:

@@ -65,7 +65,7 @@ class HarpFacts:
         self._doctor: Doctor | None = None
         self._site: Site | None = None
         self.doors = Doors(settings.admin_password or settings.shared_key, harp.instance, time.monotonic)
-        self.feed = RequestFeed(harp.books, harp.gate, harp.deadlines, Redaction([settings.shared_key]))
+        self.feed = RequestFeed(harp.tenant.books, harp.gate, harp.deadlines, Redaction([settings.shared_key]))
         self.history = History(self._traffic, time.time, harp.deadlines.now)
         harp.deadlines.watch(self.history)
 
@@ -94,7 +94,7 @@ class HarpFacts:
     # Parts of the snapshot
 
     def engines(self) -> list[EngineLine]:
-        engines = self._harp.engines
+        engines = self._harp.tenant.engines
         tunnels = [
             (port, TunnelOfEngine(name, tunnel.address, tunnel.hostname, tunnel.since, tunnel.round_trip))
             for tunnel in self._harp.tunnel.facts()
@@ -104,11 +104,11 @@ class HarpFacts:
         return inventory(LOCAL_ENGINE_PORT, engines.statuses(), tunnels)
 
     def cluster(self) -> ClusterStatus | None:
-        cluster = self._harp.cluster
+        cluster = self._harp.tenant.cluster
         return None if cluster is None else cluster.status()
 
     def apps(self) -> list[AppLine]:
-        traffic = self._harp.books.apps
+        traffic = self._harp.tenant.books.apps
         records = self._harp.instance.records.list()
         return [self._app(record, traffic.get(record.app_id, NO_TRAFFIC)) for record in records]
 
@@ -147,7 +147,7 @@ class HarpFacts:
 
     def process(self) -> Process:
         harp = self._harp
-        books = harp.books
+        books = harp.tenant.books
         traffic = [*books.apps.values(), books.control, books.others]
         return Process(
             version=__version__,
@@ -166,7 +166,7 @@ class HarpFacts:
     def snapshot(self, *, bans: bool = True) -> Snapshot:
         """Without `bans` their list is empty: it may be very long, and is not what a plot needs."""
         harp = self._harp
-        instance, books = harp.instance, harp.books
+        instance, books = harp.instance, harp.tenant.books
         return Snapshot(
             process=self.process(),
             listeners=self.listeners(),
@@ -176,7 +176,7 @@ class HarpFacts:
             others=_line(books.others),
             refusals=dict(books.refusals),
             tunnels=tuple(self.tunnels()),
-            tunnels_lost=harp.tunnel.news.lost_count,
+            tunnels_lost=harp.tenant.tunnels.news.lost_count,
             engines=tuple(self.engines()),
             cluster=self.cluster(),
             bans=tuple(self.bans()) if bans else (),
@@ -237,7 +237,7 @@ class HarpFacts:
         return sorted(lines, key=lambda line: -line.seconds)
 
     def _traffic(self) -> Iterator[tuple[str, Traffic]]:
-        books = self._harp.books
+        books = self._harp.tenant.books
         yield from books.apps.items()
         yield ALL, books.control
         yield ALL, books.others
@@ -245,7 +245,7 @@ class HarpFacts:
     # Changes
 
     def end_engine(self, name: str) -> int:
-        return self._harp.tunnel.end_engine(name)
+        return self._harp.tenant.tunnels.end_engine(name)
 
     def lift(self, address: str) -> bool:
         return self._harp.instance.lift(address)
@@ -254,7 +254,7 @@ class HarpFacts:
         if log_level is not None:
             change_level(log_level)
         if access_log is not None:
-            self._harp.books.access_log.choose(access_log)
+            self._harp.tenant.books.access_log.choose(access_log)
 
 
 def _open_descriptors() -> int:

@@ -58,8 +58,8 @@ async def running(directory: Path, *features: Feature) -> AsyncIterator[tuple[Ha
 
 async def test_records_lead_into_the_cluster_and_follow_it(tmp_path: Path) -> None:
     async with running(tmp_path, *FEATURES) as (harp, cluster, _):
-        assert harp.cluster is not None
-        await harp.cluster.lookout.known()
+        assert harp.tenant.cluster is not None
+        await harp.tenant.cluster.lookout.known()
         harp.instance.put(RECORD)
         known = harp.instance.records.get("app-x")
         assert isinstance(known, ExApp)
@@ -78,8 +78,8 @@ async def test_records_lead_into_the_cluster_and_follow_it(tmp_path: Path) -> No
 
 async def test_the_engine_list_has_the_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with running(tmp_path, DEPLOY, NODES) as (harp, cluster, env):
-        assert harp.cluster is not None
-        await harp.cluster.lookout.known()
+        assert harp.tenant.cluster is not None
+        await harp.tenant.cluster.lookout.known()
         capsys.readouterr()
         assert await asyncio.to_thread(engine_list.show, load(env)) == 0
         out = capsys.readouterr().out
@@ -112,12 +112,12 @@ async def test_check_says_what_the_cluster_allows(
 async def test_the_doctor_looks_at_the_cluster(tmp_path: Path) -> None:
     assert cluster_finding(None).state == "skipped"
     async with running(tmp_path, DEPLOY, NODES) as (harp, _, __):
-        assert harp.cluster is not None
-        await harp.cluster.lookout.known()
-        finding = cluster_finding(harp.cluster.status())
+        assert harp.tenant.cluster is not None
+        await harp.tenant.cluster.lookout.known()
+        finding = cluster_finding(harp.tenant.cluster.status())
         assert (finding.state, "logs" in finding.cause) == ("ok", True)
     async with running(tmp_path, NODES) as (harp, _, __):
-        cluster = harp.cluster
+        cluster = harp.tenant.cluster
         assert cluster is not None
         await until(lambda: cluster.lookout.trouble)
         assert cluster_finding(cluster.status()).state == "failed"

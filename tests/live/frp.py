@@ -16,7 +16,8 @@ from harp.net import certificates
 from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable
 from harp.settings import load
-from harp.tunnel.server.listener import TunnelServer
+from harp.tunnel.server.group import TunnelGroup
+from harp.tunnel.server.listener import Admit, TunnelServer
 from tests.live.peers import path_of
 from tests.live.processes import PATIENCE, Process, free_port
 from tests.live.product import KEY
@@ -196,7 +197,8 @@ class Gateway:
         )
         tls = certificates.server_context(self.certificates) if self.certificates else None
         self._deadlines = Deadlines()
-        self.server = TunnelServer(settings, self.ports, self._deadlines, _authenticate, tls)
+        group = TunnelGroup(settings, self.ports, self._deadlines)
+        self.server = TunnelServer(settings, [group], self._deadlines, _by_key(group), tls)
         await self.server.start()
 
     async def stop(self) -> None:
@@ -220,9 +222,12 @@ class Gateway:
         return reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
 
 
-def _authenticate(address: str, token: str) -> str | None:
-    assert address == "127.0.0.1"
-    return None if token == KEY else REFUSAL
+def _by_key(group: TunnelGroup) -> Admit:
+    def admit(address: str, token: str) -> TunnelGroup | str:
+        assert address == "127.0.0.1"
+        return group if token == KEY else REFUSAL
+
+    return admit
 
 
 @asynccontextmanager

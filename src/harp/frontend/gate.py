@@ -21,6 +21,7 @@ from harp.frontend.books import Books
 from harp.frontend.caller import Caller, Callers, is_request_id
 from harp.frontend.connection import ClientConnection
 from harp.frontend.exchange import Exchange
+from harp.frontend.open_connections import OpenConnections
 from harp.frontend.plans import Plan, Plans
 from harp.frontend.seen import seen_line
 from harp.net.deadlines import Deadlines
@@ -92,12 +93,8 @@ class Knowledge(KnownFacts, Protocol):
         """An ExApp's address did not answer."""
 
 
-class Gate:
-    """Decides about every request of every listener, and keeps the books about connections.
-
-    More than 25 methods: a request takes one of six ways through here, each a step per method, and connections are
-    counted here as well.
-    """
+class Gate(OpenConnections):
+    """Decides about every request to one Nextcloud's ExApps."""
 
     def __init__(
         self,
@@ -109,25 +106,22 @@ class Gate:
         turns: Turns | None = None,
         plans: Plans | None = None,
     ) -> None:
+        super().__init__(settings.limits)
         self.deadlines = deadlines
         self.turns = turns or Turns()
-        self.limits = settings.limits
         self.timeouts = settings.timeouts
         self.reader = RequestReader(settings.limits.headers, frozenset({settings.proxies.header.encode()}))
         self.patience = 2 * settings.nextcloud.timeout + LEARNING  # a record, then a visitor
-        self.draining = self.inspected = False
-        self.connections: set[ClientConnection] = set()
+        self.inspected = False
         self._settings = settings
         self._instance = instance
         self._upstreams = upstreams
         self._books = books
         self._rules = instance.rules
         self._callers = Callers(settings.proxies, instance.rules, instance.digest)
+        self.is_neighbour = self._callers.is_neighbour
         self._plans = plans or Plans(deadlines)
         self._hop = lru_cache(HOPS)(partial(_hop, instance.rules.targets))
-        self.capacity = settings.limits.connections
-        self._admitted = 0  # connections, those in their TLS handshake included
-        self._per_address: dict[str, int] = {}
         self._tasks = Tasks()
         self._loop = asyncio.get_running_loop()
         self._ids = count(1)
@@ -140,46 +134,13 @@ class Gate:
     def reload(self, settings: Settings) -> None:
         """Take over what may change while running: the trusted proxies."""
         self._callers = Callers(settings.proxies, self._rules, self._instance.digest)
-
-    def limit_connections(self, capacity: int) -> None:
-        """Accept at most `capacity` connections: what the file descriptors allow."""
-        self.capacity = min(capacity, self._settings.limits.connections)
+        self.is_neighbour = self._callers.is_neighbour
 
     def expired(self) -> None:
         """Timed: forget what requests have said, cookies and passwords among it; who comes back is read again."""
         self.deadline = self.deadlines.now + FORGET
         self.reader.forget()
         self._callers.forget()
-
-    # Connections
-
-    def admit(self, peer: str) -> str | None:
-        self._admitted += 1
-        if self._admitted > self.capacity:
-            return f"all {self.capacity} connections are in use"
-        if self._callers.is_neighbour(peer):
-            return None
-        used = self._per_address[peer] = self._per_address.get(peer, 0) + 1
-        if used > self.limits.connections_per_address:
-            return f"{self.limits.connections_per_address} connections from this address are open already"
-        return None
-
-    def release(self, peer: str) -> None:
-        self._admitted -= 1
-        used = self._per_address.get(peer)
-        if used is not None:
-            if used > 1:
-                self._per_address[peer] = used - 1
-            else:
-                del self._per_address[peer]
-
-    def opened(self, connection: ClientConnection) -> str | None:
-        self.connections.add(connection)
-        return None if connection.secure else self.admit(connection.peer)  # over TLS the entrance has counted it
-
-    def closed(self, connection: ClientConnection) -> None:
-        self.connections.discard(connection)
-        self.release(connection.peer)
 
     # Requests
 
@@ -381,12 +342,6 @@ class Gate:
                 self._instance.strike(key, f"ExApp {verdict.app_id} answered {status}")
             if exchange.unreachable:
                 self._instance.connection_failed(verdict.record.app_id)
-
-    def drain(self) -> None:
-        """Stop taking requests: idle connections close, the others after their exchange."""
-        self.draining = True
-        for connection in list(self.connections):
-            connection.drain()
 
     async def close(self) -> None:
         """End every connection now."""

@@ -11,6 +11,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from harp.net.ports import PortTable
 from harp.settings import Settings
+from harp.tunnel.server.group import TunnelGroup
 from harp.tunnel.server.listener import TunnelServer
 from tests.fakes.clock import Clock
 from tests.fakes.transport import Recorder
@@ -40,13 +41,14 @@ class World:
         self.ports = PortTable()
         self.clock = clock
         self.asked: list[tuple[str, str]] = []
-        self.server = TunnelServer(settings, self.ports, clock.deadlines, self._authenticate, tls)
+        self.group = TunnelGroup(settings, self.ports, clock.deadlines)
+        self.server = TunnelServer(settings, [self.group], clock.deadlines, self._admit, tls)
 
-    def _authenticate(self, address: str, token: str) -> str | None:
+    def _admit(self, address: str, token: str) -> TunnelGroup | str:
         self.asked.append((address, "the key" if token == KEY else token))
         if token == "from a banned address":
             return "banned"
-        return None if token == KEY else WRONG_KEY
+        return self.group if token == KEY else WRONG_KEY
 
     def client(self, *, mux: bool = True, version: int = 1) -> FrpClient:
         return FrpClient(self.server, self.clock, mux=mux, version=version)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from hmac import compare_digest
 
@@ -15,13 +15,11 @@ import structlog
 from harp.errors import PeerError
 from harp.logs import RareWarnings
 from harp.net.deadlines import Deadlines
-from harp.net.ports import PortTable
 from harp.net.turns import Turns
 from harp.settings import Settings
 from harp.tunnel.server.acceptor import Acceptor
-from harp.tunnel.server.claim_queue import Check
-from harp.tunnel.server.claims import Claims, shown
-from harp.tunnel.server.news import TunnelNews
+from harp.tunnel.server.claims import shown
+from harp.tunnel.server.group import TunnelGroup
 from harp.tunnel.server.pending import LOGIN_LIMIT, FirstMessage, PendingConnection
 from harp.tunnel.server.tunnel import REASON, Channel, LoggedInClient, Tunnel, TunnelFacts
 from harp.wire.frp import WRONG_TOKEN, Login, LoginResp, NewWorkConn, StartWorkConn
@@ -35,26 +33,25 @@ CLOSE_LIMIT = 2.0  # seconds for clients to take our goodbye
 
 log = structlog.get_logger()
 
-Authenticate = Callable[[str, str], str | None]
+Admit = Callable[[str, str], TunnelGroup | str]
+"""(client's address without port, its `metas["token"]` or "") -> where it belongs, or the text of its refusal."""
 
 
 class TunnelServer:
     """Serves tunnel clients on every FRP address.
 
-    `authenticate(address, token)` gets the client's address without port and its `metas["token"]`, "" when it has
-    none, and gives None, or the text that the client reads when it is refused. Every connection must use `tls`; when it
-    is None TLS proves nothing and is an offer, for clients that use it by default. `check` is asked about every claim.
+    A login belongs to the group of its key. Every connection must use `tls`; when it is None TLS proves nothing and is
+    an offer, for clients that use it by default.
     """
 
     def __init__(
         self,
         settings: Settings,
-        ports: PortTable,
+        groups: Iterable[TunnelGroup],
         deadlines: Deadlines,
-        authenticate: Authenticate,
+        admit: Admit,
         tls: ssl.SSLContext | None,
         *,
-        check: Check | None = None,
         warnings: RareWarnings | None = None,
         turns: Turns | None = None,
         wall: Callable[[], float] = time.time,
@@ -63,15 +60,12 @@ class TunnelServer:
         self.budget = Budget(settings.tunnel.memory)
         self.turns = turns or Turns()
         self.warnings = warnings or RareWarnings(lambda: deadlines.now)
-        self.news = TunnelNews(self.warnings, deadlines)
-        self.claims = Claims(ports, deadlines, listen=settings.tunnel.listen)
-        self.check = check
+        self.groups = list(groups)
         self._settings = settings
-        self._authenticate = authenticate
+        self._admit = admit
         self._wall = wall
-        self._tunnels: dict[str, Tunnel] = {}  # by run id
         limit = settings.limits.tunnels
-        self._acceptor = Acceptor(self, deadlines, self.warnings, tls, limit=limit, tunnels=lambda: len(self._tunnels))
+        self._acceptor = Acceptor(self, deadlines, self.warnings, tls, limit=limit, tunnels=self._count)
 
     async def start(self) -> None:
         """Listen. Raises ListenError, with nothing left open."""
@@ -93,34 +87,19 @@ class TunnelServer:
 
     def facts(self) -> list[TunnelFacts]:
         """Every live tunnel."""
-        return [tunnel.facts() for tunnel in self._tunnels.values()]
-
-    def end_engine(self, name: str) -> int:
-        """End the tunnels of an engine: it was removed, or has another key. How many there were."""
-        tunnels = [one for one in self._tunnels.values() if (name in one.names) and one.has_engine_port]
-        for tunnel in tunnels:
-            tunnel.close("the engine was removed, or has another key now", abort=True)
-        return len(tunnels)
+        return [facts for group in self.groups for facts in group.facts()]
 
     def stop_accepting(self) -> None:
         """Take no new connection; tunnels go on, and may end without a warning."""
-        self.news.stopping = True
+        for group in self.groups:
+            group.news.stopping = True
         self._acceptor.stop()
 
     async def close(self) -> None:
         """End all tunnels; waits up to CLOSE_LIMIT for the clients to take what was sent."""
         self.stop_accepting()
         await self._acceptor.close()
-        tunnels = list(self._tunnels.values())
-        for tunnel in tunnels:
-            tunnel.close("HaRP stops")
-        sessions = [tunnel.mux for tunnel in tunnels if tunnel.mux is not None]
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_LIMIT):
-                for session in sessions:
-                    await session.wait_closed()
-        for session in sessions:
-            session.abort("HaRP stops")
+        await _end([tunnel for group in self.groups for tunnel in group.tunnels.values()], "HaRP stops")
 
     # LoginHandler of pending connections
 
@@ -154,18 +133,19 @@ class TunnelServer:
         if pending.tunnel is not None:  # this connection has its control connection already
             first.refuse()
             return
-        refusal = self._refusal(pending.address, first, login)
-        if refusal:
+        group = self._group_of(pending.address, first, login)
+        if isinstance(group, str):
+            refusal = group
             reason = "metadatas.token is not the shared key" if refusal == WRONG_TOKEN else refusal
             self.warnings.warning("tunnel refused", reason, pending.address, client=shown(login.version))
             first.send(LoginResp(COMPATIBLE, error=refusal))
             first.refuse()
             return
-        run_id = login.run_id if login.run_id in self._tunnels else os.urandom(8).hex()
-        predecessor = self._tunnels.get(run_id)
+        run_id = login.run_id if login.run_id in group.tunnels else os.urandom(8).hex()
+        predecessor = group.tunnels.get(run_id)
         if predecessor is not None:
             predecessor.close("the client has connected again", abort=True)
-        self._welcome(first, login, run_id)
+        self._welcome(group, first, login, run_id)
 
     def work(self, first: FirstMessage, message: NewWorkConn) -> None:
         """As LoginHandler. In a yamux session only its own client may bring work connections."""
@@ -173,7 +153,7 @@ class TunnelServer:
         if first.messages.rest():  # a client has nothing to say before StartWorkConn
             first.refuse()
             return
-        tunnel = pending.tunnel if pending.mux is not None else self._tunnels.get(message.run_id)
+        tunnel = pending.tunnel if pending.mux is not None else self._find(message.run_id)
         if tunnel is None or tunnel.closed or tunnel.run_id != message.run_id or tunnel.mux is not pending.mux:
             first.send(StartWorkConn(error="no client control found for this run id"))
             first.refuse()
@@ -183,35 +163,51 @@ class TunnelServer:
             pending.handed_over()
         tunnel.add_work(first.transport, first.messages.version)
 
-    def ended(self, tunnel: Tunnel) -> None:
-        """As TunnelOwner."""
-        if self._tunnels.get(tunnel.run_id) is tunnel:
-            del self._tunnels[tunnel.run_id]
+    def _count(self) -> int:
+        return sum([len(group.tunnels) for group in self.groups])
 
-    def _refusal(self, address: str, first: FirstMessage, login: Login) -> str:
-        refusal = self._authenticate(address, login.metas.get("token", ""))
-        if refusal is not None:
-            return refusal
+    def _find(self, run_id: str) -> Tunnel | None:
+        """The tunnel of a client without yamux, whose work connections prove nothing but that they know its run id."""
+        return next((group.tunnels[run_id] for group in self.groups if run_id in group.tunnels), None)
+
+    def _group_of(self, address: str, first: FirstMessage, login: Login) -> TunnelGroup | str:
+        """Where the client belongs, or why it is refused."""
+        group = self._admit(address, login.metas.get("token", ""))
+        if isinstance(group, str):
+            return group
         if not compare_digest(login.privilege_key.encode(), privilege_key(FRP_TOKEN, login.timestamp).encode()):
             return "token in login doesn't match token from configuration"
         if first.messages.version == 2 and first.messages.hellos is None:
             return "missing v2 crypto negotiation"
-        return ""
+        return group
 
-    def _welcome(self, first: FirstMessage, login: Login, run_id: str) -> None:
+    def _welcome(self, group: TunnelGroup, first: FirstMessage, login: Login, run_id: str) -> None:
         pending = first.pending
         first.send(LoginResp(COMPATIBLE, run_id))
         client = LoggedInClient(login, run_id, pending.address, self._wall())
-        tunnel = Tunnel(self, client, _channel(first), pending.mux)
-        self._tunnels[run_id] = tunnel
+        tunnel = Tunnel(group, client, _channel(first), pending.mux)
+        group.tunnels[run_id] = tunnel
         first.transport.set_protocol(tunnel)
         first.accept()
         pending.logged_in(tunnel)
         if pending.mux is not None:
             pending.mux.welcome(self._settings.limits.tunnel_streams, self._settings.tunnel.window)
         wire = first.messages.version
-        log.info("tunnel connected", address=pending.address, client=shown(login.version), wire=wire)
+        group.log.info("tunnel connected", address=pending.address, client=shown(login.version), wire=wire)
         tunnel.begin(first.messages.rest())
+
+
+async def _end(tunnels: list[Tunnel], reason: str) -> None:
+    """End tunnels; waits up to CLOSE_LIMIT for their clients to take what was sent."""
+    for tunnel in tunnels:
+        tunnel.close(reason)
+    sessions = [tunnel.mux for tunnel in tunnels if tunnel.mux is not None]
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_LIMIT):
+            for session in sessions:
+                await session.wait_closed()
+    for session in sessions:
+        session.abort(reason)
 
 
 def _channel(first: FirstMessage) -> Channel:

@@ -40,8 +40,6 @@ PROBE_LIMIT = 3.0  # seconds for a tunnel to prove that it is alive when another
 UNREAD_LIMIT = 65536  # bytes of control messages that wait for a client
 REASON = 200  # characters of a refusal, which may quote a client's own words
 
-log = structlog.get_logger()
-
 
 class TunnelFacts(Struct, frozen=True):
     """A tunnel as the status page shows it."""
@@ -84,6 +82,7 @@ class TunnelOwner(Protocol):
     news: TunnelNews
     claims: Claims
     check: Check | None
+    log: structlog.typing.FilteringBoundLogger
 
     def ended(self, tunnel: Tunnel) -> None:
         """`tunnel` is closed; forget it."""
@@ -160,7 +159,7 @@ class Tunnel(asyncio.Protocol):
             return
         self.closed = True
         names = [shown(name) for name in self._claims.held]
-        log.info("tunnel closed", address=self.address, names=names, reason=reason)
+        self._owner.log.info("tunnel closed", address=self.address, names=names, reason=reason)
         for claim in self._claims.held.values():
             self._owner.news.lost(shown(claim.name), claim.port, self.address, shown(reason, REASON))
         self._owner.deadlines.drop(self)
@@ -210,7 +209,7 @@ class Tunnel(asyncio.Protocol):
 
     def _handle(self, message: Received) -> None:
         if self._debugging:
-            log.debug("frp message received", message=message, tunnel=self)
+            self._owner.log.debug("frp message received", message=message, tunnel=self)
         self._touch()
         if isinstance(message, Ping):
             self._send(Pong())
@@ -227,7 +226,7 @@ class Tunnel(asyncio.Protocol):
         if self.closed:
             return
         if self._debugging:
-            log.debug("frp message sent", message=message, tunnel=self)
+            self._owner.log.debug("frp message sent", message=message, tunnel=self)
         transport = self._channel.transport
         if transport.get_write_buffer_size() > UNREAD_LIMIT:
             self.close("the client does not read its control connection", abort=True)
@@ -238,7 +237,7 @@ class Tunnel(asyncio.Protocol):
 
     def granted(self, claim: Claim) -> None:
         """As Answers."""
-        log.info("tunnel claim granted", address=self.address, name=shown(claim.name), port=claim.port)
+        self._owner.log.info("tunnel claim granted", address=self.address, name=shown(claim.name), port=claim.port)
         self._owner.news.granted(shown(claim.name), claim.port, self.address)
         self.granted_again(claim)
         # frpc handles its control messages in order: when the stream that we ask for now is here, it knows that it
@@ -266,7 +265,7 @@ class Tunnel(asyncio.Protocol):
         claim = self._claims.withdraw(name)
         if claim is not None:
             self._unconfirmed.pop(name, None)
-            log.info("tunnel claim ended", address=self.address, name=shown(name), port=claim.port)
+            self._owner.log.info("tunnel claim ended", address=self.address, name=shown(name), port=claim.port)
 
     # Work streams
 

@@ -1,0 +1,53 @@
+"""The tunnels of one Nextcloud: what they have claimed, and what becomes of them."""
+
+from __future__ import annotations
+
+import structlog
+
+from harp.logs import RareWarnings
+from harp.net.deadlines import Deadlines
+from harp.net.ports import PortTable
+from harp.settings import Settings
+from harp.tunnel.server.claim_queue import Check
+from harp.tunnel.server.claims import Claims
+from harp.tunnel.server.news import TunnelNews
+from harp.tunnel.server.tunnel import Tunnel, TunnelFacts
+
+
+class TunnelGroup:
+    """The `TunnelOwner` of its tunnels. Names, ports and run ids mean nothing outside their group.
+
+    `check` is asked about every claim.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ports: PortTable,
+        deadlines: Deadlines,
+        check: Check | None = None,
+        warnings: RareWarnings | None = None,
+    ) -> None:
+        self.deadlines = deadlines
+        self.warnings = warnings or RareWarnings(lambda: deadlines.now)
+        self.news = TunnelNews(self.warnings, deadlines)
+        self.claims = Claims(ports, deadlines, listen=settings.tunnel.listen)
+        self.check = check
+        self.log = structlog.get_logger()
+        self.tunnels: dict[str, Tunnel] = {}  # by run id
+
+    def facts(self) -> list[TunnelFacts]:
+        """Every live tunnel."""
+        return [tunnel.facts() for tunnel in self.tunnels.values()]
+
+    def end_engine(self, name: str) -> int:
+        """End the tunnels of an engine: it was removed, or has another key. How many there were."""
+        tunnels = [one for one in self.tunnels.values() if (name in one.names) and one.has_engine_port]
+        for tunnel in tunnels:
+            tunnel.close("the engine was removed, or has another key now", abort=True)
+        return len(tunnels)
+
+    def ended(self, tunnel: Tunnel) -> None:
+        """As TunnelOwner."""
+        if self.tunnels.get(tunnel.run_id) is tunnel:
+            del self.tunnels[tunnel.run_id]
