@@ -30,6 +30,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from harp.snippets import ProxySite, filled
+from harp.status.doctor.doctor import LIMIT
+from tests.live.networks import drop, own_network
 from tests.live.nginx import start_nginx
 from tests.live.processes import Process, free_port
 from tests.live.product import HARP, KEY, Product, running
@@ -112,8 +114,11 @@ def findings(report: Mapping[str, Any], state: str) -> dict[str, dict[str, str]]
     return {one["check"]: one for one in report["findings"] if one["state"] == state}
 
 
-def broken(site: Site, check: str, cause: str, fix: str, line: str = "", also: tuple[str, ...] = ()) -> None:
-    """The doctor finds exactly this fault, and what `also` follows from it; the log has one line, with `line` in it."""
+def broken(site: Site, check: str, cause: str, fix: str, line: str = "", also: tuple[str, ...] = ()) -> Any:
+    """The doctor finds exactly this fault, and what `also` follows from it; the log has one line, with `line` in it.
+
+    Its first report.
+    """
     status, report = site.doctor()
     failed = findings(report, "failed")
     assert status == 1
@@ -127,6 +132,7 @@ def broken(site: Site, check: str, cause: str, fix: str, line: str = "", also: t
     assert len(told) == 1, site.product.process.text()
     assert site.doctor()[0] == 1  # asked again, the log is not filled with it
     assert len(site.log_lines(line or f'"check":"{check}"')) == 1
+    return report
 
 
 def test_a_site_in_order_has_no_finding_and_no_line_in_the_log(site: Site) -> None:
@@ -235,21 +241,34 @@ def test_07_the_key_is_wrong(site: Site) -> None:
     broken(site, "key", "Nextcloud knows no ExApp hello: the key is wrong", "HP_SHARED_KEY", "refuses the shared key")
 
 
-def test_08_the_tunnel_port_is_blocked(site: Site) -> None:
-    """Published on loopback alone, the usual way to do it; the engine gpu1 is on another host."""
+def test_08_the_tunnel_port_is_blocked(tmp_path: Path) -> None:
+    """By a firewall that drops packets without a word; the engine gpu1 is on another host."""
+    with own_network(), ExitStack() as stack:
+        world = World(tmp_path)
+        stack.callback(world.process.stop)
+        site = Site(world, tmp_path, stack)
+        site.environment["HP_FRP_ADDRESS"] = f"0.0.0.0:{(port := free_port())}"
+        with_remote_engine(site)
+        drop("127.0.0.2", port)
+        cause = f"127.0.0.2:{port} cannot be reached: no answer within 3 s"
+        report = broken(site, "tunnel port", cause, "open it in firewalls", also=("tunnel:gpu1",))
+        assert report["seconds"] < LIMIT  # whoever asks does not wait for as long as the firewall is silent
+
+
+def test_08_the_tunnel_port_is_published_on_loopback_alone(site: Site) -> None:
+    with_remote_engine(site)
+    cause = f"127.0.0.2:{site.product.frp} cannot be reached: Connection refused"
+    broken(site, "tunnel port", cause, "-p 8782:8782", also=("tunnel:gpu1",))
+
+
+def with_remote_engine(site: Site) -> None:
+    """The world comes to 127.0.0.2, and the engine gpu1 has been added on another host, whose tunnel is not there."""
     site.public = "127.0.0.2"
     site.listen = "listen 127.0.0.1:PORT; listen 127.0.0.2:PORT;"
     site.environment["HP_TRUSTED_PROXY_IPS"] = "127.0.0.0/8"
     site.start()
     register = [*HARP, "engine", "register", "gpu1", "--port", "24001"]
     subprocess.run(register, env=site.product.environment, capture_output=True, timeout=30, check=True)
-    status, report = site.doctor()
-    failed = findings(report, "failed")
-    assert status == 1
-    assert list(failed) == ["tunnel port", "tunnel:gpu1"]
-    assert f"127.0.0.2:{site.product.frp} cannot be reached: Connection refused" in failed["tunnel port"]["cause"]
-    assert "-p 8782:8782" in failed["tunnel port"]["fix"]
-    assert len(site.log_lines('"check":"tunnel port"')) == 1
 
 
 def test_09_the_engine_is_down(site: Site) -> None:
