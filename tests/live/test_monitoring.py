@@ -101,7 +101,7 @@ def test_an_exapp_without_its_tunnel_is_about_to_be_an_alert(prometheus: Prometh
 
 
 def test_every_metric_that_is_asked_for_is_documented() -> None:
-    text = (MONITORING.parents[1] / "docs/operating.md").read_text("utf-8")
+    text = (MONITORING.parents[1] / "docs/metrics.md").read_text("utf-8")
     asked = "".join(expression for _, expression in QUERIES) + (MONITORING / "alerts.yaml").read_text("utf-8")
     names = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"\b(?:harp|process)_[a-z_0-9]+", asked)}
     assert {name for name in names if name not in text} == set()
