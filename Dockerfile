@@ -3,17 +3,19 @@
 # BASE may be any image with Python 3.11 or newer and its venv module, such as python:3.14-slim or a Debian of your own.
 # Without PyPI: put wheels of everything in requirements.lock, and of hatchling, into ./wheels, and build with
 # --build-arg PIP_ARGS="--no-index --find-links=/build/wheels".
+# Traces: --build-arg EXTRAS=[otel].
 # The compiled part, if you want it: `pip wheel --no-deps --wheel-dir wheels ./core` on the same architecture, first.
 
 ARG BASE=docker.io/library/python:3.13-slim
 
 FROM ${BASE} AS build
 ARG PIP_ARGS=""
+ARG EXTRAS=""
 WORKDIR /build
 COPY . .
 RUN set -e; \
     python3 -m venv /opt/harp; \
-    PIP_CONSTRAINT=requirements.lock /opt/harp/bin/pip install --no-cache-dir --no-compile ${PIP_ARGS} .; \
+    PIP_CONSTRAINT=requirements.lock /opt/harp/bin/pip install --no-cache-dir --no-compile ${PIP_ARGS} ".${EXTRAS}"; \
     for wheel in wheels/appapi_harp_core-*.whl; do \
         if [ -e "$wheel" ]; then /opt/harp/bin/pip install --no-cache-dir --no-compile --no-index --no-deps "$wheel"; fi; \
     done; \

@@ -25,7 +25,7 @@ CLASS = 25  # methods
 
 # What vulture finds, and is used all the same.
 USED = {
-    "called by asyncio or aiohttp": ["_create_connection", "buffer_updated", "get_buffer", "req", "sizehint", "traces"],
+    "called by asyncio or aiohttp": ["_create_connection", "buffer_updated", "get_buffer", "req", "sizehint"],
     "an asyncio transport has it": ["get_protocol", "get_write_buffer_limits"],
     "the standard library reads it": ["mtime", "linkname", "usage"],
     "part of frp's messages": [

@@ -18,6 +18,7 @@ from harp.errors import HarpError
 from harp.facts import HarpFacts
 from harp.frontend.access import AccessLog
 from harp.frontend.connection import ClientConnection
+from harp.lazy import load_module
 from harp.logs import RareWarnings, configure, drain
 from harp.loops import event_loop
 from harp.net import certificates
@@ -38,7 +39,7 @@ from harp.tenant import Commons, Tenant
 from harp.tunnel.server.listener import TunnelServer
 
 if TYPE_CHECKING:
-    pass
+    from harp.status.traces import Traces
 
 log = structlog.get_logger()
 
@@ -81,7 +82,10 @@ class Harp:
         self._resolver = Resolver(loop.time)
         connections = _connections_allowed(settings.limits)
         access_log = AccessLog(settings.logs.access, json=settings.logs.format == "json")
-        commons = Commons(self.deadlines, self.turns, self.warnings, self._resolver, access_log, connections)
+        self._traces = await _start_traces(settings.traces, self.warnings)
+        commons = Commons(
+            self.deadlines, self.turns, self.warnings, self._resolver, access_log, connections, self._traces
+        )
         self.tenant = tenant = Tenant(settings, commons)
         await tenant.find_cluster()
         self.gate = tenant.gate
@@ -119,6 +123,8 @@ class Harp:
         await self.tenant.close_engines()
         await self.tunnel.close()
         await self.tenant.close()
+        if self._traces is not None:
+            await self._traces.close()
         self._resolver.close()
         self.deadlines.close()
 
@@ -262,6 +268,20 @@ class Harp:
         while self.gate.connections and not self._hurry and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(DRAIN_STEP)
             self.gate.drain()
+
+
+async def _start_traces(endpoint: str, warnings: RareWarnings) -> Traces | None:
+    """Send traces, if there is somewhere to send them."""
+    if not endpoint:
+        return None
+    try:
+        module = await load_module("harp.status.traces")
+    except ModuleNotFoundError as error:
+        fix = "pip install 'appapi-harp[otel]', or remove OTEL_EXPORTER_OTLP_ENDPOINT"
+        log.warning("traces not sent", reason=f"OpenTelemetry is not installed: {error}", fix=fix)
+        return None
+    traces: Traces = module.Traces(endpoint, warnings)
+    return traces
 
 
 def run(settings: Settings) -> int:

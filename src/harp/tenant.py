@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harp.engines.inventory import EngineInventory
 from harp.frontend.access import AccessLog
-from harp.frontend.books import Books
+from harp.frontend.books import Books, Tracer
 from harp.frontend.gate import CONTROL, Gate
 from harp.lazy import load_module
 from harp.logs import RareWarnings
@@ -49,6 +49,7 @@ class Commons:
     resolver: Resolver
     access_log: AccessLog
     connections: int  # that the file descriptors allow
+    tracer: Tracer | None = None
 
 
 class Tenant:
@@ -88,7 +89,7 @@ class Tenant:
             self.dialer, self.ports, deadlines, settings.timeouts, turns=turns, most_open=commons.connections
         )
         self.engines = EngineInventory(settings, self.dialer, self.ports, now)
-        self.books = Books(commons.access_log, self.warnings)
+        self.books = Books(commons.access_log, self.warnings, commons.tracer)
         self.gate = Gate(settings, self.instance, self.upstreams, deadlines, self.books, turns)
 
     async def find_cluster(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from ipaddress import ip_address
 
 from harp.net.certificate_dates import SOON, certificate_ends
@@ -31,7 +32,7 @@ def remarks_of(reading: Reading, now: datetime | None = None) -> list[str]:
         for name, (is_idle, why) in IDLE.items()
         if name in given and is_idle(settings)
     ]
-    return [*_open(settings), *_certificates(settings, now or datetime.now(UTC)), *idle]
+    return [*_open(settings), *_certificates(settings, now or datetime.now(UTC)), *_traces(settings), *idle]
 
 
 def _open(settings: Settings) -> list[str]:
@@ -41,6 +42,11 @@ def _open(settings: Settings) -> list[str]:
         for address in settings.listen.admin
         if not address.path and not _is_loopback(address.host)
     ]
+
+
+def _traces(settings: Settings) -> list[str]:
+    missing = settings.traces and (find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None)
+    return ["OTEL_EXPORTER_OTLP_ENDPOINT: OpenTelemetry is missing: pip install 'appapi-harp[otel]'"] if missing else []
 
 
 def _is_loopback(host: str) -> bool:

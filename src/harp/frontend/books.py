@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
+from typing import Protocol
 
 from harp.frontend.access import AccessLog, Entry
 from harp.frontend.exchange import Exchange
@@ -11,16 +12,27 @@ from harp.frontend.traffic import Traffic
 from harp.logs import RareWarnings, timestamp
 from harp.policy.question import Key
 from harp.policy.verdict import Control, Engine, Forward, Gateway, Refuse, Verdict
+from harp.wire.requests import RequestHead
 
 MOST_APPS = 4096  # as many as there are records
 INTERNAL = 500  # is logged with its traceback where it happens
 KEY_FIX = "compare HP_SHARED_KEY with the key of the deploy daemon in Nextcloud"
 
 
+class Tracer(Protocol):
+    """Makes traces of requests: `status.traces.Traces`."""
+
+    def onward(self, exchange: Exchange, head: RequestHead) -> RequestHead:
+        """Note that a request goes on; its head, so that the trace goes on with it."""
+
+    def ended(self, exchange: Exchange, seconds: float) -> None:
+        """Note that a request is over."""
+
+
 class Books:
     """Takes every exchange that is over."""
 
-    def __init__(self, access_log: AccessLog, warnings: RareWarnings) -> None:
+    def __init__(self, access_log: AccessLog, warnings: RareWarnings, tracer: Tracer | None = None) -> None:
         self.access_log = access_log
         self.apps: dict[str, Traffic] = {}  # by lower-cased id
         self.control = Traffic()  # calls of AppAPI to HaRP itself
@@ -28,6 +40,7 @@ class Books:
         self.refusals: dict[int, int] = {}  # answers of our own, by status
         self.watcher: Callable[[Exchange, float], None] | None = None  # sees every request, while somebody watches
         self.failed: Callable[[Exchange, float], None] | None = None  # sees those that failed
+        self.tracer = tracer
         self._warnings = warnings
 
     def enter(self, exchange: Exchange) -> None:
@@ -46,6 +59,8 @@ class Books:
             self._enter_failure(exchange, seconds)
         if self.watcher is not None:
             self.watcher(exchange, seconds)
+        if self.tracer is not None:
+            self.tracer.ended(exchange, seconds)
         access = self.access_log
         if access.every or (access.errors and (status >= 400 or status == 0 or exchange.note)):
             access.write(entry_of(exchange, seconds))

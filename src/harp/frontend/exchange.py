@@ -42,6 +42,7 @@ class Exchange(Struct, eq=False):
     began: float = 0.0  # monotonic time of the answer's first byte; 0 = it went out whole, or not at all
     waits: dict[str, float] | None = None  # seconds by what was waited for; most requests wait for nothing
     answer: bytes = b""  # the answer's head, while somebody inspects requests
+    trace: object = None  # of the tracer, if there is one
 
     def waited(self, what: str, seconds: float) -> None:
         """Note a wait: "nextcloud", "tunnel" or "connect"."""

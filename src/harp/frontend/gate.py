@@ -267,6 +267,8 @@ class Gate(OpenConnections):
                 self._to_control(connection, exchange, head, caller, TO_ENGINE + target)
             case Gateway():
                 assert self._nextcloud is not None
+                if self._books.tracer is not None:
+                    head = self._books.tracer.onward(exchange, head)
                 onward = gateway_head(head, caller.client_side, exchange.request_id)
                 self._forward(connection, head, self._nextcloud, onward)
             case Refuse():
@@ -301,6 +303,8 @@ class Gate(OpenConnections):
         assert head is not None
         assert caller is not None
         assert isinstance(path, ExAppPath)
+        if self._books.tracer is not None:
+            head = self._books.tracer.onward(exchange, head)
         prefix = caller.outer_prefix + verdict.prefix
         onward = request_head(head, path.target, caller.lines, plan.identity, prefix, exchange.request_id)
         forwarding = Forwarding(self._upstreams, connection, head, plan.hop, onward, self.timeouts.server)

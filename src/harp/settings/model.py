@@ -16,6 +16,7 @@ from harp.settings import parsers as v
 from harp.settings.kubernetes import Kubernetes, kubernetes
 from harp.settings.parsers import NEVER, Address, Network
 from harp.settings.reader import Value, VariableReader
+from harp.settings.traces import traces
 
 __all__ = [
     "Address",
@@ -174,6 +175,7 @@ class Settings:
     public_url: str  # HP_PUBLIC_URL: where browsers and AppAPI find Nextcloud; only `harp doctor` goes there
     rewrite_location: bool  # HP_REWRITE_LOCATION
     local_exapps: tuple[range, ...]  # HP_LOCAL_EXAPPS: ports of loopback on which ExApps installed by hand may listen
+    traces: str = ""  # OTEL_EXPORTER_OTLP_ENDPOINT and its kin: where traces are sent; "" = nowhere
     admin_password: str = field(default="", repr=False)  # HP_ADMIN_PASSWORD_FILE; "" = the shared key
     warnings: tuple[str, ...] = ()  # what was tolerated, one line each, for the log
     values: tuple[Value, ...] = field(default=(), repr=False)  # every variable as it is in effect
@@ -218,6 +220,7 @@ def examine(env: Mapping[str, str]) -> Reading:
         logs=_logs(r),
         rewrite_location=r.read("HP_REWRITE_LOCATION", "false", v.boolean),
         local_exapps=r.read("HP_LOCAL_EXAPPS", "1024-22999,24100-65535", v.local_ports),
+        traces=traces(r),
         admin_password=r.optional("HP_ADMIN_PASSWORD_FILE", v.shared_key_file, "the shared key") or "",
     )
     r.warn_unknown("HP_", OBSOLETE)
