@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 
 import harp
+from harp.net.targets import Tcp
 from harp.net.tls import MOVES as TLS
 from harp.policy.claims import MOVES as CLAIM
 from harp.settings import OBSOLETE, examine
 from harp.snippets import PROXIES, ProxySite, filled
+from harp.tunnel.client import frpc_config
+from harp.tunnel.client.frpc_toml import written
 from harp.tunnel.stream import USES
 from harp.wire.frp_login import CONNECTION, FIRST_MESSAGE
 from harp.wire.mux import SESSION, STREAM
@@ -132,3 +135,11 @@ def test_the_headings_of_troubleshooting_are_texts_that_the_program_has() -> Non
     assert len(headings) > 20
     for heading in headings:
         assert heading in sources or heading in system, heading
+
+
+def test_the_frpc_toml_for_authors_is_what_our_own_client_would_write() -> None:
+    (text,) = re.findall(r"^```toml\n(.*?)^```", (DOCS / "exapps.md").read_text(), re.MULTILINE | re.DOTALL)
+    config = frpc_config.parse(text, {})
+    assert written(config) == text
+    (proxy,) = config.proxies
+    assert (proxy.name, proxy.remote_port, proxy.target) == ("myapp", 23042, Tcp("127.0.0.1", 9000))

@@ -26,6 +26,9 @@ CLASS = 25  # methods
 # What vulture finds, and is used all the same.
 USED = {
     "called by asyncio or aiohttp": ["_create_connection", "buffer_updated", "get_buffer", "req", "sizehint"],
+    "called by httptools": [
+        *("on_body", "on_header", "on_headers_complete", "on_message_begin", "on_message_complete", "on_url"),
+    ],
     "an asyncio transport has it": ["get_protocol", "get_write_buffer_limits"],
     "the standard library reads it": ["mtime", "linkname", "usage"],
     "part of frp's messages": [

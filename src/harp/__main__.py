@@ -21,7 +21,7 @@ COMMANDS = {
     "setup": "print what to paste into reverse proxy, Nextcloud and environment to set HaRP up",
     "migrate": "show how to move here from the existing HaRP or docker-socket-proxy; changes nothing",
     "demo": "run a sample ExApp behind a tunnel, with a stand-in for Nextcloud",
-    "dev": "put a program on this machine behind a HaRP, with a stand-in for Nextcloud, and show its requests",
+    "dev": "put a program on this machine behind a HaRP, a real one or one with stand-ins, and show its requests",
     "tunnel": "connect a local service to a HaRP, as frpc does",
     "apps": "show the ExApps that the running HaRP knows, and what they have served",
     "requests": "show the last requests and failures, or requests as they come",

@@ -157,13 +157,15 @@ def test_without_a_key_there_is_only_the_app(kit: Kit) -> None:
 
 
 def test_the_configuration_is_what_harp_exapp_would_write(kit: Kit) -> None:
+    nowhere = kit.directory / "nowhere"  # this machine may have certificates in the usual place
+    kit.change("certificates=/certs/frp\n", f"certificates={nowhere}\n")
     process = kit.start("sleep", "60", HP_EXAPP_SOCK="/tmp/other.sock")
     try:
         until(kit, tunnels=1)
     finally:
         end(process)
     environment = {**kit.environment, "HP_EXAPP_SOCK": "/tmp/other.sock"}
-    assert configuration(kit) == tomllib.loads(written(exapp.configuration(environment, Path("/certs/frp"))))
+    assert configuration(kit) == tomllib.loads(written(exapp.configuration(environment, nowhere)))
     config = frpc_config.load(Path(f"{kit.trace}.toml"), {})
     assert config.server == Tcp("appapi-harp", 8782)
     assert config.proxies[0].target == Unix("/tmp/other.sock")

@@ -18,7 +18,7 @@ from typing import Self
 from harp import __version__
 from harp.app import Harp
 from harp.commands.arguments import port
-from harp.commands.watching import cancelled, serve_until_told
+from harp.commands.watching import Feed, cancelled, serve_until_told
 from harp.errors import Unreachable
 from harp.net.targets import Tcp, Unix
 from harp.policy.ports import EXAPP_PORTS, SERVER_NAME
@@ -115,6 +115,11 @@ class Demo:
             await cancelled(waiting)
             raise Unreachable("the tunnel client of the sample ExApp gave up") from client.exception()
         await waiting
+
+    @property
+    def feed(self) -> Feed:
+        """Where its requests are watched."""
+        return self.harp.facts.feed
 
     def text(self) -> str:
         """What there is to try."""

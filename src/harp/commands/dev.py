@@ -1,12 +1,14 @@
 """`harp dev NAME --to HOST:PORT`: /exapps/NAME/ leads to a program on this machine, as it will in a Nextcloud.
 
-Everything else is the demo's: a HaRP, and a stand-in for Nextcloud with two users. Each request is shown as it ends.
+Everything else is the demo's: a HaRP, and a stand-in for Nextcloud with two users. With --gateway it is a real HaRP, of
+a real Nextcloud (`dev_tunnel`). Each request is shown as it ends.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import secrets
 import shlex
 from contextlib import AsyncExitStack
@@ -17,7 +19,10 @@ from typing import Self
 
 from harp.app import Harp
 from harp.commands.arguments import port
-from harp.commands.watching import serve_until_told
+from harp.commands.dev_tunnel import DevTunnel, far_gateway
+from harp.commands.watching import Feed, serve_until_told
+from harp.errors import SettingsError
+from harp.net.targets import Tcp
 from harp.policy.exapp import ExApp, Level, Route
 from harp.policy.ports import EXAPP_PORTS
 from harp.settings import load
@@ -25,6 +30,8 @@ from harp.testing.nextcloud import NextcloudStandIn
 
 VERSION = "1.0.0"
 AA_VERSION = "32.0.0"
+TUNNELS = 8782  # the usual port of HP_FRP_ADDRESS
+GATEWAY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+))(?::([0-9]{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,11 @@ class Dev:
             "NEXTCLOUD_URL": self.nextcloud.url,
         }
 
+    @property
+    def feed(self) -> Feed:
+        """Where its requests are watched."""
+        return self.harp.facts.feed
+
     def text(self) -> str:
         """What there is to know."""
         options = self._options
@@ -125,10 +137,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("app", metavar="NAME", help="the ExApp's id: its pages are at /exapps/NAME/")
     parser.add_argument("--to", type=target, required=True, metavar="HOST:PORT", help="where the program listens")
     levels = [level.name for level in Level]
-    text = "who may use it: PUBLIC, USER or ADMIN (default: PUBLIC)"
+    text = "who may use it here: PUBLIC, USER or ADMIN (default: PUBLIC); with --gateway Nextcloud decides"
     parser.add_argument("--level", type=str.upper, choices=levels, default="PUBLIC", help=text)
     parser.add_argument("--port", type=port, default=8780, help="HTTP port on 127.0.0.1 (default: 8780)")
     parser.add_argument("--admin-port", type=port, default=8200, help="admin port on 127.0.0.1 (default: 8200)")
+    far = parser.add_argument_group(
+        "a real HaRP", "Its key is in HP_SHARED_KEY or HP_SHARED_KEY_FILE, the ExApp is registered in its Nextcloud."
+    )
+    text = "the tunnel port of a HaRP elsewhere (default port: 8782), instead of the stand-ins"
+    far.add_argument("--gateway", type=gateway, metavar="HOST[:PORT]", help=text)
+    text = "the port that the ExApp has in Nextcloud (default: APP_PORT)"
+    far.add_argument("--app-port", type=port, metavar="PORT", help=text)
+    text = "where ca.crt, client.crt and client.key of that HaRP's HP_CERTS_DIR/frp are (without it: no TLS)"
+    far.add_argument("--certs", type=Path, metavar="DIR", help=text)
 
 
 def target(text: str) -> tuple[str, int]:
@@ -141,9 +162,25 @@ def target(text: str) -> tuple[str, int]:
     return (host.strip("[]") or "127.0.0.1").replace("localhost", "127.0.0.1"), found
 
 
+def gateway(text: str) -> Tcp:
+    """Read HOST[:PORT]."""
+    match = GATEWAY.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a host with or without a port, such as harp.example.com:8782"
+        )
+    return Tcp(match[1] or match[2], port(match[3] or str(TUNNELS)))
+
+
 def main(options: argparse.Namespace) -> int:
-    """Serve until Ctrl-C; the exit code."""
+    """Serve until Ctrl-C; the exit code. Raises SettingsError."""
     host, to = options.to
+    if options.gateway is not None:
+        far = far_gateway(options.gateway, options.app_port, options.certs, os.environ)
+        hint = "docs/exapps.md says what has to be there: the ExApp in Nextcloud, key, port and certificates"
+        return serve_until_told(lambda: DevTunnel(options.app, host, to, far), hint)
+    if options.app_port is not None or options.certs is not None:
+        raise SettingsError(["--app-port and --certs are for a HaRP elsewhere: name it with --gateway"])
     level = Level[options.level]
     secret = os.environ.get("APP_SECRET", "")
     wanted = DevOptions(options.app, host, to, level, options.port, options.admin_port, secret)

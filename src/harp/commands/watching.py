@@ -1,4 +1,4 @@
-"""What `harp demo` and `harp dev` share: a HaRP in this process, whose requests are printed as they end."""
+"""What `harp demo` and `harp dev` share: something people try out, whose requests are printed as they end."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
-from harp.app import Harp
 from harp.commands.requests import line_of
 from harp.errors import HarpError
 from harp.logs import configure
 from harp.loops import event_loop
 from harp.settings import Logs
-from harp.status.feed import RequestFeed
+from harp.status.feed import Watcher
 
 PAUSE = 60.0  # seconds
 
 
-async def print_requests(feed: RequestFeed) -> None:
+async def print_requests(feed: Feed) -> None:
     """Print each request as it ends, until cancelled."""
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     with feed.watched() as watcher:
@@ -37,10 +36,19 @@ async def cancelled(task: asyncio.Task[Any]) -> None:
     await asyncio.wait((task,))
 
 
-class Shown(Protocol):
-    """A HaRP in this process that people try out."""
+class Feed(Protocol):
+    """Where requests are watched: `status.feed.RequestFeed`."""
 
-    harp: Harp
+    def watched(self) -> AbstractContextManager[Watcher | None]:
+        """Watch requests inside the block."""
+
+
+class Shown(Protocol):
+    """What people try out."""
+
+    @property
+    def feed(self) -> Feed:
+        """Its requests."""
 
     def text(self) -> str:
         """What to try, for people."""
@@ -60,7 +68,7 @@ async def _serve_until_told(make: Callable[[], AbstractAsyncContextManager[Shown
     try:
         async with make() as shown:
             print(shown.text(), flush=True)
-            printing = asyncio.create_task(print_requests(shown.harp.facts.feed))
+            printing = asyncio.create_task(print_requests(shown.feed))
             await told.wait()
             await cancelled(printing)
     except (HarpError, OSError) as error:
