@@ -98,6 +98,7 @@ class Tenant:
             module = await load_module("harp.engines.kubernetes.cluster")
             self.cluster = cluster = module.KubernetesCluster(self.settings, self._loop.time)
             self.instance.find_at(cluster.lookout)
+            self.gate.replicas = cluster.lookout.replicas
             cluster.lookout.moved = self.instance.relocate
             cluster.lookout.spread = lambda base: self._loop.call_later(
                 SPREAD, self._have_new_connections, cluster, base

@@ -18,7 +18,7 @@ from harp.policy.container import Owner
 from harp.policy.exapp import ExApp
 from harp.policy.kubernetes_names import APP, INSTANCE
 from harp.policy.kubernetes_places import Exposure
-from harp.policy.kubernetes_rights import DEPLOY, NODES, WATCH, Feature
+from harp.policy.kubernetes_rights import DEPLOY, ENDPOINTS, NODES, WATCH, Feature
 from harp.settings import load
 from tests.fakes.cluster import NAMESPACE, TOKEN, FakeCluster
 from tests.fakes.waiting import until
@@ -283,3 +283,65 @@ async def test_more_or_fewer_pods_are_told_of(features: tuple[Feature, ...]) -> 
         cluster.put("deployments", {**deployment(), "status": {"readyReplicas": 3}})
         await until(lambda: told == ["nc-app-app-x"])
         assert lookout.is_base("App-X", told[0])
+
+
+# --- replicas
+
+
+def endpoint_slice(*pods: str, unready: tuple[str, ...] = (), name: str = "nc-app-app-x-1") -> dict[str, Any]:
+    labels = {**LABELS, "app.kubernetes.io/managed-by": "harp", "kubernetes.io/service-name": "nc-app-app-x"}
+    found = [
+        {"addresses": [pod], "conditions": {"ready": pod not in unready}, "targetRef": {"uid": f"uid of {pod}"}}
+        for pod in (*pods, *unready)
+    ]
+    metadata = {"name": name, "labels": labels}
+    return {"metadata": metadata, "addressType": "IPv4", "endpoints": found, "ports": [{"port": 23000}]}
+
+
+def several(lookout: Lookout) -> bool:
+    found = lookout.replicas("app-x")
+    return found is not None and found.several
+
+
+def replicated(**annotations: str) -> list[tuple[str, Any]]:
+    return [
+        ("deployments", deployment(annotations=annotations)),
+        ("services", service("10.96.0.5")),
+        ("endpointslices", endpoint_slice("10.1.0.1", "10.1.0.2")),
+    ]
+
+
+async def test_replicas_are_known_where_the_cluster_may_be_asked_for_them_and_followed() -> None:
+    async with looking_at(WATCH, ENDPOINTS, objects=replicated()) as (cluster, lookout):
+        assert several(lookout)
+        assert place(lookout) == ("10.96.0.5", 23000)  # the record's own address stays the Service's
+        cluster.put("endpointslices", endpoint_slice("10.1.0.1", unready=("10.1.0.2",)))
+        await until(lambda: not several(lookout))
+        cluster.put("endpointslices", endpoint_slice("10.1.0.3", name="nc-app-app-x-2"))
+        await until(lambda: several(lookout))
+        cluster.remove("services", "nc-app-app-x")
+        await until(lambda: not several(lookout))
+
+
+@pytest.mark.parametrize("features", [(), (WATCH,), (ENDPOINTS,)])
+async def test_without_the_rights_nobody_asks_for_replicas(features: tuple[Feature, ...]) -> None:
+    async with looking_at(*features, objects=replicated()) as (cluster, lookout):
+        assert lookout.replicas("app-x") is None
+        assert cluster.called("list", "endpointslices") == cluster.called("watch", "endpointslices") == 0
+
+
+@pytest.mark.parametrize(
+    "exposure", [Exposure("nodeport"), Exposure("clusterip", "10.0.0.7"), Exposure("manual", "h", 1)]
+)
+async def test_pods_are_left_alone_where_harp_may_not_reach_them(exposure: Exposure) -> None:
+    there = [("deployments", deployment(exposure=exposure)), *replicated()[1:]]
+    async with looking_at(WATCH, ENDPOINTS, NODES, objects=there) as (_, lookout):
+        assert lookout.replicas("app-x") is None
+
+
+@pytest.mark.parametrize("annotations", [{}, {"harp.nextcloud/sticky": "true"}])
+async def test_an_annotation_keeps_clients_at_their_replica(annotations: dict[str, str]) -> None:
+    async with looking_at(WATCH, ENDPOINTS, objects=replicated(**annotations)) as (_, lookout):
+        found = lookout.replicas("app-x")
+        assert found is not None
+        assert found.sticky is bool(annotations)

@@ -26,7 +26,7 @@ Object = dict[str, Any]
 
 NAMESPACE = "nextcloud-exapps"
 TOKEN = "the token of these tests"
-GROUPS = {"deployments": "apps", "scaledobjects": "keda.sh"}
+GROUPS = {"deployments": "apps", "scaledobjects": "keda.sh", "endpointslices": "discovery.k8s.io"}
 TIME = "2026-11-28T12:00:00Z"
 LABEL = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 READY: Object = {

@@ -140,6 +140,12 @@ def test_labels_and_annotations_of_the_admin_never_replace_ours() -> None:
     assert (template["annotations"]["note"], template["annotations"]["harp.nextcloud/app"]) == ("x", "app-x")
 
 
+@pytest.mark.parametrize(("value", "sticky"), [("true", "true"), ("1", "true"), ("false", None), ("", None)])
+def test_an_exapp_says_by_a_variable_that_it_wants_a_client_at_one_replica(value: str, sticky: str | None) -> None:
+    body = made(ClusterPlan(Names("app-x"), "image:1", (f"APP_STICKY_SESSIONS={value}",)))
+    assert body["metadata"]["annotations"].get("harp.nextcloud/sticky") == sticky
+
+
 def test_an_authority_is_mounted_and_named_unless_the_app_names_its_own() -> None:
     plan = ClusterPlan(Names("app-x"), "image:1", ("SSL_CERT_FILE=/own.pem",))
     spec = made(plan, ca=CaFile("company-cas", "all.pem"))["spec"]["template"]["spec"]

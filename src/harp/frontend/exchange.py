@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
 
 from harp.frontend.caller import Caller
@@ -11,6 +13,9 @@ from harp.policy.bans import Denial
 from harp.policy.paths import ExAppPath
 from harp.policy.verdict import Verdict
 from harp.wire.requests import RequestHead
+
+if TYPE_CHECKING:
+    from harp.proxy.replicas import Spread
 
 NO_ID = b"-"  # of requests that no log has: those of the admin listener
 
@@ -32,6 +37,7 @@ class Exchange(Struct, eq=False):
     plan: Plan | None = None  # what was decided, if that may count for the next request as well
     verdict: Verdict | None = None
     traffic: Traffic | None = None  # where the request is counted, if that is known already
+    spread: Spread | None = None  # what counts it for one of several replicas
 
     status: int = 0  # 0 = the answer has not begun
     received: int = 0  # bytes of the request's body

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import lru_cache, partial
 from itertools import count
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
+from msgspec.structs import replace
 
 from harp.frontend.books import Books
 from harp.frontend.caller import Caller, Callers, is_request_id
@@ -41,6 +42,9 @@ from harp.settings import Settings
 from harp.wire.ends import How
 from harp.wire.forwarding import control_head, gateway_head, request_head
 from harp.wire.requests import RequestHead, RequestReader
+
+if TYPE_CHECKING:
+    from harp.proxy.replicas import Replicas
 
 log = structlog.get_logger()
 
@@ -121,6 +125,7 @@ class Gate(OpenConnections):
         self._callers = Callers(settings.proxies, instance.rules, instance.digest)
         self.is_neighbour = self._callers.is_neighbour
         self._plans = plans or Plans(deadlines)
+        self.replicas: Callable[[str], Replicas | None] | None = None  # of an ExApp, where a cluster tells of them
         self._hop = lru_cache(HOPS)(partial(_hop, instance.rules.targets))
         self._tasks = Tasks()
         self._loop = asyncio.get_running_loop()
@@ -292,6 +297,8 @@ class Gate(OpenConnections):
         app = verdict.record
         location_prefix = verdict.prefix if self._settings.rewrite_location else b""
         hop = self._hop(verdict.app_id, app.app_id, app.host, app.port, location_prefix)
+        if self.replicas is not None:
+            hop = replace(hop, replicas=self.replicas(app.app_id))
         identity = _identity(verdict.app_id, app.version, verdict.authorization, verdict.aa_version)
         return Plan(verdict, hop, identity, self._books.traffic_of(app.app_id), version, until)
 
@@ -308,6 +315,8 @@ class Gate(OpenConnections):
         prefix = caller.outer_prefix + verdict.prefix
         onward = request_head(head, path.target, caller.lines, plan.identity, prefix, exchange.request_id)
         forwarding = Forwarding(self._upstreams, connection, head, plan.hop, onward, self.timeouts.server)
+        if plan.hop.replicas is not None and plan.hop.replicas.several:
+            forwarding = exchange.spread = plan.hop.replicas.spread(forwarding, prefix)
         connection.attach(forwarding)
         forwarding.start()
 
@@ -326,6 +335,8 @@ class Gate(OpenConnections):
             connection.refuse(verdict.status, verdict.reason, verdict.retry_after)
 
     def finished(self, exchange: Exchange) -> None:
+        if exchange.spread is not None:
+            exchange.spread.leave()
         if exchange.status >= 400:
             self._look_at_failure(exchange)
         self._books.enter(exchange)

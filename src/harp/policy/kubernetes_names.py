@@ -15,6 +15,7 @@ LONGEST = 63  # characters of a name that becomes a host name, and of a label's 
 
 PART_OF = "app.kubernetes.io/part-of"
 COMPONENT = "app.kubernetes.io/component"
+SERVICE_NAME = "kubernetes.io/service-name"  # label of an EndpointSlice
 MANAGED_BY = "app.kubernetes.io/managed-by"
 HARP = "harp"
 EXAPP = "exapp"
@@ -26,6 +27,7 @@ APP = OURS + "app"  # annotation: the id as Nextcloud spells it; names of object
 ROLE = OURS + "role"
 TEMPLATE = OURS + "template"  # annotation of pods and their template: tells pods of one template from older ones
 REPLICAS = OURS + "replicas"  # annotation: how many pods there were when it was stopped
+STICKY = OURS + "sticky"  # annotation: "true" = a client's requests go to the same replica
 EXPOSED = OURS + "exposed"  # annotation: JSON of how it was exposed
 
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from harp.policy.container import Names, Owner, Refused, image_reference
-from harp.policy.kubernetes_names import COMPONENT, PART_OF, TEMPLATE, ClusterNames
+from harp.policy.kubernetes_names import COMPONENT, PART_OF, STICKY, TEMPLATE, ClusterNames
 from harp.policy.kubernetes_shapes import Bare
 from harp.settings import ExAppPods, Toleration
 
@@ -20,6 +20,7 @@ PULL_POLICIES = ("IfNotPresent", "Never", "Always")
 GPU = {"cuda": "nvidia.com/gpu", "rocm": "amd.com/gpu"}
 SECRET_VARIABLE = "APP_SECRET"
 PORT_VARIABLE = "APP_PORT"
+STICKY_VARIABLE = "APP_STICKY_SESSIONS"
 CONTAINER = "app"
 
 MIB = 1 << 20
@@ -104,6 +105,11 @@ class ClusterPlan(Struct, frozen=True):
         return self.variables.get(SECRET_VARIABLE, "")
 
     @property
+    def sticky(self) -> bool:
+        """Whether the ExApp wants all requests of a client at the same replica."""
+        return self.variables.get(STICKY_VARIABLE, "").lower() in ("1", "true", "yes")
+
+    @property
     def port(self) -> int:
         """The port on which the ExApp will listen; 0 = not known."""
         text = self.variables.get(PORT_VARIABLE, "")
@@ -153,7 +159,11 @@ def deployment(
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": names.deployment, "labels": labels, "annotations": names.annotations()},
+        "metadata": {
+            "name": names.deployment,
+            "labels": labels,
+            "annotations": names.annotations() | ({STICKY: "true"} if plan.sticky else {}),
+        },
         "spec": spec,
     }
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from harp.policy.container import Owner
-from harp.policy.kubernetes_names import APP, EXPOSED, PART_OF, ClusterNames, managed
+from harp.policy.kubernetes_names import APP, EXPOSED, PART_OF, STICKY, ClusterNames, managed
 from harp.policy.kubernetes_objects import Json
 from harp.policy.kubernetes_shapes import ClusterService, Deployment, Metadata, Node
 
@@ -208,6 +208,7 @@ class Found(Struct, frozen=True):
     exposure: Exposure
     service: ClusterService | None
     app: str  # its id as the annotation has it, "" = made by the existing HaRP
+    sticky: bool = False  # a client's requests are to go to the same replica
 
 
 def exposed(deployments: Iterable[Deployment], services: Iterable[ClusterService]) -> dict[str, Found]:
@@ -233,7 +234,8 @@ def exposed(deployments: Iterable[Deployment], services: Iterable[ClusterService
             continue
         rank = (deployment is not None, exposure.at, name == base)
         if base not in found or rank > found[base][0]:
-            found[base] = (rank, Found(exposure, service, metadata.annotation(APP)))
+            sticky = any(one is not None and one.metadata.annotation(STICKY) == "true" for one in (deployment, service))
+            found[base] = (rank, Found(exposure, service, metadata.annotation(APP), sticky))
     return {base: entry for base, (_, entry) in found.items()}
 
 

@@ -58,6 +58,11 @@ WATCH = Feature(
     "learning of changed addresses at once, not within 30 s",
     (Right(APPS, "deployments", ("watch",)), Right(CORE, "services", ("watch",))),
 )
+ENDPOINTS = Feature(
+    "endpoints",
+    "sending each request to the replica of an ExApp that has the fewest",
+    (Right("discovery.k8s.io", "endpointslices", ("list", "watch")),),
+)
 SERVICES = Feature(
     "services",
     "changing the Service of an ExApp in place, so that it keeps its address",
@@ -88,7 +93,7 @@ AUTOSCALERS = Feature(
     (Right("keda.sh", "scaledobjects", ("list", "patch")),),
 )
 
-FEATURES = (DEPLOY, NODES, WATCH, SERVICES, LOGS, EVENTS, CLAIMS, SECRETS, CERTIFICATES, AUTOSCALERS)
+FEATURES = (DEPLOY, NODES, WATCH, ENDPOINTS, SERVICES, LOGS, EVENTS, CLAIMS, SECRETS, CERTIFICATES, AUTOSCALERS)
 
 
 class Rule(Struct, frozen=True, omit_defaults=True):

@@ -205,6 +205,33 @@ class ClusterService(Shape, frozen=True):
     status: ServiceStatus = ServiceStatus()
 
 
+class EndpointPort(Shape, frozen=True):
+    port: int | None = None
+
+
+class EndpointConditions(Shape, frozen=True):
+    ready: bool | None = None
+
+
+class EndpointPod(Shape, frozen=True):
+    uid: str = ""
+
+
+class SliceEndpoint(Shape, frozen=True):
+    addresses: list[str] = []
+    conditions: EndpointConditions = EndpointConditions()
+    target_ref: EndpointPod = EndpointPod()
+
+
+class EndpointSlice(Shape, frozen=True):
+    """Some of the pods behind a Service."""
+
+    metadata: Metadata = Metadata()
+    address_type: str = ""
+    endpoints: list[SliceEndpoint] | None = None
+    ports: list[EndpointPort] | None = None
+
+
 class NodeAddress(Shape, frozen=True):
     type: str = ""
     address: str = ""

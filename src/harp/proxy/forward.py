@@ -7,7 +7,9 @@ exchange runs in callbacks; only making a new connection takes a task.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from msgspec import Struct
@@ -28,6 +30,9 @@ from harp.wire.requests import RequestHead
 from harp.wire.responses import ResponseHead
 from harp.wire.websocket import CLOSE_GOING_AWAY, FrameFinder
 
+if TYPE_CHECKING:
+    from harp.proxy.replicas import Replicas
+
 FRESH = 2.0  # seconds: what may not be sent twice goes out on no connection that was idle longer
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"PROPFIND", b"REPORT", b"SEARCH"))
 QUIET = 0.5  # seconds without a byte, after which a WebSocket is taken to be between two frames
@@ -42,6 +47,7 @@ class Hop(Struct, frozen=True):
     target: Target
     name: str  # for messages: "ExApp hello"
     location_prefix: bytes = b""  # put before paths in Location that lack it; b"" = leave them alone
+    replicas: Replicas | None = None  # of the ExApp, where they are known: each request goes to one of them
 
 
 class Forwarding(Struct, eq=False):
@@ -84,7 +90,7 @@ class Forwarding(Struct, eq=False):
     async def _connect_and_send(self) -> None:
         began = monotonic()
         try:
-            connection = await self._upstreams.connect(self._hop.target)
+            connection = await self._reach()
             self._task = None
             self._waited(began)
             if self._ended:
@@ -100,6 +106,10 @@ class Forwarding(Struct, eq=False):
             if not self._ended:
                 self._ended = True
                 self._downstream.refuse(500, "HaRP failed at this request; its log says why")
+
+    def _reach(self) -> Coroutine[Any, Any, Upstream]:
+        """Make a new connection. Raises Unreachable."""
+        return self._upstreams.connect(self._hop.target)
 
     def _waited(self, began: float) -> None:
         if not self._ended:

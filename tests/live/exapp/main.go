@@ -79,9 +79,12 @@ func main() {
 		}
 		answer(w, http.StatusOK, map[string]string{"hello": user, "path": r.URL.Path})
 	}))
-	// Which of several replicas this is, and what it was given.
+	// Which of several replicas this is, and what it was given; ?after=2s works that long on it.
 	http.HandleFunc("/public/pod", signed(func(w http.ResponseWriter, r *http.Request, user string) {
 		name, _ := os.Hostname()
+		if wait, err := time.ParseDuration(r.URL.Query().Get("after")); err == nil {
+			time.Sleep(wait)
+		}
 		answer(w, http.StatusOK, map[string]string{"pod": name, "role": os.Getenv("ROLE"), "version": os.Getenv("APP_VERSION")})
 	}))
 	http.HandleFunc("/public/file", signed(func(w http.ResponseWriter, r *http.Request, user string) {

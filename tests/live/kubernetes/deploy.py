@@ -89,9 +89,9 @@ class KubernetesDaemon:
     def wait(self, app: ClusterApp, role: str = "") -> Any:
         return self.verb("wait_for_start", app, role).ok(200).json()
 
-    def public(self, app: ClusterApp, path: str = "/public/pod") -> Answer:
+    def public(self, app: ClusterApp, path: str = "/public/pod", **headers: str) -> Answer:
         """A browser's request."""
-        return self.appapi.call("GET", f"/exapps/{app.app_id}{path}", timeout=10)
+        return self.appapi.call("GET", f"/exapps/{app.app_id}{path}", None, headers, timeout=60)
 
     # AppAPI's doings
 

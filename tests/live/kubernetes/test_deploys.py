@@ -134,26 +134,26 @@ def awakening(daemon: KubernetesDaemon, app: ClusterApp) -> float:
     return time.monotonic() - began
 
 
-def test_replicas_are_used(wide: KubernetesDaemon) -> None:
+def test_replicas_are_used_through_their_service(narrow: KubernetesDaemon) -> None:
     app = exapp("replicas")
-    wide.register(app)
-    assert wide.public(app).status == 200  # over a connection that is kept
-    wide.room.patch("Deployment", "nc-app-replicas", {"spec": {"replicas": 3}})  # as an autoscaler does
+    narrow.register(app)
+    assert narrow.public(app).status == 200  # over a connection that is kept
+    narrow.room.patch("Deployment", "nc-app-replicas", {"spec": {"replicas": 3}})  # as an autoscaler does
     until(
-        lambda: wide.room.get("Deployment", "nc-app-replicas")["status"].get("readyReplicas") == 3,
+        lambda: narrow.room.get("Deployment", "nc-app-replicas")["status"].get("readyReplicas") == 3,
         "three pods",
         60,
     )
 
     def pods(requests: int) -> set[str]:
         with ThreadPoolExecutor(32) as crowd:
-            return {answer.json()["pod"] for answer in crowd.map(lambda _: wide.public(app).ok(200), range(requests))}
+            return {answer.json()["pod"] for answer in crowd.map(lambda _: narrow.public(app).ok(200), range(requests))}
 
     until(lambda: len(pods(200)) > 1 or None, "answers of several pods", 90)
-    wide.disable(app)
-    wide.enable(app)
-    assert wide.room.get("Deployment", "nc-app-replicas")["spec"]["replicas"] == 3
-    wide.unregister(app, data=True)
+    narrow.disable(app)
+    narrow.enable(app)
+    assert narrow.room.get("Deployment", "nc-app-replicas")["spec"]["replicas"] == 3
+    narrow.unregister(app, data=True)
 
 
 def test_roles_share_data_and_one_of_them_is_reached(daemon: KubernetesDaemon) -> None:

@@ -19,15 +19,17 @@ from harp.engines.errors import EngineError
 from harp.engines.kubernetes.objects import EXAPPS, Namespace
 from harp.engines.kubernetes.rights import Rights
 from harp.policy.exapp import ExApp
+from harp.policy.kubernetes_endpoints import endpoints_of
 from harp.policy.kubernetes_names import INSTANCE, PART_OF, ClusterNames, base_of, label_value
 from harp.policy.kubernetes_places import MANUAL, Exposure, Found, Place, exposed, place_of
-from harp.policy.kubernetes_rights import CLAIMS, WATCH
-from harp.policy.kubernetes_shapes import Bare, ClusterService, Deployment, Node
+from harp.policy.kubernetes_rights import CLAIMS, ENDPOINTS, WATCH
+from harp.policy.kubernetes_shapes import Bare, ClusterService, Deployment, EndpointSlice, Node, ObjectList
+from harp.proxy.replicas import Replicas
 from harp.wire.decoding import decoded
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-T = TypeVar("T", Deployment, ClusterService)
+T = TypeVar("T", Deployment, ClusterService, EndpointSlice)
 
 FIRST = 3.0  # seconds that requests wait for the first list after we have started
 
@@ -64,12 +66,14 @@ class Lookout:
         self._mine = label_value(namespace.owner.instance)
         self._deployments: dict[str, Deployment] = {}
         self._services: dict[str, ClusterService] = {}
+        self._slices: dict[str, EndpointSlice] = {}
         self._nodes: list[Node] = []
         self._pinned: dict[str, Found] = {}  # exposed as `manual`, without a Deployment
         self._found: dict[str, Found] = {}
         self._places: dict[str, Place] = {}
         self._ready: dict[str, int] = {}  # pods that are ready, by base
-        self._versions = ("", "")  # of the lists of Deployments and Services
+        self._replicas: dict[str, Replicas] = {}  # of ExApps that have had several, by base
+        self._versions = ("", "", "")  # of the lists of Deployments, Services and EndpointSlices
         self._listed = asyncio.Event()
         self._doubted = asyncio.Event()
 
@@ -82,6 +86,12 @@ class Lookout:
         if place is None or found is None or place.trouble or found.app.lower() not in ("", record.app_id):
             return record
         return record.at(place.host, place.port)
+
+    def replicas(self, app_id: str) -> Replicas | None:
+        """The pods of an ExApp, where there may be several and the cluster tells of them."""
+        base = base_of(app_id)
+        found = self._found.get(base)
+        return self._replicas.get(base) if found is not None and found.app.lower() in ("", app_id) else None
 
     async def known(self) -> None:
         """Wait until the cluster was read once, but not for long."""
@@ -163,9 +173,12 @@ class Lookout:
     async def _list(self) -> None:
         deployments = await self._at.exapp_deployments()
         services = await self._at.exapp_services()
-        self._versions = deployments.metadata.resource_version, services.metadata.resource_version
+        slices = await self._at.exapp_slices() if self._sees_endpoints else ObjectList[EndpointSlice]()
+        first, second, third = (one.metadata.resource_version for one in (deployments, services, slices))
+        self._versions = first, second, third
         self._deployments = {one.metadata.name: one for one in deployments.items if self._ours(one)}
         self._services = {one.metadata.name: one for one in services.items if self._ours(one)}
+        self._slices = {one.metadata.name: one for one in slices.items if self._ours(one)}
         if self._rights.may(CLAIMS):
             self.claims = [one for one in await self._at.exapp_claims() if self._ours(one)]
         await self._look_at_nodes()
@@ -174,6 +187,11 @@ class Lookout:
             log.info("cluster read again")
         self.trouble = ""
         self._listed.set()
+
+    @property
+    def _sees_endpoints(self) -> bool:
+        """Whether pods are followed: a list of half a minute ago would name those that are gone."""
+        return self._rights.may(ENDPOINTS) and self._rights.may(WATCH)
 
     async def _look_at_nodes(self) -> None:
         wanted = exposed(self._deployments.values(), self._services.values()).values()
@@ -194,6 +212,9 @@ class Lookout:
             asyncio.create_task(self._follow(self._at.services, self._versions[1], ClusterService, self._services)),
             asyncio.create_task(self._doubt()),
         ]
+        if self._sees_endpoints:
+            following = self._follow(self._at.slices, self._versions[2], EndpointSlice, self._slices)
+            tasks.append(asyncio.create_task(following))
         try:
             done: set[asyncio.Task[None]] = set()
             while not done and self._now() - began < self._pace.whole:
@@ -233,7 +254,7 @@ class Lookout:
             table[found.metadata.name] = found
         self._settle()
 
-    def _ours(self, found: Deployment | ClusterService | Bare) -> bool:
+    def _ours(self, found: Deployment | ClusterService | EndpointSlice | Bare) -> bool:
         return found.metadata.label(INSTANCE) in ("", self._mine)
 
     def _settle(self) -> None:
@@ -247,6 +268,7 @@ class Lookout:
             if place.trouble and known is not None and not known.trouble:
                 log.warning("address of an ExApp is gone; the last one is used", exapp=base, reason=place.trouble)
                 places[base] = known
+        self._settle_replicas()
         ready = {one.metadata.label(PART_OF): one.status.ready_replicas for one in self._deployments.values()}
         changed = [base for base, count in ready.items() if self._ready.get(base, count) != count]
         self._ready = ready
@@ -255,6 +277,15 @@ class Lookout:
             self.moved()
         for base in changed:
             self.spread(base)
+
+    def _settle_replicas(self) -> None:
+        for base in {*self._found, *self._replicas}:
+            found = self._found.get(base)
+            endpoints = () if found is None else endpoints_of(found, self._slices.values())
+            if len(endpoints) > 1 and base not in self._replicas:
+                self._replicas[base] = Replicas(base)
+            if base in self._replicas:
+                self._replicas[base].update(endpoints, sticky=found is not None and found.sticky)
 
 
 def _unreadable(error: Exception) -> EngineError:

@@ -7,7 +7,7 @@ from harp.engines.kubernetes.client import MERGE, ClusterApi
 from harp.policy.container import Owner
 from harp.policy.kubernetes_names import COMPONENT, DATA, EXAPP, PART_OF, ClusterNames
 from harp.policy.kubernetes_objects import Json
-from harp.policy.kubernetes_shapes import Bare, ClusterService, Deployment, Node, ObjectList, Pod
+from harp.policy.kubernetes_shapes import Bare, ClusterService, Deployment, EndpointSlice, Node, ObjectList, Pod
 
 NODES_PATH = "/api/v1/nodes"
 
@@ -27,6 +27,7 @@ class Namespace:
         self.events = f"{core}/events"
         self.secrets = f"{core}/secrets"
         self.config_maps = f"{core}/configmaps"
+        self.slices = f"/apis/discovery.k8s.io/v1/namespaces/{name}/endpointslices"
         self.scaled_objects = f"/apis/keda.sh/v1alpha1/namespaces/{name}/scaledobjects"
 
     async def deployment(self, names: ClusterNames) -> Deployment | None:
@@ -68,6 +69,10 @@ class Namespace:
     async def exapp_services(self) -> ObjectList[ClusterService]:
         """List the Services of all ExApps."""
         return await self.api.get(self.services, ObjectList[ClusterService], EXAPPS)
+
+    async def exapp_slices(self) -> ObjectList[EndpointSlice]:
+        """List the EndpointSlices of all ExApps: they have the labels of their Services."""
+        return await self.api.get(self.slices, ObjectList[EndpointSlice], EXAPPS)
 
     async def exapp_claims(self) -> list[Bare]:
         """List the claims of all ExApps."""
