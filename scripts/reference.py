@@ -40,7 +40,9 @@ METRICS = """\
 
 `GET /metrics` on the admin listener returns OpenMetrics. [Operating](operating.md#metrics) says how to scrape
 it, and names the dashboard and the alerts that use it. `app` is empty for requests to no known ExApp, and `app_api` for
-calls of AppAPI to HaRP itself.
+calls of AppAPI to HaRP itself. With [several Nextclouds](instances.md), what is counted for each of them has the label
+`instance` as well, and there are `harp_instance_connections`, `harp_instance_requests_running` and
+`harp_instance_requests_waiting`.
 
 | metric | type | labels | |
 |---|---|---|---|

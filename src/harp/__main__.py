@@ -26,6 +26,7 @@ COMMANDS = {
     "apps": "show the ExApps that the running HaRP knows, and what they have served",
     "requests": "show the last requests and failures, or requests as they come",
     "tunnels": "show the tunnel clients that are connected",
+    "instances": "show the Nextclouds that the running HaRP serves, where there are several",
     "bans": "show who is turned away, and lift bans",
     "log-level": "change how much the running HaRP logs",
     "engine": "list, check, add, rotate, remove and register Docker engines",

@@ -36,6 +36,7 @@ from harp.status.admin import AdminGate
 from harp.status.api import StatusApi
 from harp.status.pages import Pages
 from harp.tenant import Commons, Tenant
+from harp.tenants import Tenants
 from harp.tunnel.server.listener import TunnelServer
 
 if TYPE_CHECKING:
@@ -86,10 +87,9 @@ class Harp:
         commons = Commons(
             self.deadlines, self.turns, self.warnings, self._resolver, access_log, connections, self._traces
         )
-        self.tenant = tenant = Tenant(settings, commons)
-        await tenant.find_cluster()
-        self.gate = tenant.gate
-        self.gate.limit_connections(connections)
+        self.tenants = tenants = Tenants(settings, commons)
+        await tenants.find_clusters()
+        self.gate = tenants.front
         self.facts = HarpFacts(self)
         self._admin = self._admin_gate(self.facts)
         self.tunnel = self._tunnel_server(tunnel_tls)
@@ -101,11 +101,11 @@ class Harp:
             await self.stop(drain=0)
             raise
         self.ready = True
-        tenant.begin()
+        tenants.begin()
         self._spawn(self._renew_certificates())
         self._spawn(self._look_at_certificates())
         if self._certificates_made:  # ExApps from before have the old ones
-            self._spawn(tenant.engines.renew_tunnel_files())
+            self._spawn(tenants.renew_tunnel_files())
         log.info("serving", http=self.http_ports, https=self.https_ports, frp=self.frp_ports)
 
     async def stop(self, drain: float | None = None) -> None:
@@ -116,13 +116,13 @@ class Harp:
         self.tunnel.stop_accepting()
         await self._drain(self.settings.timeouts.drain if drain is None else drain)
         await self._tasks.close()
-        await self.tenant.stop()
+        await self.tenants.stop()
         for server in self._admin_servers:
             server.close()
         await self._admin.close()
-        await self.tenant.close_engines()
+        await self.tenants.close_engines()
         await self.tunnel.close()
-        await self.tenant.close()
+        await self.tenants.close()
         if self._traces is not None:
             await self._traces.close()
         self._resolver.close()
@@ -144,9 +144,13 @@ class Harp:
             return
         if tunnel_tls is not None:
             self.tunnel.set_tls(tunnel_tls)
-        self.gate.reload(settings)
+        self._spawn(self._reload_tenants(settings))
         self._spawn(self._look_at_certificates(once=True))
         log.warning("reloaded certificates and trusted proxies")
+
+    async def _reload_tenants(self, settings: Settings) -> None:
+        await self.tenants.reload(settings, self.tunnel)
+        self.facts.books.renew()
 
     @property
     def descriptors_wanted(self) -> int:
@@ -159,8 +163,13 @@ class Harp:
         return self.tunnel.bound_ports
 
     @property
+    def tenant(self) -> Tenant:
+        """What serves the only Nextcloud; of several, the first."""
+        return self.tenants.first
+
+    @property
     def instance(self) -> Instance:
-        """What is known of Nextcloud, of the first one where there are several."""
+        """What is known of its Nextcloud."""
         return self.tenant.instance
 
     @property
@@ -185,9 +194,9 @@ class Harp:
     def _tunnel_server(self, tls: ssl.SSLContext | None) -> TunnelServer:
         return TunnelServer(
             self.settings,
-            [self.tenant.tunnels],
+            self.tenants.groups,
             self.deadlines,
-            self.tenant.admit_tunnel,
+            self.tenants.admit_tunnel,
             tls,
             warnings=self.warnings,
             turns=self.turns,
@@ -235,7 +244,7 @@ class Harp:
                 report = await asyncio.to_thread(self._ensure_certificates)
                 if report.made:
                     self._reload_tunnel_certificates()
-                    await self.tenant.engines.renew_tunnel_files()
+                    await self.tenants.renew_tunnel_files()
             except HarpError as error:
                 log.error("tunnel certificates", problem=str(error))
 
@@ -286,7 +295,7 @@ async def _start_traces(endpoint: str, warnings: RareWarnings) -> Traces | None:
 
 def run(settings: Settings) -> int:
     """Serve until told to stop; the exit code. TERM, INT and USR1 drain, a second one stops at once; HUP reloads."""
-    configure(settings.logs, [settings.shared_key, settings.kubernetes.token])
+    configure(settings.logs, settings.secrets)
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         status = runner.run(_serve_until_told(Harp(settings)))
         drain()

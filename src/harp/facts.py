@@ -13,16 +13,29 @@ import msgspec
 
 from harp import __version__
 from harp.engines.facts import ClusterStatus
-from harp.frontend.traffic import CLASSES, Durations, Traffic
+from harp.frontend.traffic import Traffic
+from harp.gathering import (
+    AllBooks,
+    all_nextclouds,
+    apps_of,
+    ban_totals_of,
+    bans_of,
+    by_app,
+    cluster_of,
+    engines_of,
+    instances_of,
+    nextcloud_of,
+    refusals_of,
+    strangers_of,
+    total_of,
+    tunnels_of,
+)
 from harp.lazy import load_module
 from harp.logs import change_level, level
 from harp.net.memory import resident
-from harp.net.targets import ExAppTunnel, exapp_target
-from harp.policy.exapp import ExApp
-from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.status.conditions import Condition
 from harp.status.doors import Doors, Guest
-from harp.status.engines import EngineLine, TunnelOfEngine, inventory
+from harp.status.engines import EngineLine
 from harp.status.feed import RequestFeed, events, running_line
 from harp.status.history import ALL, History
 from harp.status.pages import Page
@@ -30,17 +43,13 @@ from harp.status.redaction import Redaction
 from harp.status.snapshot import (
     AppLine,
     BanLine,
-    BanTotals,
     CertificateLine,
-    DurationsLine,
     NextcloudLine,
     Process,
     RequestLines,
-    RouteLine,
     RunningLine,
     SettingLine,
     Snapshot,
-    TrafficLine,
     TunnelLine,
 )
 
@@ -49,9 +58,9 @@ if TYPE_CHECKING:
     from harp.status.doctor.doctor import Doctor
     from harp.status.doctor.report import DoctorReport
     from harp.status.web.site import Site
+    from harp.tenant import Tenant
     from harp.wire.requests import RequestHead
 
-NO_TRAFFIC = Traffic()
 DESCRIPTORS = Path("/proc/self/fd")
 
 
@@ -64,8 +73,10 @@ class HarpFacts:
         self._started = time.time()
         self._doctor: Doctor | None = None
         self._site: Site | None = None
-        self.doors = Doors(settings.admin_password or settings.shared_key, harp.instance, time.monotonic)
-        self.feed = RequestFeed(harp.tenant.books, harp.gate, harp.deadlines, Redaction([settings.shared_key]))
+        keepers = harp.tenants.strangers or harp.instance
+        self.doors = Doors(settings.admin_password or settings.shared_key, keepers, time.monotonic)
+        self.books = AllBooks(harp.tenants)
+        self.feed = RequestFeed(self.books, harp.gate, harp.deadlines, Redaction(settings.secrets))
         self.history = History(self._traffic, time.time, harp.deadlines.now)
         harp.deadlines.watch(self.history)
 
@@ -82,11 +93,10 @@ class HarpFacts:
         }
 
     def nextcloud(self) -> Condition | None:
-        instance = self._harp.instance
-        instance.keep_probed()
-        if instance.reachable is None:
-            return None
-        return Condition(instance.reachable, instance.last_error or "answers")
+        tenants = self._harp.tenants
+        if not tenants.several:
+            return nextcloud_of(tenants.first)
+        return all_nextclouds([(tenant.settings.instance, nextcloud_of(tenant)) for tenant in tenants])
 
     def draining(self) -> bool:
         return self._harp.draining
@@ -94,61 +104,26 @@ class HarpFacts:
     # Parts of the snapshot
 
     def engines(self) -> list[EngineLine]:
-        engines = self._harp.tenant.engines
-        tunnels = [
-            (port, TunnelOfEngine(name, tunnel.address, tunnel.hostname, tunnel.since, tunnel.round_trip))
-            for tunnel in self._harp.tunnel.facts()
-            for name, port in tunnel.proxies
-            if port in engines.ports
-        ]
-        return inventory(LOCAL_ENGINE_PORT, engines.statuses(), tunnels)
+        return [line for tenant in self._harp.tenants for line in engines_of(tenant)]
 
     def cluster(self) -> ClusterStatus | None:
-        cluster = self._harp.tenant.cluster
-        return None if cluster is None else cluster.status()
+        return cluster_of(self._harp.tenant)
 
     def apps(self) -> list[AppLine]:
-        traffic = self._harp.tenant.books.apps
-        records = self._harp.instance.records.list()
-        return [self._app(record, traffic.get(record.app_id, NO_TRAFFIC)) for record in records]
-
-    def _app(self, record: ExApp, traffic: Traffic) -> AppLine:
-        harp = self._harp
-        target = exapp_target(record.app_id, record.host, record.port, harp.instance.rules.targets)
-        tunnel = ""
-        if isinstance(target, ExAppTunnel):
-            tunnel = "connected" if harp.ports.get(target.port) is not None else "not connected"
-        routes = tuple(RouteLine(route.url, route.access_level.name) for route in record.routes)
-        return AppLine(record.app_id, record.version, record.host, record.port, tunnel, routes, _line(traffic))
+        return [line for tenant in self._harp.tenants for line in apps_of(tenant)]
 
     def tunnels(self) -> list[TunnelLine]:
-        return [
-            TunnelLine(
-                names=tuple(name for name, _ in tunnel.proxies),
-                ports=tuple(port for _, port in tunnel.proxies),
-                address=tunnel.address,
-                hostname=tunnel.hostname,
-                client=tunnel.version,
-                system=tunnel.system,
-                since=tunnel.since,
-                round_trip=tunnel.round_trip,
-                streams=tunnel.streams,
-                mux=tunnel.mux,
-                wire=tunnel.wire,
-            )
-            for tunnel in self._harp.tunnel.facts()
-        ]
+        return [line for tenant in self._harp.tenants for line in tunnels_of(tenant)]
 
     def bans(self) -> list[BanLine]:
-        return [BanLine(ban.address, ban.seconds, ban.reason) for ban in self._harp.instance.bans.list()]
+        return bans_of(self._harp.tenants)
 
     def certificates(self) -> list[CertificateLine]:
         return [CertificateLine(one.file, one.end) for one in self._harp.certificates]
 
     def process(self) -> Process:
         harp = self._harp
-        books = harp.tenant.books
-        traffic = [*books.apps.values(), books.control, books.others]
+        traffic = [one for books in self.books.books() for one in (*books.apps.values(), books.control, books.others)]
         return Process(
             version=__version__,
             started=self._started,
@@ -160,28 +135,33 @@ class HarpFacts:
             requests=sum(one.requests for one in traffic),
             loop_lag=harp.deadlines.lag,
             log_level=level(),
-            access_log=books.access_log.mode,
+            access_log=harp.tenant.books.access_log.mode,
         )
 
     def snapshot(self, *, bans: bool = True) -> Snapshot:
         """Without `bans` their list is empty: it may be very long, and is not what a plot needs."""
         harp = self._harp
-        instance, books = harp.instance, harp.tenant.books
+        tenants, books = harp.tenants, self.books.books()
+        instances = [tenant.instance for tenant in tenants]
+        url = "" if tenants.several else harp.instance.url
+        calls, failures = sum(one.calls for one in instances), sum(one.failures for one in instances)
         return Snapshot(
             process=self.process(),
             listeners=self.listeners(),
-            nextcloud=NextcloudLine(instance.url, self.nextcloud(), instance.calls, instance.failures),
+            nextcloud=NextcloudLine(url, self.nextcloud(), calls, failures),
             apps=tuple(self.apps()),
-            control=_line(books.control),
-            others=_line(books.others),
-            refusals=dict(books.refusals),
+            control=total_of([one.control for one in books]),
+            others=total_of([one.others for one in books]),
+            refusals=refusals_of(books),
             tunnels=tuple(self.tunnels()),
-            tunnels_lost=harp.tenant.tunnels.news.lost_count,
+            tunnels_lost=sum(tenant.tunnels.news.lost_count for tenant in tenants),
             engines=tuple(self.engines()),
             cluster=self.cluster(),
             bans=tuple(self.bans()) if bans else (),
-            ban_totals=BanTotals(instance.banning.strikes, instance.banning.begun, instance.bans.banned),
+            ban_totals=ban_totals_of(tenants),
             certificates=tuple(self.certificates()),
+            instances=instances_of(tenants),
+            strangers=strangers_of(tenants),
         )
 
     async def metrics(self) -> Page:
@@ -237,18 +217,30 @@ class HarpFacts:
         return sorted(lines, key=lambda line: -line.seconds)
 
     def _traffic(self) -> Iterator[tuple[str, Traffic]]:
-        books = self._harp.tenant.books
-        yield from books.apps.items()
-        yield ALL, books.control
-        yield ALL, books.others
+        books = self.books.books()
+        if len(books) == 1:
+            yield from books[0].apps.items()
+        else:
+            yield from by_app(books)
+        for one in books:
+            yield ALL, one.control
+            yield ALL, one.others
 
     # Changes
 
-    def end_engine(self, name: str) -> int:
-        return self._harp.tenant.tunnels.end_engine(name)
+    def end_engine(self, name: str, instance: str = "") -> int:
+        return sum(tenant.tunnels.end_engine(name) for tenant in self._of(instance))
 
-    def lift(self, address: str) -> bool:
-        return self._harp.instance.lift(address)
+    def lift(self, address: str, instance: str = "") -> bool:
+        lifted = [tenant.instance.lift(address) for tenant in self._of(instance)]
+        strangers = self._harp.tenants.strangers
+        if strangers is not None and not instance:
+            lifted.append(strangers.lift(address))
+        return any(lifted)
+
+    def _of(self, instance: str) -> list[Tenant]:
+        """The tenant of this name; all for ""."""
+        return [tenant for tenant in self._harp.tenants if instance in ("", tenant.settings.instance)]
 
     def change_logs(self, log_level: str | None, access_log: str | None) -> None:
         if log_level is not None:
@@ -263,19 +255,3 @@ def _open_descriptors() -> int:
         return DESCRIPTORS.stat().st_size or sum(1 for _ in DESCRIPTORS.iterdir())  # Linux before 6.2 knows no size
     except OSError:
         return 0
-
-
-def _line(traffic: Traffic) -> TrafficLine:
-    return TrafficLine(
-        statuses=dict(zip(CLASSES, traffic.classes, strict=True)),
-        received=traffic.received,
-        sent=traffic.sent,
-        seconds=traffic.seconds,
-        buckets=tuple(traffic.buckets),
-        first_bytes=_durations(traffic.first_bytes),
-        waits={what: _durations(durations) for what, durations in traffic.waits.items()},
-    )
-
-
-def _durations(durations: Durations) -> DurationsLine:
-    return DurationsLine(durations.seconds, tuple(durations.buckets))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from hashlib import sha256
 from time import localtime, strftime, time
 from typing import BinaryIO, TextIO, cast
@@ -50,6 +51,7 @@ SECRET_NAMES = frozenset(
         "x_registry_auth",
     )
 )
+INSTANCE: ContextVar[str] = ContextVar("instance", default="")  # whose work this is, where there are several Nextclouds
 SECRET_ENDINGS = ("_token", "_secret", "_password", "_key", "_passphrase")
 
 
@@ -68,6 +70,7 @@ def configure(logs: Logs, secrets: Iterable[str] = (), stream: BinaryIO | None =
     structlog.configure(
         processors=[
             add_time,
+            add_instance,
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
             Redactor(secrets),
@@ -238,6 +241,14 @@ def add_time(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     return {"time": timestamp(), **event}
 
 
+def add_instance(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Processor: name the Nextcloud, where there are several."""
+    name = INSTANCE.get()
+    if name:
+        event.setdefault("instance", name)
+    return event
+
+
 def is_secret_name(name: str) -> bool:
     """Does a field or header of that name hold a secret?"""
     plain = name.lower().replace("-", "_")
@@ -281,9 +292,14 @@ class RareWarnings:
     """
 
     def __init__(
-        self, now: Callable[[], float], later: Callable[[float, Callable[[], None]], object] | None = None
+        self,
+        now: Callable[[], float],
+        later: Callable[[float, Callable[[], None]], object] | None = None,
+        instance: str = "",
     ) -> None:
+        """`instance` is the Nextcloud that all of them are about, where there are several."""
         self._now = now
+        self._about: dict[str, object] = {"instance": instance} if instance else {}
         self._later = later
         self._reporting = False  # a report is ahead
         self._events: dict[str, dict[tuple[str, str], _Kind]] = {}
@@ -295,11 +311,12 @@ class RareWarnings:
         `event` is a constant of the program; `times=N` in a line says that it stands for N of them.
         """
         kinds = self._events.setdefault(event, {})
+        fields = {**self._about, **fields}
         kind = kinds.get((cause, source))
         if kind is None and len(kinds) >= KINDS:
             self._report()
             if len(kinds) >= KINDS:
-                cause, source, fields = "various", "others", {}
+                cause, source, fields = "various", "others", self._about
                 kind = kinds.get((cause, source))
         if kind is None:
             kind = kinds[cause, source] = _Kind(self._now(), fields)

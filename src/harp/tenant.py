@@ -25,10 +25,11 @@ from harp.policy.client_address import ban_key
 from harp.policy.exapp import ExApp
 from harp.proxy.upstreams import Upstreams
 from harp.settings import Settings
-from harp.state.engine_names import EngineKeys, EngineNames
+from harp.state.engine_names import EngineKeys, EngineNames, engines_directory
 from harp.tunnel.server.claim_check import ClaimCheck
 from harp.tunnel.server.group import TunnelGroup
 from harp.wire.frp import WRONG_TOKEN
+from harp.wire.requests import RequestReader
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -39,7 +40,7 @@ SPREAD = 3.0  # seconds that a cluster may take to lead new connections to new p
 LAST_CALLS = 0.5  # seconds for control calls that still run after the drain, such as a wait for a container
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Commons:
     """What all Nextclouds share: it knows nothing of any of them."""
 
@@ -50,6 +51,7 @@ class Commons:
     access_log: AccessLog
     connections: int  # that the file descriptors allow
     tracer: Tracer | None = None
+    reader: RequestReader | None = None  # of the reception, where there are several Nextclouds
 
 
 class Tenant:
@@ -62,16 +64,18 @@ class Tenant:
         """Raises SettingsError when files of the engines cannot be used."""
         self.settings = settings
         self.warnings = commons.warnings
+        loop = self._loop = asyncio.get_running_loop()
+        if settings.instance:
+            self.warnings = RareWarnings(loop.time, loop.call_later, settings.instance)
         self.ports = PortTable()
         self.cluster: KubernetesCluster | None = None
         self._runners: list[web.AppRunner] = []
         self._control: ProtocolFactory | None = None
         self._control_lock = asyncio.Lock()
         self._tasks = Tasks()
-        self._loop = asyncio.get_running_loop()
-        now, deadlines, turns = self._loop.time, commons.deadlines, commons.turns
+        now, deadlines, turns = loop.time, commons.deadlines, commons.turns
         self.instance = Instance(settings, now, deadlines, warnings=self.warnings)
-        directory = settings.certs / "frp"
+        directory = engines_directory(settings)
         names, keys = EngineNames(directory), EngineKeys(directory)
         self.claim_check = ClaimCheck(settings, self.instance, names, self.warnings, keys=keys)
         self.tunnels = TunnelGroup(settings, self.ports, deadlines, self.claim_check.objection, self.warnings)
@@ -89,8 +93,8 @@ class Tenant:
             self.dialer, self.ports, deadlines, settings.timeouts, turns=turns, most_open=commons.connections
         )
         self.engines = EngineInventory(settings, self.dialer, self.ports, now)
-        self.books = Books(commons.access_log, self.warnings, commons.tracer)
-        self.gate = Gate(settings, self.instance, self.upstreams, deadlines, self.books, turns)
+        self.books = Books(commons.access_log, self.warnings, commons.tracer, settings.instance)
+        self.gate = Gate(settings, self.instance, self.upstreams, deadlines, self.books, turns, reader=commons.reader)
 
     async def find_cluster(self) -> None:
         """Have a look at the Kubernetes cluster, if there is one: its ExApps are not where Nextcloud says."""
@@ -108,6 +112,18 @@ class Tenant:
     def begin(self) -> None:
         """See whether Nextcloud answers."""
         self._tasks.start(self.instance.probe())
+
+    def change(self, settings: Settings) -> None:
+        """Take over what may change while running: hosts, shares and trusted proxies."""
+        if settings.proxies != self.settings.proxies:
+            self.gate.reload(settings)
+        self.settings = settings
+
+    async def end(self) -> None:
+        """End everything, once its tunnels have ended."""
+        await self.stop()
+        await self.close_engines()
+        await self.close()
 
     async def stop(self) -> None:
         """End what comes from clients: all of their requests have had the time of the drain."""

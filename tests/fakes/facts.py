@@ -106,12 +106,12 @@ class FakeFacts:
     async def follow(self, app: str) -> AsyncIterator[bytes]:
         yield b"data: {}\n\n"
 
-    def end_engine(self, name: str) -> int:
-        self.changes.append(name)
+    def end_engine(self, name: str, instance: str = "") -> int:
+        self.changes.append(f"{instance} {name}" if instance else name)
         return int(name == "gpu1")
 
-    def lift(self, address: str) -> bool:
-        self.changes.append(address)
+    def lift(self, address: str, instance: str = "") -> bool:
+        self.changes.append(f"{instance} {address}" if instance else address)
         return self.banned.pop(address, None) is not None
 
     def change_logs(self, log_level: str | None, access_log: str | None) -> None:

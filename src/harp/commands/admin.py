@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import http.client
-import os
 from collections.abc import Iterator
 from typing import TypeVar
 from urllib.parse import quote
 
+from harp.commands.arguments import chosen
 from harp.commands.health import connect
 from harp.errors import HarpError, Unreachable
-from harp.settings import Settings, load
+from harp.settings import Settings
 from harp.wire.decoding import decoded
 
 T = TypeVar("T")
@@ -25,14 +25,15 @@ class CallRefused(HarpError):
 
 
 class Admin:
-    """Calls the HaRP that runs with these settings."""
+    """Calls the HaRP that runs with these settings. Those of one of several Nextclouds ask about that one."""
 
     def __init__(self, settings: Settings) -> None:
         self._address = settings.listen.admin[0]
+        self._about = f"?instance={quote(settings.instance, safe='')}" if settings.instance else ""
 
     def fetch(self, what: str) -> bytes:
         """The JSON of GET /api/v1/`what`. Raises Unreachable, or Refused in HaRP's words."""
-        return self._call("GET", what)
+        return self._call("GET", f"{what}{self._about}")
 
     def read(self, what: str, kind: type[T]) -> T:
         """The same, decoded."""
@@ -40,12 +41,12 @@ class Admin:
 
     def end_engine(self, name: str) -> bool:
         """End the tunnel of an engine; was there one?"""
-        body = self._call("DELETE", f"engines/{quote(name, safe='')}")
+        body = self._call("DELETE", f"engines/{quote(name, safe='')}{self._about}")
         return bool(decoded(body, dict[str, int], lambda error: Unreachable(str(error))).get("ended"))
 
     def lift(self, address: str) -> None:
         """End a ban."""
-        self._call("DELETE", f"bans/{quote(address, safe='')}")
+        self._call("DELETE", f"bans/{quote(address, safe='')}{self._about}")
 
     def change_logs(self, query: str) -> bytes:
         """Change what is logged; the answer says what is in effect now."""
@@ -96,6 +97,6 @@ class Admin:
         return f"the admin listener {self._address} answers {status}: is it another program?"
 
 
-def of_environment() -> Admin:
-    """The HaRP that runs with the settings of the environment. Raises SettingsError."""
-    return Admin(load(os.environ))
+def of_environment(instance: str = "") -> Admin:
+    """The HaRP that runs with the settings of the environment, asked about one Nextcloud or all. Raises HarpError."""
+    return Admin(chosen(instance))

@@ -7,7 +7,8 @@ import argparse
 from msgspec import Struct
 
 from harp.commands.admin import of_environment
-from harp.commands.tables import table
+from harp.commands.arguments import add_instance
+from harp.commands.tables import of_instances
 from harp.status.snapshot import AppLine
 
 HEADERS = ("app", "version", "address", "tunnel", "routes", "requests", "4xx", "5xx", "average", "sent")
@@ -20,16 +21,17 @@ class _Apps(Struct):
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print what the admin API answers (/api/v1/apps)")
+    add_instance(parser)
 
 
 def main(options: argparse.Namespace) -> int:
     """Print the ExApps; the exit code."""
-    admin = of_environment()
+    admin = of_environment(options.instance)
     if options.json:
         print(admin.fetch("apps").decode())
         return 0
     apps = admin.read("apps", _Apps).apps
-    print(table(HEADERS, map(_row, apps)) if apps else "No ExApp is known yet: HaRP learns of one when it is used.")
+    print(of_instances(HEADERS, apps, _row) if apps else "No ExApp is known yet: HaRP learns of one when it is used.")
     return 0
 
 

@@ -7,8 +7,11 @@ import argparse
 from msgspec import Struct
 
 from harp.commands.admin import of_environment
-from harp.commands.tables import span, table
+from harp.commands.arguments import add_instance
+from harp.commands.tables import of_instances, span
 from harp.status.snapshot import BanLine
+
+HEADERS = ("address", "ends in", "last strike")
 
 
 class _Bans(Struct):
@@ -18,6 +21,7 @@ class _Bans(Struct):
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print what the admin API answers (/api/v1/bans)")
+    add_instance(parser)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action")
     lift = actions.add_parser("lift", help="end a ban and forget the strikes of its address")
     lift.add_argument("address", metavar="ADDRESS", help="as `harp bans` and the log name it")
@@ -25,13 +29,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Print the bans, or lift one; the exit code."""
-    admin = of_environment()
+    admin = of_environment(options.instance)
     if options.action == "lift":
         admin.lift(options.address)
         print(f"{options.address} is served again.")
     elif options.json:
         print(admin.fetch("bans").decode())
     else:
-        rows = [(ban.address, span(ban.seconds), ban.reason) for ban in admin.read("bans", _Bans).bans]
-        print(table(("address", "ends in", "last strike"), rows) if rows else "Nobody is banned.")
+        bans = admin.read("bans", _Bans).bans
+        print(of_instances(HEADERS, bans, _row) if bans else "Nobody is banned.")
     return 0
+
+
+def _row(ban: BanLine) -> tuple[str, ...]:
+    return ban.address, span(ban.seconds), ban.reason

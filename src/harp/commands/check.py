@@ -59,6 +59,9 @@ def check(env: Mapping[str, str], *, strict: bool = False, live: bool = False) -
         print(f"{'*' if value.given else ' '} {value.name:<{width}}  {text or 'none'}")
     if reading.settings.shared_key and not any(value.secret for value in reading.values if value.name == SHARED_KEY):
         print(f"  {'(the key in the file)':<{width}}  {_described_secret(reading.settings.shared_key)}")
+    for one in reading.settings.instances:
+        hosts, key = ", ".join(one.hosts), _described_secret(one.shared_key)
+        print(f"  {'instance ' + one.instance:<{width}}  {one.nextcloud.url}, hosts {hosts}, key of {key}")
     if warnings:
         print(f"\n{_count(warnings, 'warning')}:")
         print("\n".join(f"  {warning}" for warning in warnings))
@@ -126,7 +129,8 @@ def _count(things: Sequence[str], word: str) -> str:
 def problems_of(settings: Settings) -> list[str]:
     """Every problem with the files that the settings name, in words, each with its variable."""
     certificates = [f"HP_CERTS_DIR: {problem}" for problem in (*_of_https(settings), *_of_tunnel(settings))]
-    return [*certificates, *_of_engines(settings)]
+    of_instances = [problem for one in settings.instances for problem in _of_engines(one)]
+    return list(dict.fromkeys((*certificates, *_of_engines(settings), *of_instances)))
 
 
 def _of_engines(settings: Settings) -> list[str]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from harp.commands import engine_bundle, engine_list
-from harp.commands.arguments import port
-from harp.settings import load
+from harp.commands.arguments import add_instance, chosen, port
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    add_instance(parser, "the engines of one Nextcloud")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     shown = actions.add_parser("list", help="show what the running HaRP knows about its engines")
     shown.add_argument("--json", action="store_true", help="print what the admin API answers (/api/v1/engines)")
@@ -52,7 +51,7 @@ def _bundle_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
-    settings = load(os.environ)
+    settings = chosen(options.instance, needed=options.action != "list")
     match options.action:
         case "list":
             return engine_list.show(settings, as_json=options.json)

@@ -29,7 +29,7 @@ from harp.net.targets import Tcp, Unix
 from harp.policy.keys import engine_key
 from harp.policy.ports import ENGINE_PORTS, LOCAL_ENGINE_PORT, SERVER_NAME
 from harp.settings import Settings
-from harp.state.engine_names import EngineKeys, EngineNames
+from harp.state.engine_names import EngineKeys, EngineNames, engines_directory
 from harp.tunnel.client.frpc_config import ClientConfig, ClientProxy, ClientTls
 from harp.tunnel.client.frpc_toml import written
 
@@ -94,7 +94,7 @@ def make(settings: Settings, wish: EngineWish) -> Bundle:
     if not NAME.fullmatch(wish.name):
         raise HarpError(f"{wish.name!r} is not a name for an engine; use letters, digits, . _ -")
     server = _server(settings, wish.address)
-    with EngineNames(settings.certs / "frp").changing() as engines:
+    with EngineNames(engines_directory(settings)).changing() as engines:
         port = _give(settings, engines, wish.name, wish.port)
         token = _key(settings, wish)
         files = {
@@ -110,7 +110,7 @@ def register(settings: Settings, name: str, port: int) -> None:
     if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
         raise HarpError(f"{name!r} is not a name for an engine; use 1 to {LONGEST_NAME} printable characters")
     _check_port(settings, port)
-    with EngineNames(settings.certs / "frp").changing() as engines:
+    with EngineNames(engines_directory(settings)).changing() as engines:
         _move(engines, name, port)
 
 
@@ -207,7 +207,7 @@ def _certificates(settings: Settings) -> dict[str, bytes]:
 
 def _key(settings: Settings, wish: EngineWish) -> str:
     """The engine's own key: what it had, or a new one."""
-    with EngineKeys(settings.certs / "frp").changing() as salts:
+    with EngineKeys(engines_directory(settings)).changing() as salts:
         if wish.fresh or wish.name not in salts:
             salts[wish.name] = token_hex(16)
         return engine_key(settings.shared_key, wish.name, salts[wish.name])
@@ -215,13 +215,13 @@ def _key(settings: Settings, wish: EngineWish) -> str:
 
 def remove(settings: Settings, name: str) -> str:
     """Forget an engine, and end its tunnel; what has become of that. Raises HarpError when there is none."""
-    with EngineNames(settings.certs / "frp").changing() as engines:
+    with EngineNames(engines_directory(settings)).changing() as engines:
         ports = [port for port, holder in engines.items() if holder == name]
         if not ports:
             raise HarpError(f"no engine is named {name}; harp engine list shows those that are connected")
         for port in ports:
             del engines[port]
-    with EngineKeys(settings.certs / "frp").changing() as salts:
+    with EngineKeys(engines_directory(settings)).changing() as salts:
         keyed = salts.pop(name, None) is not None
     ended = end_tunnel(settings, name)
     if keyed:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from harp.commands.health import connect
-from harp.commands.tables import ago, table
+from harp.commands.tables import ago, of_instances, table
 from harp.engines.facts import ClusterStatus
 from harp.errors import Unreachable
 from harp.policy.ports import LOCAL_ENGINE_PORT
@@ -47,7 +47,8 @@ def check(settings: Settings, ports: Sequence[int], *, as_json: bool = False) ->
 
 
 def _show(lines: Iterable[EngineLine]) -> None:
-    print(table(("port", "engine", "API", "seen", "tunnel", "round trip", "note"), map(_row, lines)))
+    headers = ("port", "engine", "API", "seen", "tunnel", "round trip", "note")
+    print(of_instances(headers, list(lines), _row))
 
 
 def _show_cluster(cluster: ClusterStatus) -> None:
@@ -142,4 +143,5 @@ def inventory(settings: Settings) -> list[EngineLine]:
         raise Unreachable(
             f"the admin listener {settings.listen.admin[0]} answers {answer.status}: is it another program?"
         )
-    return decoded(answer.body, list[EngineLine], lambda error: Unreachable(f"the admin listener answers {error}"))
+    lines = decoded(answer.body, list[EngineLine], lambda error: Unreachable(f"the admin listener answers {error}"))
+    return [line for line in lines if settings.instance in ("", line.instance)]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from harp.status.snapshot import OfInstance
 
 GAP = "  "
 
@@ -15,6 +18,16 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(
         GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+L = TypeVar("L", bound=OfInstance)
+
+
+def of_instances(headers: Sequence[str], lines: Sequence[L], row: Callable[[L], Sequence[str]]) -> str:
+    """As `table`, with a first column for the Nextcloud where there are several."""
+    if not any(line.instance for line in lines):
+        return table(headers, map(row, lines))
+    return table(("instance", *headers), [(line.instance or "none", *row(line)) for line in lines])
 
 
 def ago(moment: float) -> str:

@@ -7,7 +7,8 @@ import argparse
 from msgspec import Struct
 
 from harp.commands.admin import of_environment
-from harp.commands.tables import ago, table
+from harp.commands.arguments import add_instance
+from harp.commands.tables import ago, of_instances
 from harp.status.snapshot import TunnelLine
 
 HEADERS = ("port", "name", "address", "host", "client", "up for", "round trip", "streams")
@@ -20,16 +21,17 @@ class _Tunnels(Struct):
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print what the admin API answers (/api/v1/tunnels)")
+    add_instance(parser)
 
 
 def main(options: argparse.Namespace) -> int:
     """Print the tunnels; the exit code."""
-    admin = of_environment()
+    admin = of_environment(options.instance)
     if options.json:
         print(admin.fetch("tunnels").decode())
         return 0
-    tunnels = sorted(admin.read("tunnels", _Tunnels).tunnels, key=lambda tunnel: tunnel.ports)
-    print(table(HEADERS, map(_row, tunnels)) if tunnels else "No tunnel is connected.")
+    tunnels = sorted(admin.read("tunnels", _Tunnels).tunnels, key=lambda tunnel: (tunnel.instance, tunnel.ports))
+    print(of_instances(HEADERS, tunnels, _row) if tunnels else "No tunnel is connected.")
     return 0
 
 

@@ -39,6 +39,12 @@ class Entry(Struct):
     level: str = "info"
 
 
+class EntryOfInstance(Entry):
+    """The same, where there are several Nextclouds."""
+
+    instance: str = ""
+
+
 class AccessLog:
     """Writes entries to `stream` (default stdout) as JSON lines or text. What is written is the caller's choice.
 
@@ -89,6 +95,8 @@ class AccessLog:
 def _text(entry: Entry) -> bytes:
     who = f" user={entry.user}" if entry.user else ""
     app = f" app={entry.app}" if entry.app else ""
+    if isinstance(entry, EntryOfInstance):
+        app = f" instance={entry.instance}{app}"
     verdict = f" {entry.verdict}" if entry.verdict not in ("", "forward") else ""
     peer = f" peer={entry.peer}" if entry.peer != entry.address else ""
     counted = f" counted={entry.counted}" if entry.counted != entry.address else ""

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
-from harp.frontend.access import AccessLog, Entry
+from msgspec.structs import asdict
+
+from harp.frontend.access import AccessLog, Entry, EntryOfInstance
 from harp.frontend.exchange import Exchange
 from harp.frontend.traffic import Traffic
 from harp.logs import RareWarnings, timestamp
@@ -32,7 +34,11 @@ class Tracer(Protocol):
 class Books:
     """Takes every exchange that is over."""
 
-    def __init__(self, access_log: AccessLog, warnings: RareWarnings, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self, access_log: AccessLog, warnings: RareWarnings, tracer: Tracer | None = None, instance: str = ""
+    ) -> None:
+        """`instance` is the name in the access log, where there are several Nextclouds."""
+        self.instance = instance
         self.access_log = access_log
         self.apps: dict[str, Traffic] = {}  # by lower-cased id
         self.control = Traffic()  # calls of AppAPI to HaRP itself
@@ -63,7 +69,8 @@ class Books:
             self.tracer.ended(exchange, seconds)
         access = self.access_log
         if access.every or (access.errors and (status >= 400 or status == 0 or exchange.note)):
-            access.write(entry_of(exchange, seconds))
+            entry = entry_of(exchange, seconds)
+            access.write(EntryOfInstance(**asdict(entry), instance=self.instance) if self.instance else entry)
 
     def close(self) -> None:
         """Write what waits."""

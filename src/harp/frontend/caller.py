@@ -22,9 +22,10 @@ _PREFIX = re.compile(rb"(?:/[A-Za-z0-9._~-]+)+").fullmatch
 
 
 class Callers:
-    """Reads callers under one configuration. `digest` names what logs a visitor in."""
+    """Reads callers of one Nextcloud under one configuration. `digest` names what logs a visitor in."""
 
-    def __init__(self, proxies: Proxies, rules: Rules, digest: Digest) -> None:
+    def __init__(self, proxies: Proxies, rules: Rules, digest: Digest, instance: str = "") -> None:
+        self.instance = instance  # the Nextcloud's name, where there are several
         self._addresses = ClientAddresses(proxies)
         self._accept = rules.accept
         self._digest = digest

@@ -109,12 +109,16 @@ class Gate(OpenConnections):
         books: Books,
         turns: Turns | None = None,
         plans: Plans | None = None,
+        reader: RequestReader | None = None,
     ) -> None:
+        """`reader` is that of a reception, which sees to it."""
         super().__init__(settings.limits)
         self.deadlines = deadlines
         self.turns = turns or Turns()
         self.timeouts = settings.timeouts
-        self.reader = RequestReader(settings.limits.headers, frozenset({settings.proxies.header.encode()}))
+        special = frozenset({settings.proxies.header.encode()})
+        self.reader = reader or RequestReader(settings.limits.headers, special)
+        self._is_alone = reader is None
         self.patience = 2 * settings.nextcloud.timeout + LEARNING  # a record, then a visitor
         self.inspected = False
         self._settings = settings
@@ -122,7 +126,7 @@ class Gate(OpenConnections):
         self._upstreams = upstreams
         self._books = books
         self._rules = instance.rules
-        self._callers = Callers(settings.proxies, instance.rules, instance.digest)
+        self._callers = Callers(settings.proxies, instance.rules, instance.digest, settings.instance)
         self.is_neighbour = self._callers.is_neighbour
         self._plans = plans or Plans(deadlines)
         self.replicas: Callable[[str], Replicas | None] | None = None  # of an ExApp, where a cluster tells of them
@@ -138,13 +142,14 @@ class Gate(OpenConnections):
 
     def reload(self, settings: Settings) -> None:
         """Take over what may change while running: the trusted proxies."""
-        self._callers = Callers(settings.proxies, self._rules, self._instance.digest)
+        self._callers = Callers(settings.proxies, self._rules, self._instance.digest, settings.instance)
         self.is_neighbour = self._callers.is_neighbour
 
     def expired(self) -> None:
         """Timed: forget what requests have said, cookies and passwords among it; who comes back is read again."""
         self.deadline = self.deadlines.now + FORGET
-        self.reader.forget()
+        if self._is_alone:
+            self.reader.forget()
         self._callers.forget()
 
     # Requests

@@ -28,7 +28,9 @@ class Banning:
         warnings: RareWarnings,
         changed: Callable[[], None],
         deadlines: Deadlines | None = None,
+        instance: str = "",
     ) -> None:
+        """`instance` is the name in the log, where there are several Nextclouds."""
         self.list = BanList(bans, now)
         self.deadline = NEVER
         self.begun = 0  # since the start
@@ -36,13 +38,24 @@ class Banning:
         self._now = now
         self._warnings = warnings
         self._changed = changed
+        self._deadlines = deadlines
+        self._log = log.bind(instance=instance) if instance else log
         if deadlines is not None:
             deadlines.watch(self)
+
+    def banned(self, ban_key: str) -> float:
+        """Seconds until this client is served again; 0.0 = it is not banned."""
+        return self.list.seconds(ban_key)
+
+    def close(self) -> None:
+        """Watch no more for the ends of bans."""
+        if self._deadlines is not None:
+            self._deadlines.drop(self)
 
     def strike(self, ban_key: str, reason: str, proxy_key: str = "") -> None:
         """Count a strike against a client, and against the peer that has named it where nobody says that it may."""
         self.strikes += 1
-        log.info("strike counted", address=ban_key, reason=reason)
+        self._log.info("strike counted", address=ban_key, reason=reason)
         if self.list.strike(ban_key, reason):
             self._begun(ban_key, reason)
         if proxy_key and self.list.strike(proxy_key, reason, PROXY_FACTOR):
@@ -54,7 +67,7 @@ class Banning:
         self.list.lift(address)
         if was_banned:
             self._changed()
-            log.warning("ban lifted", address=address)
+            self._log.warning("ban lifted", address=address)
         return was_banned
 
     def expired(self) -> None:

@@ -85,7 +85,9 @@ class Instance:
         self.rules = rules_from(settings)
         self.records = RecordCache(settings.nextcloud.record_lifetime, now)
         self.sessions = SessionCache(settings.nextcloud.session_lifetime, now, key=token_bytes(32))
-        self.banning = Banning(settings.bans, now, warnings or RareWarnings(now), self._outdate, deadlines)
+        name = settings.instance
+        self.banning = Banning(settings.bans, now, warnings or RareWarnings(now), self._outdate, deadlines, name)
+        self._log = log.bind(instance=name) if name else log
         self.bans = self.banning.list
         self.calls = self.failures = 0  # to Nextcloud: answered or not, and those without a proper answer
         self.walks = Walks(now)
@@ -245,6 +247,7 @@ class Instance:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.banning.close()
         await self._client.close()
 
     # Calls
@@ -298,7 +301,9 @@ class Instance:
             self._key_proved, self.key_doubted = True, ""
         elif isinstance(fact, UnknownApp) and not fact.no_appapi and not (self._key_proved or self.key_doubted):
             self.key_doubted = app_id
-            log.warning("Nextcloud refuses the shared key or knows no ExApp at all", asked_for=app_id, fix=KEY_FIX)
+            self._log.warning(
+                "Nextcloud refuses the shared key or knows no ExApp at all", asked_for=app_id, fix=KEY_FIX
+            )
 
     def _note(self, fact: RecordFact | VisitorFact, *, probe: bool = False) -> None:
         """Keep the facts of readiness, and log when they change.
@@ -308,14 +313,14 @@ class Instance:
         self.calls += 1
         if not isinstance(fact, Trouble) and not (isinstance(fact, UnknownApp) and fact.no_appapi):
             if not self.reachable:
-                log.info("Nextcloud answers", url=self.url)
+                self._log.info("Nextcloud answers", url=self.url)
             self.reachable, self.last_error = True, ""
             self._noted = self._now()
             return
         self.failures += 1
         if probe:
             if self.reachable is not False or self.last_error != fact.reason:
-                log.warning("trouble with Nextcloud", url=self.url, reason=fact.reason)
+                self._log.warning("trouble with Nextcloud", url=self.url, reason=fact.reason)
             self.reachable, self.last_error = False, fact.reason
             self._noted = self._now()
         else:
@@ -324,7 +329,7 @@ class Instance:
     def _report(self, record: ExApp) -> None:
         """Log a record that is news."""
         if self.records.get(record.app_id) != record:
-            log.info("record", app=record.app_id, version=record.version, host=record.host, port=record.port)
+            self._log.info("record", app=record.app_id, version=record.version, host=record.host, port=record.port)
 
     async def _compiled(self, record: ExApp) -> RecordFact:
         """Compile the routes of a record, and log what is wrong with them the first time."""
@@ -332,7 +337,7 @@ class Instance:
         known = table.problems
         await self._route_tables.compile(table)
         for problem in table.problems if not known else ():
-            log.warning("route skipped", app=record.app_id, reason=problem)
+            self._log.warning("route skipped", app=record.app_id, reason=problem)
         return record
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harp.errors import SettingsError
 from harp.settings import parsers as v
+from harp.settings.instances import ALL, Shares, instances_of
 from harp.settings.kubernetes import Kubernetes, kubernetes
 from harp.settings.parsers import NEVER, Address, Network
 from harp.settings.reader import Value, VariableReader
@@ -37,6 +38,8 @@ __all__ = [
     "examine",
     "load",
 ]
+
+INSTANCES = "HP_INSTANCES_FILE"
 
 # Accepted and without effect: they steered parts of the existing system that we do not have (A 7.1).
 OBSOLETE = (
@@ -177,8 +180,17 @@ class Settings:
     local_exapps: tuple[range, ...]  # HP_LOCAL_EXAPPS: ports of loopback on which ExApps installed by hand may listen
     traces: str = ""  # OTEL_EXPORTER_OTLP_ENDPOINT and its kin: where traces are sent; "" = nowhere
     admin_password: str = field(default="", repr=False)  # HP_ADMIN_PASSWORD_FILE; "" = the shared key
+    instance: str = ""  # the name in HP_INSTANCES_FILE of whose settings these are; "" = there is no such file
+    hosts: tuple[str, ...] = ()  # under which browsers call that Nextcloud, lower case, perhaps with a port; "*" = any
+    shares: Shares = ALL  # what it may take of the limits
+    instances: tuple[Settings, ...] = field(default=(), repr=False)  # of HP_INSTANCES_FILE, each complete
     warnings: tuple[str, ...] = ()  # what was tolerated, one line each, for the log
     values: tuple[Value, ...] = field(default=(), repr=False)  # every variable as it is in effect
+
+    @property
+    def secrets(self) -> list[str]:
+        """What no log may show."""
+        return [self.kubernetes.token, self.shared_key, *(one.shared_key for one in self.instances)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +235,7 @@ def examine(env: Mapping[str, str]) -> Reading:
         traces=traces(r),
         admin_password=r.optional("HP_ADMIN_PASSWORD_FILE", v.shared_key_file, "the shared key") or "",
     )
+    settings = _with_instances(r, settings)
     r.warn_unknown("HP_", OBSOLETE)
     warnings = tuple(r.warnings)
     return Reading(
@@ -233,11 +246,29 @@ def examine(env: Mapping[str, str]) -> Reading:
     )
 
 
+def _with_instances(r: VariableReader, settings: Settings) -> Settings:
+    """Add the Nextclouds of HP_INSTANCES_FILE: what one has of its own cannot be a variable as well."""
+    path = r.optional(INSTANCES, v.path, "one Nextcloud, by the variables")
+    if path is None:
+        return settings
+    own = ("HP_SHARED_KEY", "HP_SHARED_KEY_FILE", "NC_INSTANCE_URL", "HP_PUBLIC_URL", "HP_GATEWAY_URL")
+    for name in (*own, "HP_INSTANCE_ID"):
+        if r.given(name):
+            r.problem(name, f"every Nextcloud has its own in {INSTANCES}; remove the variable")
+    if settings.tunnel.listen:
+        text = f"cannot be used with {INSTANCES}: a port would be that of several Nextclouds; remove one of the two"
+        r.problem("HP_TUNNEL_LISTEN", text)
+    instances, problems, warnings = instances_of(path, settings)
+    r.problems += problems
+    r.warnings += warnings
+    return replace(settings, instances=instances)
+
+
 def _shared_key(r: VariableReader) -> str:
     key = r.secret("HP_SHARED_KEY", v.shared_key)
     from_file = r.optional("HP_SHARED_KEY_FILE", v.shared_key_file, "not set")
     given = [name for name in ("HP_SHARED_KEY", "HP_SHARED_KEY_FILE") if r.given(name)]
-    if not given:
+    if not given and not r.given(INSTANCES):
         r.problem("HP_SHARED_KEY", "is not set; set it (or HP_SHARED_KEY_FILE) to the deploy daemon's key in Nextcloud")
     if len(given) > 1:
         r.problem("HP_SHARED_KEY", "HP_SHARED_KEY_FILE is set as well; remove one of the two")
@@ -246,7 +277,7 @@ def _shared_key(r: VariableReader) -> str:
 
 def _nextcloud(r: VariableReader) -> Nextcloud:
     url = r.optional("NC_INSTANCE_URL", v.nextcloud_url, "not set")
-    if not r.given("NC_INSTANCE_URL"):
+    if not r.given("NC_INSTANCE_URL") and not r.given(INSTANCES):
         r.problem("NC_INSTANCE_URL", "is not set; write the URL of your Nextcloud, such as https://cloud.example.com")
     return Nextcloud(
         url=url or "",

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from harp.errors import HarpError, words_of
+from harp.settings import Settings
 from harp.wire.decoding import decoded
 
 FILE = "engines.json"
@@ -74,6 +75,12 @@ class _Kept(Generic[K]):
             fresh.replace(self.path)
         except OSError as error:
             raise EngineNamesError(f"{self.path}: {words_of(error)}; engine ports are remembered there") from error
+
+
+def engines_directory(settings: Settings) -> Path:
+    """Where the engines of a Nextcloud are remembered: where there are several, each has its own."""
+    directory = settings.certs / "frp"
+    return directory / "instances" / settings.instance if settings.instance else directory
 
 
 class EngineNames(_Kept[int]):

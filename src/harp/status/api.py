@@ -19,7 +19,16 @@ from harp.engines.facts import ClusterStatus
 from harp.status.engines import EngineLine
 from harp.status.pages import Page
 from harp.status.problems import problems_of
-from harp.status.snapshot import AppLine, BanLine, CertificateLine, Process, RequestLines, Snapshot, TunnelLine
+from harp.status.snapshot import (
+    AppLine,
+    BanLine,
+    CertificateLine,
+    OfInstance,
+    Process,
+    RequestLines,
+    Snapshot,
+    TunnelLine,
+)
 
 PREFIX = "/api/v1/"
 CHANGING = b"sec-harp-admin"  # its value does not matter
@@ -60,11 +69,11 @@ class ApiFacts(Protocol):
     def follow(self, app: str) -> AsyncIterator[bytes]:
         """Its requests as they end, as server-sent events."""
 
-    def end_engine(self, name: str) -> int:
-        """End the tunnels of an engine; how many there were."""
+    def end_engine(self, name: str, instance: str = "") -> int:
+        """End the tunnels of an engine, of one Nextcloud or all; how many there were."""
 
-    def lift(self, address: str) -> bool:
-        """End a ban. False if there was none."""
+    def lift(self, address: str, instance: str = "") -> bool:
+        """End a ban, of one Nextcloud or all. False if there was none."""
 
     def change_logs(self, log_level: str | None, access_log: str | None) -> None:
         """Log at another level, and other requests, from now on; None leaves it."""
@@ -75,25 +84,29 @@ class StatusApi:
 
     def __init__(self, facts: ApiFacts) -> None:
         self._facts = facts
+        self._lists: Mapping[str, Callable[[], Sequence[OfInstance]]] = {
+            "apps": facts.apps,
+            "bans": facts.bans,
+            "engines": facts.engines,
+            "tunnels": facts.tunnels,
+        }
         self._shown: Mapping[str, Callable[[], object]] = {
-            "apps": lambda: {"apps": facts.apps()},
-            "bans": lambda: {"bans": facts.bans()},
             "certificates": lambda: {"certificates": facts.certificates()},
             "cluster": lambda: {"cluster": facts.cluster()},
-            "engines": lambda: {"engines": facts.engines()},
             "problems": lambda: {"problems": problems_of(facts.snapshot(), time.time())},
             "process": facts.process,
             "snapshot": facts.snapshot,
-            "tunnels": lambda: {"tunnels": facts.tunnels()},
         }
 
     def answer(self, method: bytes, path: bytes, query: bytes, *, refused: str) -> Page:
         """`path` begins with PREFIX. `refused` says why this caller may not change anything, "" when it may."""
         rest = path.decode("latin-1").removeprefix(PREFIX)
-        if rest in self._shown:
+        wishes = parse_qs(query.decode("latin-1").removeprefix("?"), keep_blank_values=True)
+        instance = wishes.get("instance", [""])[-1]
+        if rest in self._shown or rest in self._lists:
             if method not in (b"GET", b"HEAD"):
                 return _trouble(405, "only GET and HEAD are served", "GET, HEAD")
-            return Page(200, msgspec.json.encode(self._shown[rest]()))
+            return Page(200, msgspec.json.encode(self._show(rest, instance)))
         if rest in ("requests", "requests/follow", "openapi.json"):
             if method not in (b"GET", b"HEAD"):
                 return _trouble(405, "only GET and HEAD are served", "GET, HEAD")
@@ -101,17 +114,18 @@ class StatusApi:
         if rest.startswith("bans/"):
             if method != b"DELETE":
                 return _trouble(405, "a ban can be lifted, with DELETE", "DELETE")
-            return _trouble(403, refused) if refused else self._lift(unquote(rest.removeprefix("bans/")))
+            return _trouble(403, refused) if refused else self._lift(unquote(rest.removeprefix("bans/")), instance)
         if rest.startswith("engines/"):
             if method != b"DELETE":
                 return _trouble(405, "the tunnel of an engine can be ended, with DELETE", "DELETE")
-            return _trouble(403, refused) if refused else self._end_engine(unquote(rest.removeprefix("engines/")))
+            name = unquote(rest.removeprefix("engines/"))
+            return _trouble(403, refused) if refused else self._end_engine(name, instance)
         if rest == "logs":
             if method != b"PUT":
                 return _trouble(405, "logs can be changed, with PUT", "PUT")
-            return _trouble(403, refused) if refused else self._change_logs(query)
+            return _trouble(403, refused) if refused else self._change_logs(wishes)
         more = ("bans/ADDRESS", "doctor", "engines/NAME", "logs", "openapi.json", "requests", "requests/follow")
-        return _trouble(404, f"{PREFIX} has {', '.join(sorted((*self._shown, *more)))}")
+        return _trouble(404, f"{PREFIX} has {', '.join(sorted((*self._shown, *self._lists, *more)))}")
 
     def _requests(self, query: bytes, *, follow: bool) -> Page:
         app = parse_qs(query.decode("latin-1").removeprefix("?")).get("app", [""])[-1]
@@ -119,16 +133,21 @@ class StatusApi:
             return Page(200, b"", kind="text/event-stream", stream=self._facts.follow(app))
         return Page(200, msgspec.json.encode(self._facts.requests(app)))
 
-    def _end_engine(self, name: str) -> Page:
-        return Page(200, msgspec.json.encode({"ended": self._facts.end_engine(name)}))
+    def _show(self, what: str, instance: str) -> object:
+        """The answer to a GET; lists are of one Nextcloud where `instance` names it."""
+        if what in self._shown:
+            return self._shown[what]()
+        return {what: [line for line in self._lists[what]() if instance in ("", line.instance)]}
 
-    def _lift(self, address: str) -> Page:
-        if not self._facts.lift(address):
-            return _trouble(404, f"{address} is not banned")
+    def _end_engine(self, name: str, instance: str) -> Page:
+        return Page(200, msgspec.json.encode({"ended": self._facts.end_engine(name, instance)}))
+
+    def _lift(self, address: str, instance: str) -> Page:
+        if not self._facts.lift(address, instance):
+            return _trouble(404, f"{address} is not banned" + (f" by {instance}" if instance else ""))
         return Page(200, msgspec.json.encode({"lifted": address}))
 
-    def _change_logs(self, query: bytes) -> Page:
-        wishes = parse_qs(query.decode("latin-1").removeprefix("?"), keep_blank_values=True)
+    def _change_logs(self, wishes: Mapping[str, list[str]]) -> Page:
         for name, values in wishes.items():
             known = {"level": LEVELS, "access": ACCESS}.get(name)
             if known is None:

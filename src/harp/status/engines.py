@@ -19,7 +19,7 @@ class TunnelOfEngine(Struct, frozen=True):
     round_trip: float | None  # seconds, None = not measured yet
 
 
-class EngineLine(Struct, frozen=True):
+class EngineLine(Struct, frozen=True, omit_defaults=True):
     """One engine."""
 
     port: int
@@ -29,19 +29,24 @@ class EngineLine(Struct, frozen=True):
     last_seen: float | None  # Unix seconds of its last answer about itself
     trouble: str  # why it could not be asked last time
     tunnel: TunnelOfEngine | None
+    instance: str = ""  # whose engine it is, where there are several Nextclouds
 
 
 def inventory(
-    local: int, statuses: Iterable[EngineStatus], tunnels: Iterable[tuple[int, TunnelOfEngine]]
+    local: int,
+    statuses: Iterable[EngineStatus],
+    tunnels: Iterable[tuple[int, TunnelOfEngine]],
+    instance: str = "",
 ) -> list[EngineLine]:
     """Every engine that ever answered or has a tunnel now, by port; the local one in any case."""
     known = {status.port: status for status in statuses}
     seen = {port for port, status in known.items() if status.last_seen is not None}
     connected = dict(tunnels)
-    return [_line(port, known.get(port), connected.get(port)) for port in sorted({local, *seen, *connected})]
+    ports = sorted({local, *seen, *connected})
+    return [_line(port, known.get(port), connected.get(port), instance) for port in ports]
 
 
-def _line(port: int, status: EngineStatus | None, tunnel: TunnelOfEngine | None) -> EngineLine:
+def _line(port: int, status: EngineStatus | None, tunnel: TunnelOfEngine | None, instance: str) -> EngineLine:
     facts = None if status is None else status.facts
     return EngineLine(
         port=port,
@@ -51,4 +56,5 @@ def _line(port: int, status: EngineStatus | None, tunnel: TunnelOfEngine | None)
         last_seen=None if status is None else status.last_seen,
         trouble="" if status is None else status.trouble,
         tunnel=tunnel,
+        instance=instance,
     )

@@ -161,6 +161,7 @@ class RequestFeed:
             waits=entry.waits,
             request=self._redaction.lines(_fields(head)) if head else (),
             answer=self._redaction.lines(response_fields(exchange.answer)),
+            instance=_instance_of(exchange),
         )
 
 
@@ -227,7 +228,12 @@ def running_line(exchange: Exchange, now: float) -> RunningLine:
         seconds=now - exchange.started,
         status=entry.status,
         sent=entry.sent,
+        instance=_instance_of(exchange),
     )
+
+
+def _instance_of(exchange: Exchange) -> str:
+    return exchange.caller.read_by.instance if exchange.caller is not None else ""
 
 
 def app_in(path: str) -> str:

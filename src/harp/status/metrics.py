@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from msgspec.structs import replace
 from prometheus_client import Metric
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -17,7 +18,7 @@ from prometheus_client.openmetrics.exposition import ALLOWUTF8, CONTENT_TYPE_LAT
 
 from harp.frontend.traffic import BOUNDS
 from harp.status.pages import Page
-from harp.status.snapshot import DurationsLine, Snapshot, TrafficLine
+from harp.status.snapshot import DurationsLine, InstanceLine, Snapshot, TrafficLine
 
 DAY = 86400.0
 EDGES = [*map(str, BOUNDS), "+Inf"]
@@ -41,6 +42,19 @@ class _Collected:
 def collected(snapshot: Snapshot) -> Iterator[Metric]:
     """Return all families of metrics, with the samples of `snapshot`."""
     yield from _of_process(snapshot)
+    if snapshot.instances:
+        yield from _of_instances(snapshot)
+    else:
+        yield from _of_one(snapshot)
+    text = "Days until a certificate ends; negative once it has."
+    left = GaugeMetricFamily("harp_certificate_days_left", text, labels=["file"])
+    for certificate in snapshot.certificates:
+        left.add_metric([certificate.file], round((certificate.end - time.time()) / DAY, 2))
+    yield left
+
+
+def _of_one(snapshot: Snapshot) -> Iterator[Metric]:
+    """What there is of each Nextcloud."""
     yield from _of_requests(snapshot)
     yield from _of_tunnels(snapshot)
     yield from _of_nextcloud(snapshot)
@@ -48,11 +62,46 @@ def collected(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily("harp_bans", "Addresses that are banned now.", bans.now)
     yield CounterMetricFamily("harp_bans_begun", "Bans that have begun.", bans.begun)
     yield CounterMetricFamily("harp_strikes", "Strikes counted.", bans.strikes)
-    text = "Days until a certificate ends; negative once it has."
-    left = GaugeMetricFamily("harp_certificate_days_left", text, labels=["file"])
-    for certificate in snapshot.certificates:
-        left.add_metric([certificate.file], round((certificate.end - time.time()) / DAY, 2))
-    yield left
+
+
+def _of_instances(snapshot: Snapshot) -> Iterator[Metric]:
+    """The same with the label `instance`; what was for none of them has "" there."""
+    families: dict[str, Metric] = {}
+    for line in (*snapshot.instances, *([snapshot.strangers] if snapshot.strangers else [])):
+        for family in _of_one(_part(snapshot, line)):
+            if not line.instance and family.name.startswith("harp_nextcloud_"):
+                continue
+            samples = [one._replace(labels={"instance": line.instance, **one.labels}) for one in family.samples]
+            known = families.setdefault(family.name, family)
+            known.samples = samples if known is family else [*known.samples, *samples]
+    yield from families.values()
+    text = "Clients' connections whose last request was to this Nextcloud; with several Nextclouds only."
+    connections = GaugeMetricFamily("harp_instance_connections", text, labels=["instance"])
+    text = "Requests under way; with several Nextclouds only."
+    running = GaugeMetricFamily("harp_instance_requests_running", text, labels=["instance"])
+    text = "Requests that wait for their turn; with several Nextclouds only."
+    waiting = GaugeMetricFamily("harp_instance_requests_waiting", text, labels=["instance"])
+    for line in snapshot.instances:
+        connections.add_metric([line.instance], line.connections)
+        running.add_metric([line.instance], line.running)
+        waiting.add_metric([line.instance], line.waiting)
+    yield from (connections, running, waiting)
+
+
+def _part(snapshot: Snapshot, line: InstanceLine) -> Snapshot:
+    """What a HaRP for this Nextcloud alone would know."""
+    return replace(
+        snapshot,
+        nextcloud=line.nextcloud,
+        apps=tuple(app for app in snapshot.apps if app.instance == line.instance),
+        control=line.control,
+        others=line.others,
+        refusals=line.refusals,
+        tunnels=tuple(tunnel for tunnel in snapshot.tunnels if tunnel.instance == line.instance),
+        tunnels_lost=line.tunnels_lost,
+        ban_totals=line.ban_totals,
+        instances=(),
+    )
 
 
 def _of_process(snapshot: Snapshot) -> Iterator[Metric]:

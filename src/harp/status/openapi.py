@@ -60,6 +60,8 @@ def document() -> dict[str, Any]:
     for name, (kind, summary) in LISTS.items():
         listed = {"type": "array", "items": named[kind.__name__]}
         paths[f"/{name}"] = {"get": _reading(summary, _object(name, listed))}
+        if "instance" in kind.__struct_fields__:
+            paths[f"/{name}"]["get"]["parameters"] = [INSTANCE]
     for name, (kind, summary) in VALUES.items():
         paths[f"/{name}"] = {"get": _reading(summary, named[kind.__name__])}
     paths["/cluster"] = {
@@ -108,8 +110,10 @@ def _special(named: dict[str, Any]) -> dict[str, Any]:
     logs = {"type": "object", "properties": {"level": word, "access": word}, "required": ["level", "access"]}
     return {
         "/requests/follow": {"get": follow},
-        "/bans/{address}": {"delete": _changing("End a ban", _object("lifted", word), [address])},
-        "/engines/{name}": {"delete": _changing("End the tunnel of an engine", _object("ended", count), [engine])},
+        "/bans/{address}": {"delete": _changing("End a ban", _object("lifted", word), [address, INSTANCE])},
+        "/engines/{name}": {
+            "delete": _changing("End the tunnel of an engine", _object("ended", count), [engine, INSTANCE])
+        },
         "/logs": {"put": _changing("Log other things until the next start", logs, wishes)},
         "/doctor": {
             "get": _reading("The doctor's last report, renewed when it is old", report),
@@ -133,6 +137,9 @@ def _changing(summary: str, schema: object, parameters: list[dict[str, Any]]) ->
 
 def _query(name: str, text: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
+
+
+INSTANCE = _query("instance", "One of several Nextclouds, by its name in HP_INSTANCES_FILE.")
 
 
 def _object(name: str, schema: object) -> dict[str, Any]:

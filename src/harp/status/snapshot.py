@@ -6,6 +6,8 @@ are no secrets in it.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from msgspec import Struct
 
 from harp.engines.facts import ClusterStatus
@@ -13,6 +15,14 @@ from harp.status.conditions import Condition
 from harp.status.engines import EngineLine
 
 Headers = tuple[tuple[str, str], ...]
+
+
+class OfInstance(Protocol):
+    """A line that is about one of several Nextclouds."""
+
+    @property
+    def instance(self) -> str:
+        """Its name, "" where there is only one."""
 
 
 class DurationsLine(Struct, frozen=True):
@@ -41,7 +51,7 @@ class RouteLine(Struct, frozen=True):
     level: str  # "PUBLIC", "USER", "ADMIN"
 
 
-class AppLine(Struct, frozen=True):
+class AppLine(Struct, frozen=True, omit_defaults=True):
     """An ExApp that this HaRP knows: Nextcloud or AppAPI has told of it since the start."""
 
     app: str
@@ -51,9 +61,10 @@ class AppLine(Struct, frozen=True):
     tunnel: str  # "connected", "not connected"; "" = it is reached without one
     routes: tuple[RouteLine, ...]
     traffic: TrafficLine
+    instance: str = ""  # the Nextcloud it is one of, where there are several
 
 
-class TunnelLine(Struct, frozen=True):
+class TunnelLine(Struct, frozen=True, omit_defaults=True):
     """A tunnel client that is connected."""
 
     names: tuple[str, ...]  # that it has claimed
@@ -67,14 +78,16 @@ class TunnelLine(Struct, frozen=True):
     streams: int  # open now, those that wait for requests included
     mux: bool
     wire: int
+    instance: str = ""  # where there are several Nextclouds
 
 
-class BanLine(Struct, frozen=True):
+class BanLine(Struct, frozen=True, omit_defaults=True):
     """An address that is turned away."""
 
     address: str
     seconds: float  # until it is served again
     reason: str  # of its last strike
+    instance: str = ""  # where there are several Nextclouds: the one that has banned it; "" = HaRP, for wrong keys
 
 
 class CertificateLine(Struct, frozen=True):
@@ -117,6 +130,22 @@ class BanTotals(Struct, frozen=True):
     now: int  # addresses that are banned
 
 
+class InstanceLine(Struct, frozen=True):
+    """One of several Nextclouds."""
+
+    instance: str  # its name
+    hosts: tuple[str, ...]
+    nextcloud: NextcloudLine
+    connections: int  # of clients, whose last request was to it
+    running: int  # requests under way
+    waiting: int  # requests that wait for their turn
+    control: TrafficLine  # calls of its AppAPI to HaRP itself
+    others: TrafficLine  # requests that were for none of its ExApps
+    refusals: dict[int, int]  # answers that HaRP made itself, by status
+    tunnels_lost: int  # since the start
+    ban_totals: BanTotals
+
+
 class Snapshot(Struct, frozen=True):
     """Everything."""
 
@@ -134,6 +163,8 @@ class Snapshot(Struct, frozen=True):
     ban_totals: BanTotals
     certificates: tuple[CertificateLine, ...]
     cluster: ClusterStatus | None = None  # None = no Kubernetes
+    instances: tuple[InstanceLine, ...] = ()  # where there are several Nextclouds; what is above counts all of them
+    strangers: InstanceLine | None = None  # the same of requests and wrong keys that were for none of them
 
 
 class SettingLine(Struct, frozen=True):
@@ -144,7 +175,7 @@ class SettingLine(Struct, frozen=True):
     given: bool  # False = this is the default
 
 
-class RunningLine(Struct, frozen=True):
+class RunningLine(Struct, frozen=True, omit_defaults=True):
     """A request that is not over yet."""
 
     request_id: str
@@ -156,9 +187,10 @@ class RunningLine(Struct, frozen=True):
     seconds: float  # since it came
     status: int  # 0 = no answer yet
     sent: int
+    instance: str = ""  # where there are several Nextclouds
 
 
-class RequestLine(Struct, frozen=True):
+class RequestLine(Struct, frozen=True, omit_defaults=True):
     """One request that is over."""
 
     number: int  # grows with each; there may be gaps
@@ -183,6 +215,7 @@ class RequestLine(Struct, frozen=True):
     waits: dict[str, float]  # seconds by what was waited for: "nextcloud", "tunnel", "connect"
     request: Headers  # header lines, without secrets
     answer: Headers  # the same; () = it came before somebody looked, or is HaRP's own
+    instance: str = ""  # where there are several Nextclouds
 
 
 class RequestLines(Struct, frozen=True):

@@ -31,6 +31,7 @@ def told(logged: list[EventDict], *levels: str) -> list[EventDict]:
     return [event for event in logged if event["log_level"] in (levels or ("info", "warning", "error"))]
 
 
+OTHER_KEY = "the key of another Nextcloud"
 WRONG_KEY = "send Login request to plugin error"
 
 
@@ -42,12 +43,16 @@ class World:
         self.clock = clock
         self.asked: list[tuple[str, str]] = []
         self.group = TunnelGroup(settings, self.ports, clock.deadlines)
-        self.server = TunnelServer(settings, [self.group], clock.deadlines, self._admit, tls)
+        self.other_ports = PortTable()
+        self.other = TunnelGroup(settings, self.other_ports, clock.deadlines)  # another Nextcloud's
+        self.server = TunnelServer(settings, [self.group, self.other], clock.deadlines, self._admit, tls)
 
     def _admit(self, address: str, token: str) -> TunnelGroup | str:
         self.asked.append((address, "the key" if token == KEY else token))
         if token == "from a banned address":
             return "banned"
+        if token == OTHER_KEY:
+            return self.other
         return self.group if token == KEY else WRONG_KEY
 
     def client(self, *, mux: bool = True, version: int = 1) -> FrpClient:

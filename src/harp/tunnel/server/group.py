@@ -34,6 +34,9 @@ class TunnelGroup:
         self.claims = Claims(ports, deadlines, listen=settings.tunnel.listen)
         self.check = check
         self.log = structlog.get_logger()
+        if settings.instance:
+            self.log = self.log.bind(instance=settings.instance)
+        self.limit = 0  # tunnels; 0 = the limit for all is enough
         self.tunnels: dict[str, Tunnel] = {}  # by run id
 
     def facts(self) -> list[TunnelFacts]:
@@ -46,6 +49,12 @@ class TunnelGroup:
         for tunnel in tunnels:
             tunnel.close("the engine was removed, or has another key now", abort=True)
         return len(tunnels)
+
+    def objection(self, run_id: str) -> str:
+        """Return why there can be no more tunnels, "" when there can; a client that comes back takes its own place."""
+        if not self.limit or len(self.tunnels) < self.limit or run_id in self.tunnels:
+            return ""
+        return f"{self.limit} tunnels are connected, which is the limit of this Nextcloud"
 
     def ended(self, tunnel: Tunnel) -> None:
         """As TunnelOwner."""

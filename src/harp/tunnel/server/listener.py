@@ -101,6 +101,11 @@ class TunnelServer:
         await self._acceptor.close()
         await _end([tunnel for group in self.groups for tunnel in group.tunnels.values()], "HaRP stops")
 
+    async def end_group(self, group: TunnelGroup, reason: str) -> None:
+        """End the tunnels of a Nextcloud that is served no more."""
+        group.news.stopping = True
+        await _end(list(group.tunnels.values()), reason)
+
     # LoginHandler of pending connections
 
     def left(self, pending: PendingConnection) -> None:
@@ -179,7 +184,7 @@ class TunnelServer:
             return "token in login doesn't match token from configuration"
         if first.messages.version == 2 and first.messages.hellos is None:
             return "missing v2 crypto negotiation"
-        return group
+        return group.objection(login.run_id) or group
 
     def _welcome(self, group: TunnelGroup, first: FirstMessage, login: Login, run_id: str) -> None:
         pending = first.pending
