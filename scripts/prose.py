@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PAGES = ("*.md", "docs/**/*.md", "exapp/**/*.md", "core/*.md")
 PROGRAM = ("src/**/*.py",)
+TESTS = ("tests/**/*.py",)
 
 # An expression, and what to write instead.
 EVERYWHERE = {
@@ -27,6 +28,15 @@ EVERYWHERE = {
     r"\bin order to\b": "to",
     r"\b(?:utili[sz]e|leverage)[sd]?\b": "use",
     r"\bplease note that\b": "say it",
+}
+# Names of log events that were given up, with those that replaced them: operators search for one name.
+RENAMED = {
+    "trouble with Nextcloud": "Nextcloud unavailable",
+    "container made": "container created",
+    "volume made": "volume created",
+    "engine's answer broke": "engine response cut short",
+    "pull failed": "image pull failed",
+    "a task failed": "background task failed",
 }
 IN_PAGES = {
     r"\b(?:his|her) (?:own )?(?:Nextcloud|server|container)\b": "their, or: the admin's",
@@ -54,6 +64,9 @@ def found(path: Path, text: str, rules: dict[str, str]) -> Iterator[str]:
 def main() -> int:
     """Return the exit code."""
     lines: list[str] = []
+    retired = {rf'(?-i:["`]{old}["`])': new for old, new in RENAMED.items()}
+    for path in sorted({path for pattern in (*PROGRAM, *TESTS, *PAGES) for path in ROOT.glob(pattern)}):
+        lines += found(path, path.read_text("utf-8"), retired)
     for path in sorted({path for pattern in PAGES for path in ROOT.glob(pattern)}):
         lines += found(path, prose_of(path.read_text("utf-8")), {**EVERYWHERE, **IN_PAGES})
     for path in sorted({path for pattern in PROGRAM for path in ROOT.glob(pattern)}):

@@ -12,7 +12,7 @@ import yaml
 from tests.blocks import PAGES, ROOT, CodeBlock, all_blocks
 
 BLOCKS = all_blocks()
-RUN = {"sh", "python", "php", "yaml"}  # what tests/live/test_docs_blocks.py can run
+RUN = {"sh", "python", "php", "toml", "yaml"}  # what tests/live/test_docs_blocks.py can run
 EXCUSED = 6  # blocks that nothing runs, each with its reason
 
 

@@ -74,7 +74,7 @@ class Harp:
         settings = self.settings
         loop = asyncio.get_running_loop()
         for warning in settings.warnings:
-            log.warning("configuration", note=warning)
+            log.warning("doubtful setting", note=warning)
         tunnel_tls = await asyncio.to_thread(self._tunnel_context)  # first, while there is nothing to stop yet
         self.deadlines = Deadlines()
         self.deadlines.watch(Memory(self.deadlines, resident, glibc))
@@ -246,7 +246,7 @@ class Harp:
                     self._reload_tunnel_certificates()
                     await self.tenants.renew_tunnel_files()
             except HarpError as error:
-                log.error("tunnel certificates", problem=str(error))
+                log.error("tunnel certificates not renewed", problem=str(error))
 
     async def _look_at_certificates(self, *, once: bool = False) -> None:
         """Warn of certificates that end soon, twice a day."""
@@ -261,9 +261,9 @@ class Harp:
     def _ensure_certificates(self) -> certificates.Report:
         report = certificates.ensure(self._frp_directory, self.settings.tunnel.validity_days, datetime.now(UTC))
         for made in report.made:
-            log.info("tunnel certificate", made=made)
+            log.info("tunnel certificate created", made=made)
         for warning in report.warnings:
-            log.warning("tunnel certificate", note=warning)
+            log.warning("doubtful tunnel certificate", note=warning)
         return report
 
     def _reload_tunnel_certificates(self) -> None:

@@ -21,12 +21,14 @@ import pytest
 from tests.blocks import ROOT, CodeBlock, left
 from tests.fakes.environment import bare
 from tests.live.engine import Engine
+from tests.live.frp import frpc
 from tests.live.images import provide_harp, wheels
 from tests.live.kubernetes.programs import program
 from tests.live.peers import path_of
 from tests.live.processes import Process, free_port
 from tests.live.product import HARP, Product
 from tests.live.shell import BIN, PATIENCE, executable, script
+from tests.live.tunnels import SHIPPED
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -201,21 +203,35 @@ def test_the_chart_takes_the_values_of_the_docs(tmp_path: Path) -> None:
         assert "kind: Ingress" in done.stdout
 
 
-@pytest.mark.parametrize("block", left("docs/kubernetes.md") + left("docs/kubernetes-install.md"), ids=str)
+OCC = [block for page in ("docs/kubernetes.md", "docs/kubernetes-install.md", "docs/exapps.md") for block in left(page)]
+
+
+@pytest.mark.parametrize("block", OCC, ids=str)
 def test_nextcloud_gets_whole_commands(tmp_path: Path, block: CodeBlock) -> None:
     """Those that speak to a cluster as well: its answers are a stand-in's here, the shell's reading of them is not."""
     executable(tmp_path / "bin/occ", 'printf "%s\\n" "$@" >occ')
     executable(tmp_path / "bin/kubectl", "printf 'a key' | base64")
     script(block.text, tmp_path, tmp_path / "bin", HP_SHARED_KEY="a key")
     words = (tmp_path / "occ").read_text().splitlines()
-    assert words[:1] == ["app_api:daemon:register"]
-    assert words[words.index("--harp_shared_key") + 1] == "a key"
+    if words[0] == "app_api:daemon:register":
+        assert words[words.index("--harp_shared_key") + 1] == "a key"
+    else:
+        assert words[0] == "app_api:app:register"
+        assert json.loads(" ".join(words[words.index("--json-info") + 1 :]))["port"] == 23042
+
+
+def test_frpc_takes_the_configuration_of_the_page_for_authors(tmp_path: Path) -> None:
+    for block in left("docs/exapps.md", "toml"):
+        (tmp_path / "frpc.toml").write_text(block.text)
+        argv = [frpc(SHIPPED), "verify", "--config", str(tmp_path / "frpc.toml")]
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_admin_api_is_called_as_the_page_says(product: Product, tmp_path: Path) -> None:
     for block in left("docs/operating.md"):
         made = script(block.text.replace("127.0.0.1:8200", f"127.0.0.1:{product.admin}"), tmp_path)
-        assert "192.0.2.7" in made
+        assert "192.0.2.7" in made or not block.text.startswith("curl")
 
 
 def test_prometheus_takes_the_configuration_of_the_page(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_06_the_url_of_nextcloud_is_wrong(site: Site) -> None:
     site.environment["NC_INSTANCE_URL"] = f"http://127.0.0.1:{free_port()}"
     site.tunnel = None
     site.start()
-    broken(site, "nextcloud", "Connection refused", "correct NC_INSTANCE_URL", "trouble with Nextcloud")
+    broken(site, "nextcloud", "Connection refused", "correct NC_INSTANCE_URL", "Nextcloud unavailable")
 
 
 def test_07_the_key_is_wrong(site: Site) -> None:

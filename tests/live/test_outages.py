@@ -27,7 +27,7 @@ DEFAULT = {"HP_LOG_LEVEL": "warning"}
 def events(product: Product) -> list[dict[str, Any]]:
     """The log so far, without remarks on the configuration."""
     lines = [json.loads(line) for line in product.process.text().splitlines() if line.startswith("{")]
-    return [line for line in lines if line["event"] != "configuration"]
+    return [line for line in lines if line["event"] != "doubtful setting"]
 
 
 def named(product: Product, event: str) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ def test_a_nextcloud_that_is_away_and_a_wrong_key_are_told(tmp_path: Path) -> No
     with running(tmp_path, "http://127.0.0.1:9", **DEFAULT) as product:
         assert product.status("/exapps/hello/x") == 503
         assert product.status("/exapps/app_api/info", harp_shared_key="another key") == 401
-        assert named(product, "trouble with Nextcloud")
+        assert named(product, "Nextcloud unavailable")
         assert "HP_SHARED_KEY" in named(product, "shared key refused")[0]["fix"]
         assert "another key" not in product.process.text()
 

@@ -423,7 +423,7 @@ def replace_leaf(directory: Path, stem: str, name: str, authority: x509.Certific
 def test_a_server_certificate_without_the_name_that_clients_verify_is_reported(made: Path) -> None:
     replace_leaf(made, "server", "gateway.example.com")
     assert certificates.ensure(made, 5000, NOW).warnings == (
-        f"{made}/server.crt is not for the name harp.nc: clients that verify it refuse",
+        f"{made}/server.crt is not for the name harp.nc: clients that verify it will reject it",
     )
 
 
@@ -433,7 +433,7 @@ def test_a_certificate_of_somebody_elses_ca_is_used_and_reported(made: Path, tmp
     authority = certificate(other / "server.crt")  # any certificate with another name
     replace_leaf(made, "server", "harp.nc", authority)
     assert certificates.ensure(made, 5000, NOW).warnings == (
-        f"{made}/server.crt is not signed by ca.crt: who verifies it refuses",
+        f"{made}/server.crt is not signed by ca.crt: clients that verify it will reject it",
     )
 
 

@@ -49,7 +49,7 @@ async def test_an_exception_is_logged_with_its_traceback() -> None:
         await asyncio.wait([tasks.start(fail())])
         await tasks.close()
     (line,) = logs
-    assert (line["event"], line["log_level"]) == ("a task failed", "error")
+    assert (line["event"], line["log_level"]) == ("background task failed", "error")
     assert str(line["exc_info"]) == "no"
     assert line["exc_info"].__traceback__ is not None
 

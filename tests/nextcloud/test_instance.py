@@ -310,9 +310,9 @@ async def test_each_fact_is_logged_once_and_without_secrets(nextcloud: FakeNextc
         for _ in range(11):
             instance.strike(ADDRESS, "wrong key")
     assert [event["event"] for event in events] == [
-        "trouble with Nextcloud",
+        "Nextcloud unavailable",
         "Nextcloud answers",
-        "record",
+        "record loaded",
         "route skipped",
         *["strike counted"] * 10,
         "address banned",

@@ -131,7 +131,7 @@ async def _run(command: Sequence[str], config: ClientConfig) -> int:
     except OSError as error:
         return _cannot_run(command[0], error)
     threading.Thread(target=collect, daemon=True).start()
-    log.info("tunnel", server=f"{config.server.host}:{config.server.port}", tls=config.tls is not None)
+    log.info("tunnel starting", server=f"{config.server.host}:{config.server.port}", tls=config.tls is not None)
     tunnel = asyncio.create_task(TunnelClient(config).run())
     try:
         status = await ended

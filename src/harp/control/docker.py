@@ -177,7 +177,12 @@ class Docker:
         if refusal:
             raise InvalidPayload(refusal)
         for warning in warnings:
-            log.warning("bind mount", app=plan.names.name, note=warning, fix="HP_EXAPP_BIND_MOUNTS_ENFORCE_ALL=true")
+            log.warning(
+                "risky bind mount allowed",
+                app=plan.names.name,
+                note=warning,
+                fix="HP_EXAPP_BIND_MOUNTS_ENFORCE_ALL=true",
+            )
         if self._settings.engines.keys == "derived":
             plan = plan.with_own_key(self._settings.shared_key)
         engine = await self._engines.engine(port)

@@ -202,7 +202,7 @@ class KubernetesVerbs:
             except EngineError as error:
                 log.warning("certificate authorities not installed", app=body.name, reason=str(error))
             else:
-                log.info("certificate authorities", app=body.name, installed=done)
+                log.info("certificate authorities received", app=body.name, installed=done)
         return web.Response(status=204)
 
     async def expose(self, request: web.Request) -> web.Response:

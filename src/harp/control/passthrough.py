@@ -115,7 +115,7 @@ async def _relayed(
         pass
     except (OSError, aiohttp.ClientError) as error:
         reason = str(error) or type(error).__name__
-        log.warning("engine's answer broke", path=request.path, reason=reason)
+        log.warning("engine response cut short", path=request.path, reason=reason)
         if reader is not None:
             reader.broken(reason)
         if request.transport is not None:

@@ -160,7 +160,7 @@ class DockerEngine:
             answer = await self.api.call("POST", "/volumes/create", body={"Name": volume, "Labels": labels})
             made = parse(answer.body, Volume)  # of somebody else, should he have been faster
             self._check(f"volume {volume}", made.labels)
-            log.info("volume made", engine=self.name, volume=volume)
+            log.info("volume created", engine=self.name, volume=volume)
             return True
         self._check(f"volume {volume}", present.labels)
         return False
@@ -184,7 +184,7 @@ class DockerEngine:
                 raise
             raise EngineConflict(409, error.message, f"create on {self.name}") from error  # podman says 500
         made = parse(answer.body, Created)
-        log.info("container made", engine=self.name, container=name, image=plan.image)
+        log.info("container created", engine=self.name, container=name, image=plan.image)
         return CreatedContainer(made.id, name)
 
     async def _undo(self, volume: str) -> None:

@@ -37,7 +37,7 @@ class PullErrors:
 
     def note(self, image: str, error: str) -> None:
         """Keep and log what the engine says of a pull."""
-        log.warning("pull failed", engine=self._engine, image=image, reason=error)
+        log.warning("image pull failed", engine=self._engine, image=image, reason=error)
         key = full_name(image)
         self._errors.pop(key, None)
         while len(self._errors) >= MOST_IMAGES:

@@ -194,9 +194,9 @@ class _Directory:
             (self.problems if leaf.needed else self.warnings).append(text)
             return
         if not ours and alone:
-            self.warnings.append(f"{path} is not signed by ca.crt: who verifies it refuses")
+            self.warnings.append(f"{path} is not signed by ca.crt: clients that verify it will reject it")
         if leaf.needed and leaf.name not in _dns_names(certificate):
-            self.warnings.append(f"{path} is not for the name {leaf.name}: clients that verify it refuse")
+            self.warnings.append(f"{path} is not for the name {leaf.name}: clients that verify it will reject it")
         if self._ends_soon(certificate):
             self._renew(leaf, certificate, key, ours=ours)
 

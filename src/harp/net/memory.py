@@ -66,7 +66,7 @@ class Memory:
         self._heap.trim()
         after = self._resident()
         self._least = after - self._heap.used()  # what cannot be given back is not worth another attempt
-        log.debug("memory given back", before=resident, after=after)
+        log.debug("memory released", before=resident, after=after)
 
 
 def resident() -> int:

@@ -53,13 +53,13 @@ class Tasks:
         if tasks:
             _, stuck = await asyncio.wait(tasks, timeout=CLOSE_LIMIT)
             for task in stuck:
-                log.error("a task did not end", task=repr(task.get_coro()), seconds=CLOSE_LIMIT)
+                log.error("background task did not end", task=repr(task.get_coro()), seconds=CLOSE_LIMIT)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            log.error("a task failed", task=repr(task.get_coro()), exc_info=error)
+            log.error("background task failed", task=repr(task.get_coro()), exc_info=error)
 
     def _waited_for(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)

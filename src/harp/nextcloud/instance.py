@@ -320,7 +320,7 @@ class Instance:
         self.failures += 1
         if probe:
             if self.reachable is not False or self.last_error != fact.reason:
-                self._log.warning("trouble with Nextcloud", url=self.url, reason=fact.reason)
+                self._log.warning("Nextcloud unavailable", url=self.url, reason=fact.reason)
             self.reachable, self.last_error = False, fact.reason
             self._noted = self._now()
         else:
@@ -329,7 +329,9 @@ class Instance:
     def _report(self, record: ExApp) -> None:
         """Log a record that is news."""
         if self.records.get(record.app_id) != record:
-            self._log.info("record", app=record.app_id, version=record.version, host=record.host, port=record.port)
+            self._log.info(
+                "record loaded", app=record.app_id, version=record.version, host=record.host, port=record.port
+            )
 
     async def _compiled(self, record: ExApp) -> RecordFact:
         """Compile the routes of a record, and log what is wrong with them the first time."""
