@@ -36,8 +36,8 @@ ROUTES = (
 class NamedApp(Served):
     """An ExApp that says whose it is, and who it believes is calling."""
 
-    def __init__(self, instance: str, port: int = 0) -> None:
-        super().__init__(port=port)
+    def __init__(self, instance: str, port: int = 0, socket: Path | None = None) -> None:
+        super().__init__(port=port, socket=socket)
         self.instance = instance
         self.running = 0
         self.most_running = 0
@@ -58,7 +58,8 @@ class NamedApp(Served):
         await self.hold.wait()
         self.running -= 1
         status = 401 if request.path == "/login" else 200
-        return web.Response(text=f"{self.instance} {request.headers['authorization-app-api']}", status=status)
+        authorization = request.headers.get("authorization-app-api", "")
+        return web.Response(text=f"{self.instance} {authorization} {request.path_qs}", status=status)
 
 
 class TwoClouds:

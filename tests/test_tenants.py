@@ -20,7 +20,7 @@ def who(answer: tuple[int, str]) -> tuple[str, str]:
     """Whose ExApp has answered, and for whom: its token says whose it is, too."""
     status, text = answer
     assert status == 200, answer
-    instance, _, authorization = text.partition(" ")
+    instance, authorization, _ = text.split(" ")
     user, _, token = b64decode(authorization).decode().partition(":")
     assert token == f"token of {instance}"
     return instance, user

@@ -19,7 +19,7 @@ from harp.facts import HarpFacts
 from harp.frontend.access import AccessLog
 from harp.frontend.connection import ClientConnection
 from harp.lazy import load_module
-from harp.logs import RareWarnings, configure, drain
+from harp.logs import RareWarnings, configure, drain, hide
 from harp.loops import event_loop
 from harp.net import certificates
 from harp.net.certificate_dates import CertificateEnd, certificate_ends, warn_of
@@ -27,9 +27,9 @@ from harp.net.deadlines import Deadlines
 from harp.net.listen import Listener, ListenError, https_context, listen, listen_tls, load_certificate, ports_of
 from harp.net.memory import Memory, glibc, resident
 from harp.net.ports import PortTable
-from harp.net.resolve import Resolver
 from harp.net.tasks import Tasks
 from harp.net.turns import Turns
+from harp.nextcloud.http import SystemTrust
 from harp.nextcloud.instance import Instance
 from harp.settings import Limits, Settings, load
 from harp.status.admin import AdminGate
@@ -80,12 +80,11 @@ class Harp:
         self.deadlines.watch(Memory(self.deadlines, resident, glibc))
         self.turns = Turns()
         self.warnings = RareWarnings(loop.time, loop.call_later)
-        self._resolver = Resolver(loop.time)
         connections = _connections_allowed(settings.limits)
         access_log = AccessLog(settings.logs.access, json=settings.logs.format == "json")
         self._traces = await _start_traces(settings.traces, self.warnings)
         commons = Commons(
-            self.deadlines, self.turns, self.warnings, self._resolver, access_log, connections, self._traces
+            self.deadlines, self.turns, self.warnings, SystemTrust(), access_log, connections, self._traces
         )
         self.tenants = tenants = Tenants(settings, commons)
         await tenants.find_clusters()
@@ -125,7 +124,6 @@ class Harp:
         await self.tenants.close()
         if self._traces is not None:
             await self._traces.close()
-        self._resolver.close()
         self.deadlines.close()
 
     def hurry(self) -> None:
@@ -149,6 +147,7 @@ class Harp:
         log.warning("reloaded certificates and trusted proxies")
 
     async def _reload_tenants(self, settings: Settings) -> None:
+        hide(settings.secrets)
         await self.tenants.reload(settings, self.tunnel)
         self.facts.books.renew()
 

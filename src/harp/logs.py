@@ -67,13 +67,14 @@ def configure(logs: Logs, secrets: Iterable[str] = (), stream: BinaryIO | None =
     """
     file = stream or bytes_of(sys.stderr)
     json = logs.format == "json"
+    hide(secrets)
     structlog.configure(
         processors=[
             add_time,
             add_instance,
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
-            Redactor(secrets),
+            _redactor,
             *(_json() if json else _text(colors=file is not None and file.isatty())),
         ],
         wrapper_class=_Logger,
@@ -84,6 +85,11 @@ def configure(logs: Logs, secrets: Iterable[str] = (), stream: BinaryIO | None =
     root.handlers[:] = [StandardLogs()]
     change_level(logs.level)
     logging.captureWarnings(True)
+
+
+def hide(secrets: Iterable[str]) -> None:
+    """Let these never be seen in the log."""
+    _redactor.add(secrets)
 
 
 class _Logger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc] # made at run time
@@ -165,7 +171,13 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._secrets = [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]
+        self._secrets: list[str] = []
+        self.add(secrets)
+
+    def add(self, secrets: Iterable[str]) -> None:
+        """Hide these as well."""
+        known = {*self._secrets}
+        self._secrets += [one for one in secrets if len(one) >= SHORTEST_SECRET and one not in known]
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         return {name: self._value(name, value, DEEPEST) for name, value in event.items()}
@@ -208,6 +220,9 @@ class Redactor:
             if secret in text:
                 text = text.replace(secret, HIDDEN)
         return text
+
+
+_redactor = Redactor()  # of the process, as its log
 
 
 class Timestamps:

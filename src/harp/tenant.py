@@ -20,6 +20,7 @@ from harp.net.resolve import Resolver
 from harp.net.targets import exapp_target
 from harp.net.tasks import Tasks
 from harp.net.turns import Turns
+from harp.nextcloud.http import SystemTrust
 from harp.nextcloud.instance import Instance
 from harp.policy.client_address import ban_key
 from harp.policy.exapp import ExApp
@@ -47,7 +48,7 @@ class Commons:
     deadlines: Deadlines
     turns: Turns
     warnings: RareWarnings
-    resolver: Resolver
+    trust: SystemTrust
     access_log: AccessLog
     connections: int  # that the file descriptors allow
     tracer: Tracer | None = None
@@ -74,14 +75,15 @@ class Tenant:
         self._control_lock = asyncio.Lock()
         self._tasks = Tasks()
         now, deadlines, turns = loop.time, commons.deadlines, commons.turns
-        self.instance = Instance(settings, now, deadlines, warnings=self.warnings)
+        self.instance = Instance(settings, now, deadlines, warnings=self.warnings, turns=turns, trust=commons.trust)
         directory = engines_directory(settings)
         names, keys = EngineNames(directory), EngineKeys(directory)
         self.claim_check = ClaimCheck(settings, self.instance, names, self.warnings, keys=keys)
         self.tunnels = TunnelGroup(settings, self.ports, deadlines, self.claim_check.objection, self.warnings)
+        self._resolver = Resolver(now)  # its own: names that hang keep nobody else waiting
         self.dialer = Dialer(
             self.ports,
-            commons.resolver,
+            self._resolver,
             connect=settings.timeouts.connect,
             hold=settings.tunnel.hold,
             targets=self.instance.rules.targets,
@@ -135,6 +137,7 @@ class Tenant:
         """End the rest, after the tunnels."""
         await self.claim_check.close()
         await self.instance.close()
+        self._resolver.close()
 
     async def close_engines(self) -> None:
         """End control calls and what they use."""

@@ -127,10 +127,12 @@ class Reception(OpenConnections):
         return desk.connections, len(desk.running), len(desk.line)
 
     def _dismiss(self, desk: Desk) -> None:
+        """End what runs; an idle connection may be a reverse proxy's, and its next request for another instance."""
         for connection, at in list(self._at.items()):
             if at is desk:
-                connection.end(How.RESET, "this Nextcloud is served here no more")
-                self._at.pop(connection, None)
+                del self._at[connection]
+                if connection.running is not None:
+                    connection.end(How.RESET, "this Nextcloud is served here no more")
         desk.line.clear()
         self._busy.pop(desk, None)
 

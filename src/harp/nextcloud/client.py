@@ -14,9 +14,10 @@ from msgspec import Struct
 
 from harp.errors import HarpError, PeerError, Unreachable
 from harp.net.deadlines import Deadlines
+from harp.net.turns import Turns
 from harp.nextcloud.breaker import Attempt, Belief, Breaker
 from harp.nextcloud.fair import FairQueue, QueueFull, WaitingCall
-from harp.nextcloud.http import Dropped, Getter, NextcloudAnswer, Unanswered
+from harp.nextcloud.http import Dropped, Getter, NextcloudAnswer, SystemTrust, Unanswered
 from harp.nextcloud.payloads import read_record, read_visitor
 from harp.policy.decide import CONTROL
 from harp.policy.exapp import ANONYMOUS, Level, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
@@ -57,13 +58,15 @@ class NextcloudClient:
         now: Callable[[], float],
         banned: Callable[[str], float] = lambda _: 0.0,
         deadlines: Deadlines | None = None,
+        turns: Turns | None = None,
+        trust: SystemTrust | None = None,
     ) -> None:
         """`banned` says for how many seconds a source (a client's ban key) will not be served."""
         self._timeout = settings.timeout
         self._now = now
         self._banned = banned
         self._base = f"{settings.url}/index.php/apps/app_api/harp/"
-        self._getter = Getter(settings, shared_key, now, deadlines)
+        self._getter = Getter(settings, shared_key, now, deadlines, turns, trust)
         self._records = FairQueue(RECORD_CALLS, RECORD_CALLS_OF_ONE)
         self._visitors = FairQueue(VISITOR_CALLS, VISITOR_CALLS_OF_ONE)
         self._record_turns: dict[str, WaitingCall] = {}  # that have not come

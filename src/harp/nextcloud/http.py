@@ -17,6 +17,7 @@ from harp.net.dial import Dialer
 from harp.net.ports import PortTable
 from harp.net.resolve import Resolver
 from harp.net.targets import Tcp, Tls
+from harp.net.turns import Turns
 from harp.proxy.upstream import Upstream
 from harp.proxy.upstreams import Upstreams
 from harp.settings import Nextcloud, Timeouts
@@ -50,6 +51,21 @@ class NextcloudAnswer(Struct, frozen=True):
     retry_after: str = ""
 
 
+class SystemTrust:
+    """TLS with the system's CAs, read when they are first needed: 2 MB that all Nextclouds share."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._context: ssl.SSLContext | None = None
+
+    async def context(self) -> ssl.SSLContext:
+        """Return it; reading takes some hundredths of a second, in a thread."""
+        async with self._lock:
+            if self._context is None:
+                self._context = await asyncio.to_thread(_system_trust)
+            return self._context
+
+
 class Getter:
     """Makes calls with the shared key, over kept connections, without cookies or proxies of its own.
 
@@ -57,15 +73,22 @@ class Getter:
     """
 
     def __init__(
-        self, settings: Nextcloud, shared_key: str, now: Callable[[], float], deadlines: Deadlines | None = None
+        self,
+        settings: Nextcloud,
+        shared_key: str,
+        now: Callable[[], float],
+        deadlines: Deadlines | None = None,
+        turns: Turns | None = None,
+        trust: SystemTrust | None = None,
     ) -> None:
         self._key = shared_key.encode("utf-8", "surrogateescape")
         self._origin = urlsplit(settings.url)
         self._target: Tcp | Tls | None = None
+        self._trust = trust or SystemTrust()
         self._resolver = Resolver(now)
         ports = PortTable()
         dialer = Dialer(ports, self._resolver, connect=settings.connect_timeout, hold=0)
-        self._upstreams = Upstreams(dialer, ports, deadlines or Deadlines(), _NO_LIMITS)
+        self._upstreams = Upstreams(dialer, ports, deadlines or Deadlines(), _NO_LIMITS, turns=turns)
 
     async def get(self, url: str, headers: Fields, limit: int, within: float) -> NextcloudAnswer:
         """Get `url`, below the URL of the settings, with at most `limit` bytes of body, in at most `within` seconds.
@@ -115,12 +138,12 @@ class Getter:
         return await _asked(connection, request, limit)
 
     async def _where(self) -> Tcp | Tls:
-        """Where Nextcloud is. Reading the system's CAs takes some hundredths of a second."""
+        """Where Nextcloud is."""
         if self._target is None:
             host = self._origin.hostname or ""
             port = self._origin.port or PORTS[self._origin.scheme]
             secure = self._origin.scheme == "https"
-            self._target = Tls(host, port, await asyncio.to_thread(_system_trust)) if secure else Tcp(host, port)
+            self._target = Tls(host, port, await self._trust.context()) if secure else Tcp(host, port)
         return self._target
 
 

@@ -11,8 +11,10 @@ import structlog
 
 from harp.logs import RareWarnings
 from harp.net.deadlines import NEVER, Deadlines
+from harp.net.turns import Turns
 from harp.nextcloud.banning import Banning
 from harp.nextcloud.client import NextcloudClient, Seen
+from harp.nextcloud.http import SystemTrust
 from harp.policy.decide import CONTROL, rules_from
 from harp.policy.exapp import ExApp, RecordFact, Trouble, UnknownApp, Visitor, VisitorFact
 from harp.policy.question import VisitorLogin
@@ -78,8 +80,10 @@ class Instance:
         deadlines: Deadlines | None = None,
         client: NextcloudCalls | None = None,
         warnings: RareWarnings | None = None,
+        turns: Turns | None = None,
+        trust: SystemTrust | None = None,
     ) -> None:
-        """`client` asks instead of one made from the settings, `deadlines` watches the connections of that one."""
+        """`client` asks instead of one made from the settings, which has `deadlines`, `turns` and `trust`."""
         self._places: Places | None = None  # None = records lead where Nextcloud says
         self.url = settings.nextcloud.url
         self.rules = rules_from(settings)
@@ -97,7 +101,9 @@ class Instance:
         self.last_error = ""  # why it is not reachable
         self._noted = float("-inf")  # when the facts of readiness were last seen to
         self._now = now
-        self._client = client or NextcloudClient(settings.nextcloud, settings.shared_key, now, self.banned, deadlines)
+        self._client = client or NextcloudClient(
+            settings.nextcloud, settings.shared_key, now, self.banned, deadlines, turns, trust
+        )
         self._route_tables = RouteTables()
         self._compiling: dict[str, asyncio.Task[RecordFact]] = {}
         self._records_asked: dict[str, asyncio.Task[RecordFact]] = {}
