@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
 from harp.frontend.traffic import BOUNDS
-from harp.status.snapshot import DurationsLine
+from harp.status.snapshot import DurationsLine, Snapshot
 from tests.fakes.facts import HELLO, SOME, TUNNEL, FakeFacts
 
 parser = pytest.importorskip("prometheus_client.openmetrics.parser", reason="make setup installs it")
+exposition = importlib.import_module("prometheus_client.openmetrics.exposition")
 metrics = importlib.import_module("harp.status.metrics")
 
 
@@ -71,19 +75,58 @@ def test_words_of_clients_cannot_break_the_format() -> None:
     assert scraped(facts)["harp_requests_total", (evil, "2xx")] == 3
 
 
-@pytest.mark.alone
-def test_a_hundred_exapps_take_less_than_50_ms() -> None:
+def of_a_hundred_exapps() -> Snapshot:
     facts = FakeFacts()
-    full = msgspec.structs.replace(SOME, statuses=dict.fromkeys(SOME.statuses, 9), buckets=(1,) * (len(BOUNDS) + 1))
+    lines = DurationsLine(2.5, (1,) * (len(BOUNDS) + 1))
+    full = msgspec.structs.replace(
+        SOME,
+        statuses=dict.fromkeys(SOME.statuses, 9),
+        buckets=lines.buckets,
+        first_bytes=lines,
+        waits={"tunnel": lines},
+    )
     facts.known = [msgspec.structs.replace(HELLO, app=f"app{number}", traffic=full) for number in range(100)]
     tunnels = tuple(msgspec.structs.replace(TUNNEL, names=(f"app{number}",)) for number in range(100))
-    snapshot = msgspec.structs.replace(facts.snapshot(), tunnels=tunnels)
-    took = []
+    return msgspec.structs.replace(facts.snapshot(), tunnels=tunnels)
+
+
+def test_the_text_is_the_librarys_own() -> None:
+    class Collected:
+        def collect(self) -> Iterator[Any]:
+            yield from metrics.collected(snapshot)
+
+    snapshot = of_a_hundred_exapps()
+    own = parser.text_string_to_metric_families(metrics.page(snapshot).body.decode())
+    theirs = exposition.generate_latest(Collected(), exposition.ALLOWUTF8).decode()
+    assert list(own) == list(parser.text_string_to_metric_families(theirs))
+
+
+@pytest.mark.alone
+def test_a_hundred_exapps_take_less_than_50_ms() -> None:
+    snapshot, took = of_a_hundred_exapps(), []
     for _ in range(5):
         began = time.process_time()
         metrics.page(snapshot)
         took.append(time.process_time() - began)
     assert min(took) < 0.05
+
+
+@pytest.mark.alone
+async def test_the_loop_has_many_turns_while_the_samples_of_a_hundred_exapps_are_made() -> None:
+    """A thread that does not pause itself keeps the others waiting for 5 ms at a time, so they would have few."""
+    snapshot = of_a_hundred_exapps()
+    count = metrics.page(snapshot).body.count(b"\n")
+    assert max([await turns_beside(snapshot) for _ in range(5)]) >= count / metrics.SLICE / 2
+
+
+async def turns_beside(snapshot: Snapshot) -> int:
+    """How often a loop is asked again while a thread makes the page."""
+    made = asyncio.create_task(asyncio.to_thread(metrics.page, snapshot))
+    turns = 0
+    while not made.done():
+        await asyncio.sleep(0.0005)
+        turns += 1
+    return turns
 
 
 def test_what_requests_waited_for_is_a_number_and_a_sum() -> None:
