@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": "run a sample ExApp behind a tunnel, with a stand-in for Nextcloud",
     "dev": "put a program on this machine behind a HaRP, a real one or one with stand-ins, and show its requests",
     "tunnel": "connect a local service to a HaRP, as frpc does",
+    "status": "report whether the running HaRP is well, and what it serves",
     "apps": "show the ExApps that the running HaRP knows, and what they have served",
     "requests": "show the last requests and failures, or requests as they come",
     "tunnels": "show the tunnel clients that are connected",

@@ -68,6 +68,17 @@ def test_tunnels_shows_the_client_and_its_port(product: Product) -> None:
     assert lines[1].split()[:3] == ["23000", "hello", "127.0.0.1"]
 
 
+def test_status_says_whether_all_is_well_and_exits_with_1_where_it_is_not(product: Product) -> None:
+    done = harp(product, "status")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "Everything works.")
+    assert told(product, "status")["snapshot"]["apps"][0]["app"] == "hello"
+    product.register("away", "127.0.0.1", 23099)
+    done = harp(product, "status", "--json")
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert (done.returncode, problem["what"]) == (1, "ExApp away has no tunnel on port 23099")
+    product.forget("away")
+
+
 def test_apps_shows_what_each_has_served(product: Product) -> None:
     before = told(product, "apps")["apps"][0]
     assert (before["app"], before["tunnel"], before["port"]) == ("hello", "connected", TUNNEL_PORT)
