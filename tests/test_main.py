@@ -72,7 +72,9 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_command_and_an_unknown_one_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["serve"], ["demo", "--port", "70000"]):
+    assert main([]) == 2
+    assert "usage: harp" in capsys.readouterr().err
+    for arguments in (["serve"], ["demo", "--port", "70000"]):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 2

@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.getpid() == 1:  # a container's first process ignores TERM until it says otherwise; we are still loading then
         signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
     arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        _parser(arguments).print_help(sys.stderr)
+        return 2
     try:
         options = _parser(arguments).parse_args(arguments)
         return int(options.main(options))
@@ -80,6 +83,8 @@ def _parser(arguments: Sequence[str], *, whole: bool = False) -> argparse.Argume
     parser.add_argument("--version", action="version", version=f"harp {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     asked = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if asked and asked not in COMMANDS:
+        parser.error(f"there is no command {asked!r}{_nearest(asked)}; `harp --help` shows all")
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if whole or name == asked:
@@ -87,6 +92,13 @@ def _parser(arguments: Sequence[str], *, whole: bool = False) -> argparse.Argume
             module.arguments(command)
             command.set_defaults(main=module.main)
     return parser
+
+
+def _nearest(name: str) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - slow to import, rarely needed
+
+    near = get_close_matches(name, COMMANDS, n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
 
 
 if __name__ == "__main__":

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import os
 from collections.abc import Iterator
 from typing import TypeVar
 from urllib.parse import quote
 
 from harp.commands.arguments import chosen
 from harp.commands.health import connect
-from harp.errors import HarpError, Unreachable
-from harp.settings import Settings
+from harp.errors import HarpError, SettingsError, Unreachable, words_of
+from harp.settings import Settings, examine
 from harp.wire.decoding import decoded
 
 T = TypeVar("T")
@@ -70,8 +71,7 @@ class Admin:
                 if line.startswith(b"data: "):
                     yield line[6:].rstrip(b"\n")
         except (OSError, http.client.HTTPException) as error:
-            text = f"the admin listener {self._address} does not answer ({error}): does `harp run` run here?"
-            raise Unreachable(text) from error
+            raise self._unreachable(error) from error
         finally:
             client.close()
 
@@ -84,8 +84,7 @@ class Admin:
             answer = client.getresponse()
             status, body = answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:
-            text = f"the admin listener {self._address} does not answer ({error}): does `harp run` run here?"
-            raise Unreachable(text) from error
+            raise self._unreachable(error) from error
         finally:
             client.close()
         if status == 200:
@@ -93,10 +92,24 @@ class Admin:
         told = decoded(body, dict[str, str], lambda error: Unreachable(self._stranger(status)))
         raise CallRefused(told.get("error", f"the admin listener answers {status}"))
 
+    def _unreachable(self, error: OSError | http.client.HTTPException) -> Unreachable:
+        why = words_of(error) if isinstance(error, OSError) else str(error)
+        where = "does `harp run` run here? HP_ADMIN_ADDRESS says where it listens"
+        return Unreachable(f"the admin listener {self._address} does not answer ({why}): {where}")
+
     def _stranger(self, status: int) -> str:
         return f"the admin listener {self._address} answers {status}: is it another program?"
 
 
 def of_environment(instance: str = "") -> Admin:
-    """The HaRP that runs with the settings of the environment, asked about one Nextcloud or all. Raises HarpError."""
-    return Admin(chosen(instance))
+    """The HaRP that runs with the settings of the environment, asked about one Nextcloud or all. Raises HarpError.
+
+    Only where it listens matters, so that nobody needs its key.
+    """
+    if instance:
+        return Admin(chosen(instance))
+    reading = examine(os.environ)
+    problems = [problem for problem in reading.problems if problem.startswith("HP_ADMIN_ADDRESS:")]
+    if problems:
+        raise SettingsError(problems)
+    return Admin(reading.settings)

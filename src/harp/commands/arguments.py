@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     from harp.settings import Settings
 
 
+def reads(parser: argparse.ArgumentParser, *names: str, text: str = "") -> None:
+    """Name the variables that a command reads, in its help."""
+    parser.epilog = f"{text}Variables: {', '.join(names)}."
+
+
+def asks_harp(parser: argparse.ArgumentParser) -> None:
+    """Say in a command's help whom it asks."""
+    where = "It asks the HaRP that runs on this host (in a container: docker exec appapi-harp harp ...). "
+    reads(parser, "HP_ADMIN_ADDRESS (default: 127.0.0.1:8200)", text=where)
+
+
 def port(text: str) -> int:
     """Read a port number, 0 included."""
     if not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):

@@ -7,7 +7,7 @@ import argparse
 from msgspec import Struct
 
 from harp.commands.admin import of_environment
-from harp.commands.arguments import add_instance
+from harp.commands.arguments import add_instance, asks_harp
 from harp.commands.tables import of_instances, span
 from harp.status.snapshot import BanLine
 
@@ -20,6 +20,7 @@ class _Bans(Struct):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    asks_harp(parser)
     parser.add_argument("--json", action="store_true", help="print what the admin API answers (/api/v1/bans)")
     add_instance(parser)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action")

@@ -29,6 +29,7 @@ LONG_SECRET = 12  # characters; whoever has the fingerprint of a shorter one can
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.epilog = "It reads every variable of `harp run` (see `harp run --help`)."
     parser.add_argument("--strict", action="store_true", help="fail for warnings as well")
     text = (
         "also ask ports, Nextcloud and the engine whether `harp run` would work; while it runs, `harp doctor` answers"

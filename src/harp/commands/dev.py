@@ -31,6 +31,7 @@ from harp.testing.nextcloud import NextcloudStandIn
 VERSION = "1.0.0"
 AA_VERSION = "32.0.0"
 TUNNELS = 8782  # the usual port of HP_FRP_ADDRESS
+APP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 GATEWAY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+))(?::([0-9]{1,5}))?")
 
 
@@ -134,7 +135,7 @@ class Dev:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("app", metavar="NAME", help="the ExApp's id: its pages are at /exapps/NAME/")
+    parser.add_argument("app", type=app_id, metavar="NAME", help="the ExApp's id: its pages are at /exapps/NAME/")
     parser.add_argument("--to", type=target, required=True, metavar="HOST:PORT", help="where the program listens")
     levels = [level.name for level in Level]
     text = "who may use it here: PUBLIC, USER or ADMIN (default: PUBLIC); with --gateway Nextcloud decides"
@@ -154,12 +155,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def target(text: str) -> tuple[str, int]:
     """Read HOST:PORT; a port alone is one of this machine."""
-    host, _, number = text.rpartition(":")
+    host, colon, number = text.rpartition(":")
+    if not colon and not number.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as localhost:9000")
     found = port(number)
     if found == 0 or found in EXAPP_PORTS:
         taken = f"; {EXAPP_PORTS[0]} to {EXAPP_PORTS[-1]} are names of tunnels" if found else ""
         raise argparse.ArgumentTypeError(f"{number!r} is not a port a program can have{taken}")
     return (host.strip("[]") or "127.0.0.1").replace("localhost", "127.0.0.1"), found
+
+
+def app_id(text: str) -> str:
+    """Read an ExApp's id."""
+    if not APP_ID.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an ExApp's id: letters, digits, _ and -")
+    return text
 
 
 def gateway(text: str) -> Tcp:

@@ -19,9 +19,10 @@ import msgspec
 
 from harp import __version__
 from harp.commands.admin import Admin
+from harp.commands.arguments import asks_harp
 from harp.commands.check import problems_of
 from harp.errors import Unreachable, words_of
-from harp.settings import Address, Settings, load
+from harp.settings import Address, Reading, examine
 from harp.status.doctor import fixes
 from harp.status.doctor.report import DoctorReport, Finding, failed, worst
 from harp.wire.decoding import decoded
@@ -34,6 +35,7 @@ COLUMNS = 110
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    asks_harp(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON (as /api/v1/doctor)")
     text = "walk through this URL of Nextcloud (default: HP_PUBLIC_URL, else NC_INSTANCE_URL)"
     parser.add_argument("--url", default="", metavar="URL", help=text)
@@ -43,12 +45,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Print the report; the exit code: 1 when anything has failed."""
-    settings = load(os.environ)
+    reading = examine(os.environ)
+    settings = reading.settings
     try:
         wishes = {name: value for name, value in (("url", options.url), ("app", options.app)) if value}
         report = report_of_the_running(Admin(settings), wishes)
     except Unreachable as error:
-        report = report_of_a_stopped(settings, error)
+        report = report_of_a_stopped(reading, error)
     if options.json:
         print(msgspec.json.encode(report).decode())
     else:
@@ -62,10 +65,12 @@ def report_of_the_running(admin: Admin, wishes: Mapping[str, str]) -> DoctorRepo
     return decoded(encoded, DoctorReport, lambda error: Unreachable(f"the admin listener answers {error}"))
 
 
-def report_of_a_stopped(settings: Settings, error: Unreachable) -> DoctorReport:
+def report_of_a_stopped(reading: Reading, error: Unreachable) -> DoctorReport:
     """Return what can be seen while HaRP does not run, or does not answer."""
+    settings = reading.settings
+    problems = [*reading.problems, *problems_of(settings)]
     findings = [failed("harp", "HaRP runs", str(error), "start it: `harp run`; its log says why it has ended")]
-    findings += [failed("settings", "the settings can be used", text, fixes.SETTING) for text in problems_of(settings)]
+    findings += [failed("settings", "the settings can be used", text, fixes.SETTING) for text in problems]
     listen = settings.listen
     for variable, addresses in (
         ("HP_EXAPPS_ADDRESS", listen.http),
@@ -93,14 +98,15 @@ def taken(variable: str, address: Address) -> Finding | None:
 
 def lines_of(report: DoctorReport, *, colour: bool) -> Iterable[str]:
     """The report for people: what failed stands out, and each fix stands below its cause."""
-    yield f"HaRP {report.version}, through {report.public_url}"
+    yield f"HaRP {report.version}{f', through {report.public_url}' if report.public_url else ''}"
     yield from lines_of_findings(report.findings, colour=colour)
     counts = [
         f"{count} {word}"
         for state, word in (("failed", "failed"), ("warning", "with a warning"), ("skipped", "not examined"))
         if (count := sum(finding.state == state for finding in report.findings))
     ]
-    yield f"{len(report.findings)} things examined in {report.seconds:.1f} s: {', '.join(counts) or 'all in order'}."
+    things = f"{len(report.findings)} thing{'' if len(report.findings) == 1 else 's'}"
+    yield f"{things} examined in {report.seconds:.1f} s: {', '.join(counts) or 'all in order'}."
 
 
 def lines_of_findings(findings: Iterable[Finding], *, colour: bool) -> Iterable[str]:

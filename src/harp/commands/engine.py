@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 from harp.commands import engine_bundle, engine_list
-from harp.commands.arguments import add_instance, chosen, port
+from harp.commands.arguments import add_instance, chosen, port, reads
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    names = ("HP_ADMIN_ADDRESS", "HP_CERTS_DIR", "HP_DOCKER_ENGINE_PORTS", "HP_FRP_ADDRESS", "NC_INSTANCE_URL")
+    reads(parser, "HP_SHARED_KEY", *names)
     add_instance(parser, "the engines of one Nextcloud")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     shown = actions.add_parser("list", help="show what the running HaRP knows about its engines")

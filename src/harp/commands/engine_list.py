@@ -13,7 +13,7 @@ from msgspec import Struct
 from harp.commands.health import connect
 from harp.commands.tables import ago, of_instances, table
 from harp.engines.facts import ClusterStatus
-from harp.errors import Unreachable
+from harp.errors import Unreachable, words_of
 from harp.policy.ports import LOCAL_ENGINE_PORT
 from harp.settings import Address, Settings
 from harp.status.engines import EngineLine
@@ -117,9 +117,9 @@ def _get(address: Address, listener: str, target: str, headers: dict[str, str]) 
             answer.status, answer.read(), answer.getheader("Server", ""), answer.getheader("Api-Version", "")
         )
     except (OSError, http.client.HTTPException) as error:
-        raise Unreachable(
-            f"the {listener} listener {address} does not answer ({error}): does `harp run` run here?"
-        ) from error
+        why = words_of(error) if isinstance(error, OSError) else str(error)
+        text = f"the {listener} listener {address} does not answer ({why}): does `harp run` run here?"
+        raise Unreachable(text) from error
     finally:
         client.close()
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import structlog
 
+from harp.commands.arguments import reads
 from harp.errors import SettingsError, words_of
 from harp.logs import configure
 from harp.loops import event_loop
@@ -41,6 +42,7 @@ log = structlog.get_logger()
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    reads(parser, "APP_ID", "APP_PORT", "HP_EXAPP_SOCK", "HP_FRP_ADDRESS", "HP_FRP_PORT", "HP_SHARED_KEY")
     parser.usage = "harp exapp -- COMMAND [ARGUMENT...]"
     parser.add_argument("app", nargs="+", metavar="COMMAND", help="the app and its arguments")
 

@@ -10,6 +10,7 @@ import argparse
 import os
 import socket
 
+from harp.commands.arguments import reads
 from harp.errors import SettingsError, words_of
 from harp.settings import Address, Settings, load
 
@@ -18,6 +19,7 @@ PATIENCE = 5.0  # seconds for each step
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    reads(parser, "HP_ADMIN_ADDRESS", "HP_EXAPPS_ADDRESS", "HP_EXAPPS_HTTPS_ADDRESS", "HP_FRP_ADDRESS")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 

@@ -6,11 +6,13 @@ import argparse
 from urllib.parse import urlencode
 
 from harp.commands.admin import of_environment
+from harp.commands.arguments import asks_harp
 from harp.status.api import ACCESS, LEVELS
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    asks_harp(parser)
     parser.add_argument("--json", action="store_true", help="print what is in effect as JSON, as without it")
     parser.add_argument("level", choices=LEVELS, nargs="?", help="the least that is logged from now on")
     parser.add_argument("--access", choices=ACCESS, help="the requests that get a line from now on")

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
+from harp.commands.arguments import reads
 from harp.commands.migration import EngineContainer, MigrationPlan, MigrationStep, kind_of, plan_for
 from harp.commands.tables import table
 from harp.engines.docker import DockerEngine
@@ -123,6 +124,7 @@ def _mounted(mount: MountPoint) -> str:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    reads(parser, "HP_DOCKER_HOST", "HP_DOCKER_CERT_PATH")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument("--image", default="appapi-harp", help="HaRP's image on this host (default: appapi-harp)")
     text = "name of HaRP's deploy daemon in Nextcloud (default: harp)"

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from harp.commands.admin import of_environment
+from harp.commands.arguments import asks_harp
 from harp.logs import printable
 from harp.status.snapshot import RequestLine, RequestLines
 
@@ -21,6 +22,7 @@ PATH = 48  # columns
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    asks_harp(parser)
     parser.add_argument("-f", "--follow", action="store_true", help="show requests as they end, until Ctrl-C")
     parser.add_argument("--app", default="", metavar="ID", help="of this ExApp only")
     text = "print what the admin API answers (/api/v1/requests); with --follow one object a line"

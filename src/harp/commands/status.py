@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from harp.commands.admin import of_environment
+from harp.commands.arguments import asks_harp
 from harp.commands.tables import ago, span
 from harp.status.problems import ERROR, Problem, problems_of
 from harp.status.snapshot import CertificateLine, Snapshot
@@ -20,6 +21,7 @@ WIDTH = 13  # of the first column
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    asks_harp(parser)
     text = "print what is wrong, and all that the admin API answers (/api/v1/snapshot)"
     parser.add_argument("--json", action="store_true", help=text)
 
@@ -48,7 +50,7 @@ def lines_of(snapshot: Snapshot, problems: Sequence[Problem]) -> Iterator[str]:
 
 
 def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
-    process, nextcloud = snapshot.process, snapshot.nextcloud
+    process = snapshot.process
     kinds = [*(line.traffic for line in snapshot.apps), snapshot.control, snapshot.others]
     failed = sum(traffic.statuses["5xx"] for traffic in kinds)
     away = sum(line.tunnel == "not connected" for line in snapshot.apps)
@@ -56,8 +58,9 @@ def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     yield "HaRP", f"{process.version}, up for {ago(process.started)}, {process.memory / 1e6:.0f} MB"
     yield "Requests", f"{process.requests}, {failed} of them 5xx; {process.connections} connections open"
     yield "Listeners", ", ".join(f"{name} {condition.detail}" for name, condition in snapshot.listeners.items())
-    state = "not asked yet" if nextcloud.condition is None else nextcloud.condition.detail
-    yield "Nextcloud", f"{nextcloud.url}: {state}"
+    for nextcloud in [one.nextcloud for one in snapshot.instances] or [snapshot.nextcloud]:
+        state = "not asked yet" if nextcloud.condition is None else nextcloud.condition.detail
+        yield "Nextcloud", f"{nextcloud.url}: {state}"
     yield "ExApps", f"{len(snapshot.apps)}{f', {away} without their tunnel' if away else ''}"
     yield "Tunnels", f"{len(snapshot.tunnels)}{lost}"
     engines = [f"{engine.port} {engine.trouble or engine.version or 'not asked yet'}" for engine in snapshot.engines]

@@ -7,7 +7,7 @@ import argparse
 from msgspec import Struct
 
 from harp.commands.admin import of_environment
-from harp.commands.arguments import add_instance
+from harp.commands.arguments import add_instance, asks_harp
 from harp.commands.tables import ago, of_instances
 from harp.status.snapshot import TunnelLine
 
@@ -20,6 +20,7 @@ class _Tunnels(Struct):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    asks_harp(parser)
     parser.add_argument("--json", action="store_true", help="print what the admin API answers (/api/v1/tunnels)")
     add_instance(parser)
 
