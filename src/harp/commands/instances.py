@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from harp.commands.admin import of_environment
+from harp.commands.arguments import asks_harp
 from harp.commands.tables import table
 from harp.status.snapshot import InstanceLine
 
@@ -20,6 +21,7 @@ class _Snapshot(Struct):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    asks_harp(parser)
     parser.add_argument("--json", action="store_true", help="print them as the admin API does (/api/v1/snapshot)")
 
 
