@@ -24,6 +24,7 @@ PAGES = (
     "docs/kubernetes.md",
     "docs/operating.md",
     "docs/configuration.md",
+    "docs/instances.md",
     "docs/differences.md",
     "docs/troubleshooting.md",
     "docs/exapps.md",

@@ -128,15 +128,6 @@ def test_every_promise_names_tests_that_exist() -> None:
         assert not test or f"def {test}(" in text, f"{file}::{test}"
 
 
-def test_the_headings_of_troubleshooting_are_texts_that_the_program_has() -> None:
-    headings = re.findall(r"^### `(.+)`$", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
-    sources = "".join(path.read_text("utf-8") for path in Path(harp.__file__).parent.rglob("*.py"))
-    system = {"Permission denied"}
-    assert len(headings) > 20
-    for heading in headings:
-        assert heading in sources or heading in system, heading
-
-
 def test_the_frpc_toml_for_authors_is_what_our_own_client_would_write() -> None:
     (text,) = re.findall(r"^```toml\n(.*?)^```", (DOCS / "exapps.md").read_text(), re.MULTILINE | re.DOTALL)
     config = frpc_config.parse(text, {})

@@ -220,6 +220,15 @@ def test_nextcloud_gets_whole_commands(tmp_path: Path, block: CodeBlock) -> None
         assert json.loads(" ".join(words[words.index("--json-info") + 1 :]))["port"] == 23042
 
 
+def test_several_nextclouds_are_configured_as_the_page_says(tmp_path: Path) -> None:
+    for block in left("docs/instances.md", "toml"):
+        (tmp_path / "instances.toml").write_text(block.text.replace("/run/secrets", str(tmp_path)))
+        for name in re.findall(r"/run/secrets/([\w-]+)", block.text):
+            (tmp_path / name).write_text(f"the key of {name}")
+        settings = {"HP_INSTANCES_FILE": str(tmp_path / "instances.toml"), "HP_CERTS_DIR": str(tmp_path)}
+        assert "clinic" in script("harp check", tmp_path, **settings)
+
+
 def test_frpc_takes_the_configuration_of_the_page_for_authors(tmp_path: Path) -> None:
     for block in left("docs/exapps.md", "toml"):
         (tmp_path / "frpc.toml").write_text(block.text)
