@@ -22,6 +22,7 @@ NAMED = (
     "deploy/helm/harp/Chart.yaml",
     "deploy/kubernetes/base/harp.yaml",
     "deploy/kubernetes/example/kustomization.yaml",
+    "docs/kubernetes-install.md",
 )
 UNRELEASED = "## Unreleased\n"
 NUMBERS = re.compile(r"(\d+)\.(\d+)\.(\d+)").fullmatch

@@ -18,6 +18,7 @@ CHANGED = {
     "deploy/helm/harp/Chart.yaml",
     "deploy/kubernetes/base/harp.yaml",
     "deploy/kubernetes/example/kustomization.yaml",
+    "docs/kubernetes-install.md",
     "src/harp/__init__.py",
 }
 

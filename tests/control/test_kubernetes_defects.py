@@ -154,9 +154,27 @@ async def test_2_an_old_pod_that_ends_is_not_taken_for_the_new_one() -> None:
 async def test_2_a_pod_of_an_earlier_deployment_is_not_taken_for_the_new_one_either() -> None:
     async with world(BASIC) as w:
         await w.deploy()
-        del w.cluster.objects["deployments", D]  # its pod stays for a moment, not yet marked
+        del w.cluster.objects["deployments", D]
+        old = w.cluster.objects.pop(("pods", w.cluster.names("pods")[0]))
+        old["metadata"]["name"] = "zzz"  # as good as the new one: of the same second, and last in the list
         w.cluster.pod_status = PENDING
         await w.create()
+        await w.call("start")
+        w.cluster.put("pods", old)  # it stays for a moment, not yet marked
+        _, outcome = await w.call("wait_for_start")
+        assert outcome["started"] is False
+
+
+async def test_2_a_pod_that_ends_after_stop_is_not_taken_for_the_one_that_start_makes() -> None:
+    async with world(BASIC) as w:
+        await w.deploy()
+        w.cluster.pods_end = False
+        assert (await w.call("stop"))[0] == 204  # its pod takes its time, and is ready meanwhile
+        ending = w.cluster.objects.pop(("pods", w.cluster.names("pods")[0]))
+        ending["metadata"]["name"] = "zzz"
+        w.cluster.put("pods", ending)
+        assert "deletionTimestamp" in ending["metadata"]
+        w.cluster.pod_status = PENDING
         await w.call("start")
         _, outcome = await w.call("wait_for_start")
         assert outcome["started"] is False
@@ -171,6 +189,8 @@ async def test_3_remove_waits_until_the_pods_are_gone() -> None:
         w.cluster.pods_end = False
         removal = asyncio.create_task(w.call("remove"))
         await until(lambda: "deletionTimestamp" in w.deployment()["metadata"])
+        before = w.cluster.called("get", "deployments")
+        await until(lambda: w.cluster.called("get", "deployments") >= before + 3)  # it looks again and again
         assert not removal.done()
         w.cluster.end_pods()
         assert await removal == (204, "")

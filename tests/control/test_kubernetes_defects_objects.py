@@ -251,6 +251,15 @@ async def test_21_what_has_lost_its_app_is_listed() -> None:
         assert lines["nc-app-half"].note == "a Service without Deployment"
 
 
+async def test_20_what_a_load_balancer_has_to_know_is_said_in_annotations() -> None:
+    async with world(BASIC, HP_K8S_SERVICE_ANNOTATIONS="example.com/class=internal,example.com/size=small") as w:
+        await w.create()
+        body = {"port": 23000, "expose_type": "loadbalancer", "upstream_host": "lb.example.com"}
+        assert (await w.call("expose", **body, service_annotations={"example.com/size": "large"}))[0] == 200
+        annotations = w.cluster.get("services", D)["metadata"]["annotations"]
+        assert annotations.items() >= {"example.com/class": "internal", "example.com/size": "large"}.items()
+
+
 async def test_22_a_node_port_that_is_taken_is_named() -> None:
     async with world(BASIC) as w:
         for name in (APP, "second"):

@@ -24,6 +24,7 @@ from harp.policy.kubernetes_shapes import Bare, ObjectList
 from harp.settings import load
 from tests.fakes.clock import Clock
 from tests.fakes.cluster import NAMESPACE, TOKEN, FakeCluster
+from tests.fakes.waiting import settled
 
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 
@@ -58,6 +59,19 @@ async def test_a_token_that_was_replaced_in_its_file_is_used(tmp_path: Path) -> 
         file.write_text("new\n")
         cluster.token = "new"
         await api.call("GET", "/api")  # refused at first, and tried again with what the file says now
+
+
+async def test_16_a_token_whose_file_is_slow_to_read_stops_nobody_else(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    os.mkfifo(file)  # reading it waits for a writer
+    cluster = FakeCluster()
+    env = {"HP_K8S_BEARER_TOKEN": "", "HP_K8S_BEARER_TOKEN_FILE": str(file)}
+    async with cluster.serving(), client(Clock(), cluster.url, **env) as api:
+        call = asyncio.create_task(api.call("GET", "/api"))
+        await settled()  # the loop goes on
+        assert not call.done()
+        await asyncio.to_thread(file.write_text, TOKEN)
+        assert (await call).status == 200
 
 
 async def test_an_empty_token_is_not_configured(tmp_path: Path) -> None:

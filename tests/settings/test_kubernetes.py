@@ -11,8 +11,6 @@ from tests.settings.reading import problem, reading, settings
 def test_the_api_server_of_the_own_cluster_is_found() -> None:
     inside = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
     assert settings(**inside).kubernetes.api_server == "https://10.96.0.1:443"
-    v6 = {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"}
-    assert settings(**v6).kubernetes.api_server == "https://[fd00::1]:6443"
     own = settings(**inside, HP_K8S_API_SERVER="https://k8s.example.com:6443/")
     assert own.kubernetes.api_server == "https://k8s.example.com:6443"
 
@@ -106,6 +104,8 @@ def test_what_a_cluster_would_refuse_is_refused_here(variable: str, text: str) -
 
 
 def test_19_addresses_of_ipv6_are_understood() -> None:
+    own = {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"}
+    assert settings(**own).kubernetes.api_server == "https://[fd00::1]:6443"
     aliases = settings(HP_K8S_HOST_ALIASES="cloud.example.com:fd00::5").kubernetes.pods.host_aliases
     assert aliases == (("fd00::5", ("cloud.example.com",)),)
 

@@ -342,6 +342,7 @@ class Gate(OpenConnections):
     def finished(self, exchange: Exchange) -> None:
         if exchange.spread is not None:
             exchange.spread.leave()
+            exchange.spread = None
         if exchange.status >= 400:
             self._look_at_failure(exchange)
         self._books.enter(exchange)

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from tests.live.engine import Answer
-from tests.live.processes import PATIENCE
 
 T = TypeVar("T")
+PATIENCE = 60.0  # seconds for anything that should take a moment, on a machine that does other things too
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
 
@@ -29,6 +29,7 @@ PLACES = {
     "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers",
     "Namespace": "/api/v1/namespaces",
     "Node": "/api/v1/nodes",
+    "PersistentVolume": "/api/v1/persistentvolumes",
     "PersistentVolumeClaim": "/api/v1/namespaces/{}/persistentvolumeclaims",
     "Pod": "/api/v1/namespaces/{}/pods",
     "ReplicaSet": "/apis/apps/v1/namespaces/{}/replicasets",

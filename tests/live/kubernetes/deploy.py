@@ -56,7 +56,7 @@ class KubernetesDaemon:
     def info(self) -> Any:
         return self.appapi.info()["kubernetes"]
 
-    def verb(self, verb: str, app: ClusterApp, role: str = "", timeout: float = 180, **more: object) -> Answer:
+    def verb(self, verb: str, app: ClusterApp, role: str = "", timeout: float = 300, **more: object) -> Answer:
         body = {"name": app.app_id, "instance_id": "", "role_suffix": role, **more}
         headers = {"harp-shared-key": KEY}
         return self.appapi.call("POST", f"/exapps/app_api/k8s/exapp/{verb}", body, headers, timeout)
@@ -122,7 +122,7 @@ class KubernetesDaemon:
     def expose(self, app: ClusterApp) -> Answer:
         return self.verb("expose", app, (app.roles or ("",))[0], port=app.port, **app.expose)
 
-    def heartbeat(self, app: ClusterApp, timeout: float = 60) -> None:
+    def heartbeat(self, app: ClusterApp, timeout: float = 180) -> None:
         until = time.monotonic() + timeout
         while True:
             answer = self.appapi.exapp("GET", app, "/heartbeat")

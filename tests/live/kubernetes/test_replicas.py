@@ -15,7 +15,7 @@ from tests.live.kubernetes.api import until
 from tests.live.kubernetes.deploy import ClusterApp, KubernetesDaemon, exapp, kubernetes_daemon
 from tests.live.kubernetes.room import Room
 
-pytestmark = pytest.mark.timeout(300)  # the first test starts the node
+pytestmark = pytest.mark.timeout(600)  # the first test starts the node
 
 COUNT = 3
 DEPLOYMENT = "nc-app-many"
@@ -68,7 +68,7 @@ def many(real: Room, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repli
         daemon.register(app)
         real.patch("Deployment", DEPLOYMENT, {"spec": {"replicas": COUNT}})  # as an autoscaler does
         replicated = Replicated(daemon, app)
-        until(replicated.all_used, "answers of three pods", 120)
+        until(replicated.all_used, "answers of three pods", 180)
         yield replicated
         daemon.unregister(app, data=True)
 
@@ -123,10 +123,10 @@ def test_a_replica_that_goes_away_loses_no_request(many: Replicated) -> None:
         clients = [crowd.submit(client) for _ in range(6)]
         try:
             many.daemon.room.delete("Pod", gone)  # it ends at once, whatever it is at
-            until(lambda: (len(many.ready) == COUNT and gone not in many.ready) or None, "another pod", 120)
+            until(lambda: (len(many.ready) == COUNT and gone not in many.ready) or None, "another pod", 180)
         finally:
             over.set()
         statuses = [status for one in clients for status in one.result()]
     assert len(statuses) > 12
     assert set(statuses) == {200}
-    until(many.all_used, "answers of the new pod", 60)
+    until(many.all_used, "answers of the new pod", 180)

@@ -17,7 +17,7 @@ from harp.engines.kubernetes.exposing import ExposeWait, Exposing
 from harp.engines.kubernetes.lookout import Lookout
 from harp.engines.kubernetes.objects import Namespace
 from harp.engines.kubernetes.rights import Rights
-from harp.engines.kubernetes.starting import Starting, StartPace
+from harp.engines.kubernetes.starting import Starting, StartPace, StartTools
 from harp.policy.container import owner_from
 from harp.policy.kubernetes_names import APP, PART_OF, ClusterNames, managed
 from harp.policy.kubernetes_objects import ClusterPlan
@@ -59,7 +59,7 @@ class KubernetesCluster:
         self.lookout = Lookout(self._at, self.rights, now)
         self._deploying = Deploying(self._at, self.rights, kubernetes.pods, registries_of(settings.engines), now)
         pace = StartPace(kubernetes.start_patience, kubernetes.schedule_patience)
-        self._starting = Starting(self._at, self.rights, self._deploying, pace, now)
+        self._starting = Starting(StartTools(self._at, self.rights, self._deploying, pace, now))
         self._exposing = Exposing(self._at, self.rights, now)
 
     async def close(self) -> None:

@@ -51,6 +51,16 @@ class StartPace(Struct, frozen=True):
     quick_for: float = 10.0
 
 
+class StartTools(Struct, frozen=True):
+    """What starting works with."""
+
+    at: Namespace
+    rights: Rights
+    deploying: Deploying
+    pace: StartPace
+    now: Callable[[], float]
+
+
 class ScaleTarget(Struct, frozen=True):
     name: str = ""
 
@@ -69,19 +79,9 @@ class ScaledObject(Struct, frozen=True):
 class Starting:
     """The verbs that start and stop."""
 
-    def __init__(
-        self,
-        namespace: Namespace,
-        rights: Rights,
-        deploying: Deploying,
-        pace: StartPace,
-        now: Callable[[], float],
-    ) -> None:
-        self._at = namespace
-        self._rights = rights
-        self._deploying = deploying
-        self._pace = pace
-        self._now = now
+    def __init__(self, tools: StartTools) -> None:
+        self._tools = tools
+        self._at, self._rights = tools.at, tools.rights
 
     async def start(self, names: ClusterNames) -> None:
         """Have pods run: as many as before it was stopped. Those that run already are left alone."""
@@ -102,7 +102,7 @@ class Starting:
 
     async def wait(self, names: ClusterNames) -> PodOutcome:
         """Wait until a pod of the present template runs, or clearly will not."""
-        outcome = await StartWait(self._at, self._rights, self._deploying, names, self._pace, self._now).run()
+        outcome = await StartWait(self._tools, names).run()
         if not outcome.started:
             log.warning("pod not started", deployment=names.deployment, status=outcome.status, reason=outcome.reason)
         return outcome
@@ -143,25 +143,12 @@ class Starting:
 class StartWait:
     """One wait for a start."""
 
-    def __init__(
-        self,
-        namespace: Namespace,
-        rights: Rights,
-        deploying: Deploying,
-        names: ClusterNames,
-        pace: StartPace,
-        now: Callable[[], float],
-    ) -> None:
-        self._at = namespace
-        self._rights = rights
-        self._deploying = deploying
+    def __init__(self, tools: StartTools, names: ClusterNames) -> None:
+        self._at, self._rights, self._deploying = tools.at, tools.rights, tools.deploying
+        self._pace, self._now = tools.pace, tools.now
         self._names = names
-        self._pace = pace
-        self._now = now
-        self._began = now()
-        self._answered = now()  # when the API server last said something
+        self._began = self._answered = self._since = self._now()  # answered: when the API server last said something
         self._waits: tuple[str, str, int] = ("", "", 0)  # for what, and with which container
-        self._since = now()
 
     async def run(self) -> PodOutcome:
         """The outcome, after our patience at the latest."""
