@@ -27,7 +27,8 @@ RUN set -e; \
 FROM ${BASE}
 LABEL org.opencontainers.image.title="HaRP" \
       org.opencontainers.image.description="The gateway that lets a Nextcloud run ExApps" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.5.0"
 ENV PATH=/opt/harp/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=build /opt/harp /opt/harp
 COPY healthcheck.sh /healthcheck.sh

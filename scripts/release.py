@@ -19,6 +19,7 @@ from pathlib import Path
 VERSION = "src/harp/__init__.py"
 CHANGELOG = "CHANGELOG.md"
 NAMED = (
+    "Dockerfile",
     "deploy/helm/harp/Chart.yaml",
     "deploy/kubernetes/base/harp.yaml",
     "deploy/kubernetes/example/kustomization.yaml",
@@ -129,10 +130,12 @@ def main() -> int:
     git("commit", "--all", "--message", f"Release {options.version}")
     git("tag", "--annotate", tag, "--message", f"HaRP {options.version}")
     build(root / "dist")
+    if "[project.urls]" not in (root / "pyproject.toml").read_text("utf-8"):
+        print("pyproject.toml has no [project.urls]: nobody knows yet where this repository will be. Write them first.")
     print(f"""Look at dist/. To publish:
   git push origin main {tag}
-  pipx run twine check dist/* && pipx run twine upload dist/*
-  docker build --tag appapi-harp:{options.version} --label org.opencontainers.image.version={options.version} .
+  pipx run twine check --strict dist/* && pipx run twine upload dist/*
+  docker build --tag appapi-harp:{options.version} .
 To take it back instead: git tag --delete {tag} && git reset --hard HEAD~1""")
     return 0
 

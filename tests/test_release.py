@@ -15,6 +15,7 @@ import harp
 ROOT = Path(__file__).parent.parent
 CHANGED = {
     "CHANGELOG.md",
+    "Dockerfile",
     "deploy/helm/harp/Chart.yaml",
     "deploy/kubernetes/base/harp.yaml",
     "deploy/kubernetes/example/kustomization.yaml",
