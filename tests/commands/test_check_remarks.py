@@ -45,12 +45,22 @@ def test_a_certificate_that_ends_is(tmp_path: Path) -> None:
         {"HP_FRP_CERT_VALIDITY_DAYS": "100"},
         {"HP_DOCKER_CERT_PATH": "/certs/docker"},
         {"HP_EXAPP_BIND_MOUNTS_DISABLED": "true", "HP_EXAPP_BIND_MOUNTS_ALLOWED": "/srv"},
+        {"HP_CERTS_DIR": "/nowhere", "HP_EXAPPS_HTTPS_ADDRESS": "0.0.0.0:9443"},
     ],
 )
 def test_a_switch_that_does_nothing_is(env: dict[str, str]) -> None:
     (remark,) = remarks({**QUIET, **env})
     assert remark.partition(":")[0] in IDLE
     assert "has no effect" in remark
+
+
+def test_a_cluster_that_is_not_enabled_is() -> None:
+    (remark,) = remarks({**QUIET, "HP_K8S_PROBES": "false", "HP_K8S_NAMESPACE": "apps"})
+    assert remark == "HP_K8S_NAMESPACE, HP_K8S_PROBES: no effect, because HP_K8S_ENABLED is not true"
+
+
+def test_the_usual_address_of_https_without_a_certificate_is_not() -> None:
+    assert remarks({**QUIET, "HP_CERTS_DIR": "/nowhere", "HP_EXAPPS_HTTPS_ADDRESS": "0.0.0.0:8781"}) == []
 
 
 def test_strict_fails_for_warnings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,19 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 
 from harp.net.certificate_dates import SOON, certificate_ends
-from harp.settings import Reading, Settings
+from harp.settings import Address, Reading, Settings
+
+USUAL_HTTPS = (Address("0.0.0.0", 8781),)  # noqa: S104 - the default
+KUBERNETES, ENABLED = "HP_K8S_", "HP_K8S_ENABLED"
+
+
+def _is_without_https(settings: Settings) -> bool:
+    """Images of others set the usual address, whether or not there is a certificate; that is not remarkable."""
+    try:
+        return settings.listen.https != USUAL_HTTPS and not (settings.certs / "cert.pem").exists()
+    except OSError:
+        return False  # nobody knows
+
 
 # Variables that are given and have no effect, as other settings are: the text says of which.
 IDLE: dict[str, tuple[Callable[[Settings], bool], str]] = {
@@ -20,6 +32,8 @@ IDLE: dict[str, tuple[Callable[[Settings], bool], str]] = {
     "HP_DOCKER_CERT_PATH": (lambda s: bool(s.engines.host.path), "HP_DOCKER_HOST is a unix socket, without TLS"),
     "HP_EXAPP_BIND_MOUNTS_ALLOWED": (lambda s: s.engines.mounts_disabled, "HP_EXAPP_BIND_MOUNTS_DISABLED is set"),
     "HP_EXAPP_BIND_MOUNTS_DENIED": (lambda s: s.engines.mounts_disabled, "HP_EXAPP_BIND_MOUNTS_DISABLED is set"),
+    "HP_EXAPP_BIND_MOUNTS_ENFORCE_ALL": (lambda s: s.engines.mounts_disabled, "HP_EXAPP_BIND_MOUNTS_DISABLED is set"),
+    "HP_EXAPPS_HTTPS_ADDRESS": (_is_without_https, "there is no cert.pem in HP_CERTS_DIR"),
 }
 
 
@@ -32,6 +46,9 @@ def remarks_of(reading: Reading, now: datetime | None = None) -> list[str]:
         for name, (is_idle, why) in IDLE.items()
         if name in given and is_idle(settings)
     ]
+    cluster = sorted(name for name in given if name.startswith(KUBERNETES) and name != ENABLED)
+    if cluster and not settings.kubernetes.enabled:
+        idle.append(f"{', '.join(cluster)}: no effect, because {ENABLED} is not true")
     return [*_open(settings), *_certificates(settings, now or datetime.now(UTC)), *_traces(settings), *idle]
 
 
