@@ -21,11 +21,13 @@ from harp.tunnel.client import frpc_config
 from harp.tunnel.client.frpc_toml import written
 from harp.tunnel.stream import USES
 from harp.wire.frp_login import CONNECTION, FIRST_MESSAGE
+from harp.wire.member import MOVES as LINK_STREAM
 from harp.wire.mux import SESSION, STREAM
 from harp.wire.requester import MOVES as REQUESTER
 from harp.wire.server_connection import MOVES as SERVER
 from tests.drawings import state_diagram
 
+TABLES = [SERVER, CONNECTION, FIRST_MESSAGE, CLAIM, REQUESTER, TLS, SESSION, STREAM, USES, LINK_STREAM]
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "exapp").rglob("*.md")])
@@ -115,7 +117,7 @@ def test_every_page_can_be_reached_from_the_first() -> None:
     assert {page.name for page in DOCS.glob("*.md")} - {"index.md"} <= linked  # that one is the site's own first page
 
 
-@pytest.mark.parametrize("table", [SERVER, CONNECTION, FIRST_MESSAGE, CLAIM, REQUESTER, TLS, SESSION, STREAM, USES])
+@pytest.mark.parametrize("table", TABLES)
 def test_life_cycles_are_drawn_as_their_tables_are(table: Mapping[Any, Mapping[Any, Any]]) -> None:
     assert f"```mermaid\n{state_diagram(table)}\n```" in (DOCS / "architecture.md").read_text()
 

@@ -13,7 +13,8 @@ import harp
 ROOT = Path(harp.__file__).parent
 
 # From the top; each layer may import itself and what stands below. What is not named stands above all.
-LAYERS = ["status", "frontend", "control", "nextcloud", "engines", "tunnel", "proxy", "state", "net", "policy", "wire"]
+LAYERS = ["status", "frontend", "control", "cluster", "nextcloud", "engines", "tunnel", "proxy", "state", "net"]
+LAYERS += ["policy", "wire"]
 GROUND = {"settings", "logs", "output", "errors", "lazy"}
 ABOVE = {"commands", "snippets", "testing"}
 PURE = ["wire", "policy"]

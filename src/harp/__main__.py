@@ -29,6 +29,7 @@ COMMANDS = {
     "tunnels": "show the tunnel clients that are connected",
     "instances": "show the Nextclouds that the running HaRP serves, where there are several",
     "bans": "show who is turned away, and lift bans",
+    "members": "show the processes that are this HaRP",
     "log-level": "change how much the running HaRP logs",
     "engine": "list, check, add, rotate, remove and register Docker engines",
     "exapp": "run an ExApp in its container, with a tunnel if its environment asks for one",

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -24,7 +24,17 @@ from harp.loops import event_loop
 from harp.net import certificates
 from harp.net.certificate_dates import CertificateEnd, certificate_ends, warn_of
 from harp.net.deadlines import Deadlines
-from harp.net.listen import Listener, ListenError, https_context, listen, listen_tls, load_certificate, ports_of
+from harp.net.listen import (
+    Bind,
+    Listener,
+    ListenError,
+    bound_sockets,
+    https_context,
+    listen,
+    listen_tls,
+    load_certificate,
+    ports_of,
+)
 from harp.net.memory import Memory, glibc, resident
 from harp.net.ports import PortTable
 from harp.net.tasks import Tasks
@@ -51,11 +61,45 @@ SPREAD = 3.0  # seconds that a cluster may take to lead new connections to new p
 LAST_CALLS = 0.5  # seconds for control calls that still run after the drain, such as a wait for a container
 
 
-class Harp:
-    """One gateway. `start` returns when it serves; `stop` drains and ends it."""
+class Membership(Protocol):
+    """What makes a gateway one of several: `harp.worker.Worker`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def facts(self, harp: Harp) -> HarpFacts:
+        """What its admin listener shows: the facts of all."""
+
+    async def refresh(self) -> None:
+        """Somebody looks at them."""
+
+    async def join(self, harp: Harp) -> None:
+        """It is about to listen."""
+
+    def begin(self) -> None:
+        """It serves."""
+
+    async def tenants_changed(self) -> None:
+        """It serves other Nextclouds now."""
+
+    def renewed_here(self) -> None:
+        """It has made certificates."""
+
+    def stop_accepting(self) -> None:
+        """It is about to drain."""
+
+    def others_drained(self) -> bool:
+        """It has drained; have all others, which may use its tunnels?"""
+
+    async def leave(self) -> None:
+        """It has ended its tunnels."""
+
+
+class Harp:
+    """One gateway. `start` returns when it serves; `stop` drains and ends it. More than 25 methods: it builds all."""
+
+    def __init__(self, settings: Settings, bind: Bind = bound_sockets, member: Membership | None = None) -> None:
+        """`bind` gives the sockets to listen on. A `member` of several has its admin listener opened and closed."""
         self.settings = settings
+        self._bind = bind
+        self._member = member
         self.ready = False
         self.draining = False
         self.http_ports: list[int] = []
@@ -89,12 +133,15 @@ class Harp:
         self.tenants = tenants = Tenants(settings, commons)
         await tenants.find_clusters()
         self.gate = tenants.front
-        self.facts = HarpFacts(self)
+        self.facts = HarpFacts(self) if self._member is None else self._member.facts(self)
         self._admin = self._admin_gate(self.facts)
         self.tunnel = self._tunnel_server(tunnel_tls)
         try:
-            await self.tunnel.start()
-            await self._start_admin()  # whoever sees HaRP serve can ask it about itself
+            if self._member is not None:
+                await self._member.join(self)
+            await self.tunnel.start(self._bind)
+            if self._member is None:
+                await self.open_admin()  # whoever sees HaRP serve can ask it about itself
             await self._start_frontends()
         except BaseException:
             await self.stop(drain=0)
@@ -105,22 +152,27 @@ class Harp:
         self._spawn(self._look_at_certificates())
         if self._certificates_made:  # ExApps from before have the old ones
             self._spawn(tenants.renew_tunnel_files())
+        if self._member is not None:
+            self._member.begin()
         log.info("serving", http=self.http_ports, https=self.https_ports, frp=self.frp_ports)
 
     async def stop(self, drain: float | None = None) -> None:
         """Drain for up to `drain` seconds (default HP_TIMEOUT_DRAIN), then end everything; tunnels go last."""
         self.draining = True
+        if self._member is not None:
+            self._member.stop_accepting()
         for server in self._servers:
             server.close()
         self.tunnel.stop_accepting()
         await self._drain(self.settings.timeouts.drain if drain is None else drain)
         await self._tasks.close()
         await self.tenants.stop()
-        for server in self._admin_servers:
-            server.close()
+        self.close_admin()
         await self._admin.close()
         await self.tenants.close_engines()
         await self.tunnel.close()
+        if self._member is not None:
+            await self._member.leave()
         await self.tenants.close()
         if self._traces is not None:
             await self._traces.close()
@@ -149,6 +201,8 @@ class Harp:
     async def _reload_tenants(self, settings: Settings) -> None:
         hide(settings.secrets)
         await self.tenants.reload(settings, self.tunnel)
+        if self._member is not None:
+            await self._member.tenants_changed()
         self.facts.books.renew()
 
     @property
@@ -188,6 +242,7 @@ class Harp:
             facts.examine,
             facts.doors,
             facts.site,
+            None if self._member is None else self._member.refresh,
         )
 
     def _tunnel_server(self, tls: ssl.SSLContext | None) -> TunnelServer:
@@ -212,23 +267,39 @@ class Harp:
         return certificates.server_context(self._frp_directory)
 
     async def _start_frontends(self) -> None:
-        gate = self.gate
-        servers = await listen(self.settings.listen.http, lambda: ClientConnection(gate, secure=False))
-        self._servers += servers
-        self.http_ports = ports_of(servers)
         certificate = self.settings.certs / "cert.pem"
         if await asyncio.to_thread(certificate.exists):
             self._https = https_context(certificate)
-            servers = listen_tls(
-                self.settings.listen.https, lambda: ClientConnection(gate, secure=True), self._https, gate, self.turns
-            )
-            self._servers += servers
-            self.https_ports = ports_of(servers)
+        servers = await self.open_http(self._bind)
+        self.http_ports = ports_of(servers)
+        self.https_ports = ports_of(tls := await self.open_https(self._bind))
+        self._servers += [*servers, *tls]
 
-    async def _start_admin(self) -> None:
+    async def open_http(self, bind: Bind) -> list[Listener]:
+        """Serve clients on more sockets."""
+        gate = self.gate
+        return await listen(bind(self.settings.listen.http), lambda: ClientConnection(gate, secure=False))
+
+    async def open_https(self, bind: Bind) -> list[Listener]:
+        """The same over TLS, if there is a certificate."""
+        gate, addresses = self.gate, self.settings.listen.https
+        if self._https is None:
+            return []
+        return listen_tls(bind(addresses), lambda: ClientConnection(gate, secure=True), self._https, gate, self.turns)
+
+    async def open_admin(self) -> None:
+        """Serve the admin listener, once."""
         admin = self._admin
-        self._admin_servers = await listen(self.settings.listen.admin, lambda: ClientConnection(admin, secure=False))
-        self.admin_ports = ports_of(self._admin_servers)
+        if not self._admin_servers:
+            sockets = self._bind(self.settings.listen.admin)
+            self._admin_servers = await listen(sockets, lambda: ClientConnection(admin, secure=False))
+            self.admin_ports = ports_of(self._admin_servers)
+
+    def close_admin(self) -> None:
+        """Leave it to another."""
+        for server in self._admin_servers:
+            server.close()
+        self._admin_servers = []
 
     # Running
 
@@ -242,7 +313,9 @@ class Harp:
             try:
                 report = await asyncio.to_thread(self._ensure_certificates)
                 if report.made:
-                    self._reload_tunnel_certificates()
+                    self.reload_tunnel_certificates()
+                    if self._member is not None:
+                        self._member.renewed_here()
                     await self.tenants.renew_tunnel_files()
             except HarpError as error:
                 log.error("tunnel certificates not renewed", problem=str(error))
@@ -265,7 +338,8 @@ class Harp:
             log.warning("doubtful tunnel certificate", note=warning)
         return report
 
-    def _reload_tunnel_certificates(self) -> None:
+    def reload_tunnel_certificates(self) -> None:
+        """Use new certificates for tunnels from now on."""
         if self.settings.tunnel.tls:
             self.tunnel.set_tls(certificates.server_context(self._frp_directory))
 
@@ -273,9 +347,12 @@ class Harp:
         """Let running exchanges end; WebSockets are closed as soon as a frame has ended."""
         until = asyncio.get_running_loop().time() + seconds
         self.gate.drain()
-        while self.gate.connections and not self._hurry and asyncio.get_running_loop().time() < until:
+        while not self._is_drained() and not self._hurry and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(DRAIN_STEP)
             self.gate.drain()
+
+    def _is_drained(self) -> bool:
+        return not self.gate.connections and (self._member is None or self._member.others_drained())
 
 
 async def _start_traces(endpoint: str, warnings: RareWarnings) -> Traces | None:
@@ -296,15 +373,16 @@ def run(settings: Settings) -> int:
     """Serve until told to stop; the exit code. TERM, INT and USR1 drain, a second one stops at once; HUP reloads."""
     configure(settings.logs, settings.secrets)
     with asyncio.Runner(loop_factory=event_loop()) as runner:
-        status = runner.run(_serve_until_told(Harp(settings)))
+        status = runner.run(serve_until_told(Harp(settings)))
         drain()
         # Not by returning: that waits for every thread, and a name server that hangs keeps one for many seconds.
         os._exit(status)
 
 
-async def _serve_until_told(harp: Harp) -> int:
+async def serve_until_told(harp: Harp, told: asyncio.Event | None = None) -> int:
+    """Serve until a signal comes, or `told` is set; the exit code."""
     loop = asyncio.get_running_loop()
-    told = asyncio.Event()
+    told = told or asyncio.Event()
     again = asyncio.Event()
 
     def stop() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ from harp.status.snapshot import (
     AppLine,
     BanLine,
     CertificateLine,
+    MemberLine,
     NextcloudLine,
     Process,
     RequestLines,
@@ -77,7 +79,7 @@ class HarpFacts:
         self.doors = Doors(settings.admin_password or settings.shared_key, keepers, time.monotonic)
         self.books = AllBooks(harp.tenants)
         self.feed = RequestFeed(self.books, harp.gate, harp.deadlines, Redaction(settings.secrets))
-        self.history = History(self._traffic, time.time, harp.deadlines.now)
+        self.history = History(self.traffic, time.time, harp.deadlines.now)
         harp.deadlines.watch(self.history)
 
     # For health and readiness
@@ -103,25 +105,25 @@ class HarpFacts:
 
     # Parts of the snapshot
 
-    def engines(self) -> list[EngineLine]:
+    def _own_engines(self) -> list[EngineLine]:
         return [line for tenant in self._harp.tenants for line in engines_of(tenant)]
 
     def cluster(self) -> ClusterStatus | None:
         return cluster_of(self._harp.tenant)
 
-    def apps(self) -> list[AppLine]:
+    def _own_apps(self) -> list[AppLine]:
         return [line for tenant in self._harp.tenants for line in apps_of(tenant)]
 
-    def tunnels(self) -> list[TunnelLine]:
+    def _own_tunnels(self) -> list[TunnelLine]:
         return [line for tenant in self._harp.tenants for line in tunnels_of(tenant)]
 
-    def bans(self) -> list[BanLine]:
+    def _own_bans(self) -> list[BanLine]:
         return bans_of(self._harp.tenants)
 
     def certificates(self) -> list[CertificateLine]:
         return [CertificateLine(one.file, one.end) for one in self._harp.certificates]
 
-    def process(self) -> Process:
+    def _own_process(self) -> Process:
         harp = self._harp
         traffic = [one for books in self.books.books() for one in (*books.apps.values(), books.control, books.others)]
         return Process(
@@ -136,28 +138,51 @@ class HarpFacts:
             loop_lag=harp.deadlines.lag,
             log_level=level(),
             access_log=harp.tenant.books.access_log.mode,
+            number=os.getpid(),
         )
+
+    def engines(self) -> Sequence[EngineLine]:
+        return self.snapshot(bans=False).engines
+
+    def apps(self) -> Sequence[AppLine]:
+        return self.snapshot(bans=False).apps
+
+    def tunnels(self) -> Sequence[TunnelLine]:
+        return self.snapshot(bans=False).tunnels
+
+    def bans(self) -> Sequence[BanLine]:
+        return self.snapshot().bans
+
+    def process(self) -> Process:
+        return self.snapshot(bans=False).process
+
+    def members(self) -> Sequence[MemberLine]:
+        return self.snapshot(bans=False).members
 
     def snapshot(self, *, bans: bool = True) -> Snapshot:
         """Without `bans` their list is empty: it may be very long, and is not what a plot needs."""
+        return self.own_snapshot(bans=bans)
+
+    def own_snapshot(self, *, bans: bool = True) -> Snapshot:
+        """The same, of this process alone, where there are others."""
         harp = self._harp
         tenants, books = harp.tenants, self.books.books()
         instances = [tenant.instance for tenant in tenants]
         url = "" if tenants.several else harp.instance.url
         calls, failures = sum(one.calls for one in instances), sum(one.failures for one in instances)
         return Snapshot(
-            process=self.process(),
+            process=self._own_process(),
             listeners=self.listeners(),
             nextcloud=NextcloudLine(url, self.nextcloud(), calls, failures),
-            apps=tuple(self.apps()),
+            apps=tuple(self._own_apps()),
             control=total_of([one.control for one in books]),
             others=total_of([one.others for one in books]),
             refusals=refusals_of(books),
-            tunnels=tuple(self.tunnels()),
+            tunnels=tuple(self._own_tunnels()),
             tunnels_lost=sum(tenant.tunnels.news.lost_count for tenant in tenants),
-            engines=tuple(self.engines()),
+            engines=tuple(self._own_engines()),
             cluster=self.cluster(),
-            bans=tuple(self.bans()) if bans else (),
+            bans=tuple(self._own_bans()) if bans else (),
             ban_totals=ban_totals_of(tenants),
             certificates=tuple(self.certificates()),
             instances=instances_of(tenants),
@@ -210,13 +235,18 @@ class HarpFacts:
         return events(self.feed, app)
 
     def running(self, app: str) -> list[RunningLine]:
+        return self.own_running(app)
+
+    def own_running(self, app: str) -> list[RunningLine]:
+        """As `own_snapshot`."""
         now = time.monotonic()
         exchanges = [connection.running for connection in self._harp.gate.connections]
         lines = [running_line(exchange, now) for exchange in exchanges if exchange is not None]
         lines = [line for line in lines if not app or line.app.lower() == app.lower()]
         return sorted(lines, key=lambda line: -line.seconds)
 
-    def _traffic(self) -> Iterator[tuple[str, Traffic]]:
+    def traffic(self) -> Iterator[tuple[str, Traffic]]:
+        """Every count of requests, by ExApp; for the plots."""
         books = self.books.books()
         if len(books) == 1:
             yield from books[0].apps.items()

@@ -60,8 +60,12 @@ def fingerprint(secret: str) -> str:
     return sha256(secret.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
-def configure(logs: Logs, secrets: Iterable[str] = (), stream: BinaryIO | None = None) -> None:
+def configure(
+    logs: Logs, secrets: Iterable[str] = (), stream: BinaryIO | None = None, fields: Mapping[str, object] | None = None
+) -> None:
     """Log to `stream` (default stderr) as `logs` says. `secrets` are hidden wherever they turn up in an event.
+
+    `fields` are added to every event.
 
     Call it once, before the first event: loggers keep what they found at their first use.
     """
@@ -74,6 +78,7 @@ def configure(logs: Logs, secrets: Iterable[str] = (), stream: BinaryIO | None =
             add_instance,
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
+            *([_adding(fields)] if fields else ()),
             _redactor,
             *(_json() if json else _text(colors=file is not None and file.isatty())),
         ],
@@ -90,6 +95,14 @@ def configure(logs: Logs, secrets: Iterable[str] = (), stream: BinaryIO | None =
 def hide(secrets: Iterable[str]) -> None:
     """Let these never be seen in the log."""
     _redactor.add(secrets)
+
+
+def _adding(fields: Mapping[str, object]) -> Processor:
+    def add(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        event.update(fields)
+        return event
+
+    return add
 
 
 class _Logger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc] # made at run time

@@ -16,6 +16,7 @@ from harp.status.snapshot import (
     BanLine,
     BanTotals,
     CertificateLine,
+    MemberLine,
     NextcloudLine,
     Process,
     RequestLines,
@@ -75,6 +76,9 @@ class FakeFacts:
 
     def bans(self) -> Sequence[BanLine]:
         return list(self.banned.values())
+
+    def members(self) -> Sequence[MemberLine]:
+        return []
 
     def certificates(self) -> Sequence[CertificateLine]:
         return [CertificateLine("/certs/cert.pem", 1.9e9)]

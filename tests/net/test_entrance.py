@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 import trustme
 
-from harp.net.listen import listen_tls, ports_of
+from harp.net.listen import bound_sockets, listen_tls, ports_of
 from harp.net.turns import Turns
 from harp.settings import Address
 from tests.fakes.waiting import until
@@ -56,7 +56,7 @@ async def serving(book: Book) -> AsyncIterator[tuple[int, ssl.SSLContext]]:
     server_side, client_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.issue_cert("localhost").configure_cert(server_side)
     authority.configure_trust(client_side)
-    servers = listen_tls((Address("127.0.0.1", 0),), lambda: Echo(book), server_side, book, Turns())
+    servers = listen_tls(bound_sockets((Address("127.0.0.1", 0),)), lambda: Echo(book), server_side, book, Turns())
     try:
         yield ports_of(servers)[0], client_side
     finally:

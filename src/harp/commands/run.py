@@ -17,6 +17,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Serve until told to stop; the exit code. Raises SettingsError."""
     settings = load(os.environ)
+    if settings.workers != 1:
+        from harp.supervisor import supervise, workers_of  # noqa: PLC0415 - most need it not
+
+        if (count := workers_of(settings)) > 1:
+            return supervise(settings, count)
     from harp.app import run  # noqa: PLC0415 - loads everything; wrong settings are reported without it
 
     return run(settings)

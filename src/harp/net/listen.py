@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,18 +33,18 @@ class Listener(Protocol):
         """Accept no more."""
 
 
-async def listen(addresses: tuple[Address, ...], factory: Factory) -> list[Listener]:
-    """Serve `factory` on every address. Raises ListenError."""
-    return [await serve(bound_socket(address), factory) for address in addresses]
+async def listen(sockets: Sequence[socket.socket], factory: Factory) -> list[Listener]:
+    """Serve `factory` on bound sockets."""
+    return [await serve(sock, factory) for sock in sockets]
 
 
 def listen_tls(
-    addresses: tuple[Address, ...], factory: Factory, context: ssl.SSLContext, admission: Admission, turns: Turns
+    sockets: Sequence[socket.socket], factory: Factory, context: ssl.SSLContext, admission: Admission, turns: Turns
 ) -> list[Listener]:
     """The same over TLS. `admission` counts connections from their accept on; the protocol releases them."""
     entrance = TlsEntrance(factory, context, admission, turns)
-    for address in addresses:
-        entrance.start(bound_socket(address), BACKLOG)
+    for sock in sockets:
+        entrance.start(sock, BACKLOG)
     return [entrance]
 
 
@@ -53,6 +54,46 @@ async def serve(sock: socket.socket, factory: Factory) -> asyncio.Server:
     if sock.family == socket.AF_UNIX:
         return await loop.create_unix_server(factory, sock=sock, backlog=BACKLOG)
     return await loop.create_server(factory, sock=sock, backlog=BACKLOG)
+
+
+Bind = Callable[[tuple[Address, ...]], list[socket.socket]]
+
+
+def bound_sockets(addresses: tuple[Address, ...]) -> list[socket.socket]:
+    """A socket for each address. Raises ListenError, with nothing left open."""
+    sockets: list[socket.socket] = []
+    try:
+        for address in addresses:
+            sockets.append(bound_socket(address))
+    except ListenError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def bound_group(address: Address, count: int) -> list[socket.socket]:
+    """As many sockets for one address: the system spreads connections over those that are listened on.
+
+    Unix sockets know nothing of the kind, there all are one. Raises ListenError, also when the address is in use by
+    another program that would share it.
+    """
+    first = bound_socket(address)
+    if count == 1:
+        return [first]
+    if address.path:
+        return [first, *(first.dup() for _ in range(count - 1))]
+    port = first.getsockname()[1]
+    first.close()
+    group: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            group.append(_bound_tcp(replace(address, port=port), shared=True))
+    except OSError as error:
+        for sock in group:
+            sock.close()
+        raise ListenError(f"cannot listen on {address}: {words_of(error)}") from error
+    return group
 
 
 def bound_socket(address: Address) -> socket.socket:
@@ -76,12 +117,14 @@ def _bound_unix(path: str) -> socket.socket:
     return sock
 
 
-def _bound_tcp(address: Address) -> socket.socket:
+def _bound_tcp(address: Address, *, shared: bool = False) -> socket.socket:
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, where = found[0]
     sock = socket.socket(family, kind, protocol)  # asyncio sets TCP_NODELAY only where it reads IPPROTO_TCP
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.v6only)
         sock.bind(where)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -16,6 +17,16 @@ from harp.state.bans import BanList
 PROXY_FIX = "if this is the reverse proxy, everybody behind it is banned: name it in HP_TRUSTED_PROXY_IPS"
 
 log = structlog.get_logger()
+
+
+class BanNews(Protocol):
+    """Who tells other members: `cluster.events.Events`."""
+
+    def struck(self, address: str, reason: str, factor: int) -> None:
+        """A strike was counted here."""
+
+    def lifted(self, address: str) -> None:
+        """An operator has forgiven an address."""
 
 
 class Banning:
@@ -35,6 +46,7 @@ class Banning:
         self.deadline = NEVER
         self.begun = 0  # since the start
         self.strikes = 0
+        self.news: BanNews | None = None
         self._now = now
         self._warnings = warnings
         self._changed = changed
@@ -56,18 +68,31 @@ class Banning:
         """Count a strike against a client, and against the peer that has named it where nobody says that it may."""
         self.strikes += 1
         self._log.info("strike counted", address=ban_key, reason=reason)
-        if self.list.strike(ban_key, reason):
-            self._begun(ban_key, reason)
-        if proxy_key and self.list.strike(proxy_key, reason, PROXY_FACTOR):
-            self._begun(proxy_key, reason)
+        self._count(ban_key, reason, 1)
+        if proxy_key:
+            self._count(proxy_key, reason, PROXY_FACTOR)
+
+    def take(self, address: str, reason: str, factor: int, ages: Sequence[float]) -> None:
+        """Another member has counted strikes. A ban that they begin is its news."""
+        if self.list.add(address, reason, factor, ages):
+            self._changed()
+            self.deadline = min(self.deadline, self.list.next_end())
 
     def lift(self, address: str) -> bool:
         """Forgive an address everything, at an operator's word. False if it was not banned."""
+        was_banned = self.forgive(address)
+        if was_banned:
+            self._log.warning("ban lifted", address=address)
+        if self.news is not None:
+            self.news.lifted(address)
+        return was_banned
+
+    def forgive(self, address: str) -> bool:
+        """Forget its strikes here. False if it was not banned."""
         was_banned = self.list.seconds(address) > 0.0
         self.list.lift(address)
         if was_banned:
             self._changed()
-            self._log.warning("ban lifted", address=address)
         return was_banned
 
     def expired(self) -> None:
@@ -75,6 +100,12 @@ class Banning:
         for address in self.list.ended():
             self._warnings.warning("ban ended", "its strikes are too old to count", address)
         self.deadline = self.list.next_end()
+
+    def _count(self, key: str, reason: str, factor: int) -> None:
+        if self.list.strike(key, reason, factor):
+            self._begun(key, reason)
+        if self.news is not None:
+            self.news.struck(key, reason, factor)
 
     def _begun(self, key: str, reason: str) -> None:
         self.begun += 1

@@ -65,6 +65,16 @@ class Places(Protocol):
         """An ExApp did not answer at its address."""
 
 
+class RecordNews(Protocol):
+    """Who tells other members: `cluster.events.Events`."""
+
+    def record_put(self, record: ExApp) -> None:
+        """AppAPI has brought a record."""
+
+    def record_gone(self, app_id: str) -> None:
+        """AppAPI has withdrawn one."""
+
+
 class Instance:
     """One Nextcloud. The facts of the decision: what is known, and what has to be asked.
 
@@ -93,6 +103,7 @@ class Instance:
         self.banning = Banning(settings.bans, now, warnings or RareWarnings(now), self._outdate, deadlines, name)
         self._log = log.bind(instance=name) if name else log
         self.bans = self.banning.list
+        self.news: RecordNews | None = None
         self.calls = self.failures = 0  # to Nextcloud: answered or not, and those without a proper answer
         self.walks = Walks(now)
         self.expects = self.walks.expects
@@ -214,6 +225,12 @@ class Instance:
 
     def put(self, record: ExApp) -> None:
         """Take a record from the control API."""
+        self.take(record)
+        if self.news is not None:
+            self.news.record_put(record)
+
+    def take(self, record: ExApp) -> None:
+        """The same, from another member that has it from there."""
         record = self._placed(record)
         self._report(record)
         self._key_proved = True
@@ -226,7 +243,7 @@ class Instance:
 
     async def fetch(self, app_id: str) -> RecordFact:
         """Ask Nextcloud now for the record of the lower-cased id, whatever it said before."""
-        self.delete(app_id)
+        self.drop(app_id)
         return await self.record_of(app_id)
 
     def relocate(self) -> None:
@@ -243,8 +260,14 @@ class Instance:
 
     def delete(self, app_id: str) -> bool:
         """Forget a record at the control API's word; any spelling of the id. False if there was none."""
+        if self.news is not None:
+            self.news.record_gone(app_id.lower())
+        return self.drop(app_id.lower())
+
+    def drop(self, app_id: str) -> bool:
+        """The same, at another member's word."""
         self.version += 1
-        return self.records.delete(app_id.lower())
+        return self.records.delete(app_id)
 
     async def close(self) -> None:
         """End all calls; who waits for one is told that we stop."""

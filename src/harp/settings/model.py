@@ -177,6 +177,7 @@ class Settings:
     gateway_url: str  # HP_GATEWAY_URL: Nextcloud, when HaRP stands before all of it; "" = something else does
     public_url: str  # HP_PUBLIC_URL: where browsers and AppAPI find Nextcloud; only `harp doctor` goes there
     rewrite_location: bool  # HP_REWRITE_LOCATION
+    workers: int  # HP_WORKERS: processes; 0 = as many as there are processors
     local_exapps: tuple[range, ...]  # HP_LOCAL_EXAPPS: ports of loopback on which ExApps installed by hand may listen
     traces: str = ""  # OTEL_EXPORTER_OTLP_ENDPOINT and its kin: where traces are sent; "" = nowhere
     admin_password: str = field(default="", repr=False)  # HP_ADMIN_PASSWORD_FILE; "" = the shared key
@@ -231,6 +232,7 @@ def examine(env: Mapping[str, str]) -> Reading:
         kubernetes=kubernetes(r),
         logs=_logs(r),
         rewrite_location=r.read("HP_REWRITE_LOCATION", "false", v.boolean),
+        workers=r.read("HP_WORKERS", "1", v.workers),
         local_exapps=r.read("HP_LOCAL_EXAPPS", "1024-22999,24100-65535", v.local_ports),
         traces=traces(r),
         admin_password=r.optional("HP_ADMIN_PASSWORD_FILE", v.shared_key_file, "the shared key") or "",

@@ -116,6 +116,18 @@ def number(least: int, most: int) -> Parser[int]:
     return parse
 
 
+MOST_WORKERS = 64
+
+
+def workers(text: str, note: Note) -> int:
+    """A number of processes, or auto, which is 0."""
+    if text.lower() == "auto":
+        return 0
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MOST_WORKERS:
+        raise Fault(f"{shown(text)} is not a number of processes; write one from 1 to {MOST_WORKERS}, or auto")
+    return int(text)
+
+
 SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 

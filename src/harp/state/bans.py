@@ -1,10 +1,11 @@
-"""The ban list: who has had too many strikes lately. In memory, for one process."""
+"""The ban list: who has had too many strikes lately. In memory, for one process; members tell each other."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
+from itertools import islice
 
 from msgspec import Struct
 
@@ -19,6 +20,15 @@ class Ban(Struct, frozen=True):
     address: str
     seconds: float  # until it is served again
     reason: str  # of the last strike
+
+
+class Struckness(Struct, frozen=True):
+    """What is remembered of an address."""
+
+    address: str
+    reason: str
+    factor: int  # how many times as many strikes as usual it may have
+    ages: tuple[float, ...]  # seconds since each strike, the oldest first
 
 
 class _Strikes:
@@ -55,6 +65,20 @@ class BanList:
         record = self._records.pop(address, None) or _Strikes(self._count * factor)
         before = self._left(record)
         record.times.append(self._now())
+        return self._counted(address, record, reason, before)
+
+    def add(self, address: str, reason: str, factor: int, ages: Sequence[float]) -> bool:
+        """Count strikes that others have counted, `ages` seconds ago. True if they have started a ban."""
+        if self._count <= 0 or not ages:
+            return False
+        now = self._now()
+        record = self._records.pop(address, None) or _Strikes(self._count * factor)
+        before = self._left(record)
+        limit = record.times.maxlen
+        record.times = deque(sorted((*record.times, *(now - max(0.0, age) for age in ages))), limit)
+        return self._counted(address, record, reason, before)
+
+    def _counted(self, address: str, record: _Strikes, reason: str, before: float) -> bool:
         record.reason = reason
         self._records[address] = record
         self._forget()
@@ -64,6 +88,21 @@ class BanList:
             self._banned.add(address)
             heappush(self._ends, (record.times[0] + self._window, address))
         return True
+
+    def latest(self, most: int) -> list[Struckness]:
+        """The strikes of up to `most` addresses, those that were struck last."""
+        now = self._now()
+        addresses = list(islice(reversed(self._records), most))
+        return [
+            Struckness(
+                address,
+                record.reason,
+                max(1, (record.times.maxlen or 0) // max(1, self._count)),
+                tuple(now - time for time in record.times),
+            )
+            for address in reversed(addresses)
+            if (record := self._records[address]).times[-1] > now - self._window
+        ]
 
     def lift(self, address: str) -> bool:
         """Forgive all strikes. False if there were none."""

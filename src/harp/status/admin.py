@@ -25,6 +25,7 @@ from harp.wire.requests import RequestHead, RequestReader
 CONNECTIONS = 64  # at once
 METRICS = b"/metrics"
 DOCTOR = b"/api/v1/doctor"
+LIVENESS = (b"/heartbeat", b"/healthz", b"/readyz")  # of this process, whatever others do
 ENGINES = b"/engines"  # a page for people, and JSON for programs
 
 LOG_IN = b'{"error":"from another host this needs Authorization: Bearer, with the password of the status page"}'
@@ -56,8 +57,9 @@ class AdminGate:
         examine: ExamineFunction | None = None,
         doors: Doors | None = None,
         site: Visit | None = None,
+        refresh: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`site` answers what nothing else does: the status page, for people."""
+        """`site` answers what nothing else does: the status page, for people. `refresh` comes before any fact."""
         self.deadlines = deadlines
         self.turns = Turns()
         self.limits = settings.limits
@@ -69,6 +71,7 @@ class AdminGate:
         self._examine = examine
         self._doors = doors
         self._site = site
+        self._refresh = refresh
         self._tasks = Tasks()
         self._connections: set[ClientConnection] = set()
 
@@ -82,6 +85,8 @@ class AdminGate:
             guest = self._doors.guest_of(head, connection.peer) if self._doors is not None else None
             respond = self._responder(head, connection.peer, guest)
             page = None
+            if self._refresh is not None and head.path not in LIVENESS:
+                respond = self._refreshed(self._refresh, respond, lambda: self._page(head, connection.peer, guest))
             if respond is None:
                 page = self._page(head, connection.peer, guest)
                 respond = _streaming(page) if page is not None and page.stream is not None else None
@@ -95,11 +100,26 @@ class AdminGate:
             connection.refuse(500, "internal error; see the log")
             return
         if page is None:
-            more = [PREFIX, METRICS.decode()] if self._api else []
-            known = ", ".join([*(path.decode() for path in self._pages.paths), *more])
-            connection.refuse(404, f"the admin listener has {known}")
+            connection.refuse(404, self._known())
         else:
             send(connection, head, page)
+
+    def _known(self) -> str:
+        more = [PREFIX, METRICS.decode()] if self._api else []
+        return f"the admin listener has {', '.join([*(path.decode() for path in self._pages.paths), *more])}"
+
+    def _refreshed(
+        self, refresh: Callable[[], Awaitable[None]], respond: Respond | None, page: Callable[[], Page | None]
+    ) -> Respond:
+        """Answer as ever, when the other processes have been asked."""
+
+        async def answer(body: bytes) -> Page:
+            await refresh()
+            if respond is not None:
+                return await respond(body)
+            return page() or Page(404, msgspec.json.encode({"error": self._known()}))
+
+        return answer
 
     def _responder(self, head: RequestHead, peer: str, guest: Guest | None) -> Respond | None:
         """What answers a request that takes its time, is a form, or is answered in pieces; None for all others."""

@@ -23,6 +23,7 @@ from harp.status.snapshot import (
     AppLine,
     BanLine,
     CertificateLine,
+    MemberLine,
     OfInstance,
     Process,
     RequestLines,
@@ -53,6 +54,9 @@ class ApiFacts(Protocol):
 
     def bans(self) -> Sequence[BanLine]:
         """Every ban now."""
+
+    def members(self) -> Sequence[MemberLine]:
+        """Every process of this HaRP; none where there is one."""
 
     def certificates(self) -> Sequence[CertificateLine]:
         """Every certificate in use."""
@@ -93,6 +97,7 @@ class StatusApi:
         self._shown: Mapping[str, Callable[[], object]] = {
             "certificates": lambda: {"certificates": facts.certificates()},
             "cluster": lambda: {"cluster": facts.cluster()},
+            "members": lambda: {"members": facts.members()},
             "problems": lambda: {"problems": problems_of(facts.snapshot(), time.time())},
             "process": facts.process,
             "snapshot": facts.snapshot,

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from harp.frontend.books import entry_of
 from harp.frontend.exchange import Exchange
@@ -66,6 +67,7 @@ class RequestFeed:
         self._recent: deque[RequestLine] = deque(maxlen=KEPT)
         self._failures: deque[RequestLine] = deque(maxlen=FAILURES)
         self._number = 0
+        self._taken: deque[int] = deque(maxlen=KEPT + FAILURES)  # numbers of what others have served
         self._second, self._in_second = 0, 0
         self.uncounted = 0  # failures without a record, since the start
         self.deadline = NEVER
@@ -80,6 +82,24 @@ class RequestFeed:
     def failures(self, app: str = "") -> list[RequestLine]:
         """Return the last requests that failed, newest first."""
         return _of_app(self._failures, app)
+
+    def own(self, lines: list[RequestLine]) -> list[RequestLine]:
+        """Those that this process has served."""
+        return [line for line in lines if line.number not in self._taken]
+
+    def take(self, recent: Iterable[RequestLine], failures: Iterable[RequestLine]) -> None:
+        """Show what other processes have served as well; oldest first."""
+        for line in recent:
+            self._recent.append(line := self._renumbered(line))
+            for watcher in self._watchers:
+                watcher.put(line)
+        for line in failures:
+            self._failures.append(self._renumbered(line))
+
+    def _renumbered(self, line: RequestLine) -> RequestLine:
+        self._number += 1
+        self._taken.append(self._number)
+        return replace(line, number=self._number)
 
     def glance(self) -> None:
         """Watch for a while."""

@@ -16,6 +16,7 @@ from harp.status.snapshot import (
     AppLine,
     BanLine,
     CertificateLine,
+    MemberLine,
     Process,
     RequestLine,
     RequestLines,
@@ -41,6 +42,7 @@ LISTS: dict[str, tuple[type[Struct], str]] = {
     "bans": (BanLine, "Addresses that are turned away"),
     "certificates": (CertificateLine, "Certificates in use"),
     "engines": (EngineLine, "Docker engines"),
+    "members": (MemberLine, "The processes that are this HaRP (HP_WORKERS); none where there is one"),
     "problems": (Problem, "What is wrong at this moment, and what to do; the worst first"),
     "tunnels": (TunnelLine, "Tunnel clients that are connected"),
 }

@@ -111,6 +111,7 @@ class Process(Struct, frozen=True):
     loop_lag: float  # the longest that the event loop was late in the last minute
     log_level: str
     access_log: str
+    number: int = 0  # of the process, for the system
 
 
 class NextcloudLine(Struct, frozen=True):
@@ -146,6 +147,22 @@ class InstanceLine(Struct, frozen=True):
     ban_totals: BanTotals
 
 
+class MemberLine(Struct, frozen=True):
+    """One of several processes that are one HaRP (HP_WORKERS)."""
+
+    name: str
+    leads: bool  # has the admin listener
+    linked: bool  # with the one that leads; what follows is what was known last
+    process: int  # its id
+    started: float
+    cpu: float
+    memory: int
+    connections: int
+    requests: int
+    tunnels: int
+    loop_lag: float
+
+
 class Snapshot(Struct, frozen=True):
     """Everything."""
 
@@ -164,6 +181,7 @@ class Snapshot(Struct, frozen=True):
     certificates: tuple[CertificateLine, ...]
     cluster: ClusterStatus | None = None  # None = no Kubernetes
     instances: tuple[InstanceLine, ...] = ()  # where there are several Nextclouds; what is above counts all of them
+    members: tuple[MemberLine, ...] = ()  # () = there is one process
     strangers: InstanceLine | None = None  # the same of requests and wrong keys that were for none of them
 
 

@@ -17,6 +17,8 @@ LIMIT = "exceed the max_ports_per_client"
 
 
 class Tunnel:
+    since = 0.0
+
     """A holder of claims that lives or not, and reads the answers."""
 
     def __init__(self, claims: Claims, *, check: Check | None = None) -> None:

@@ -18,9 +18,7 @@ from harp.lazy import load_module
 from harp.logs import RareWarnings
 from harp.net.certificates import throwaway_context
 from harp.net.deadlines import Deadlines
-from harp.net.listen import ListenError, bound_socket
 from harp.net.tasks import Tasks
-from harp.settings import Address
 from harp.tunnel.server.pending import LOGIN_LIMIT, LoginHandler, PendingConnection
 from harp.tunnel.server.tls_failures import failure_of
 from harp.wire.frp_login import ENOUGH, TLS_CUSTOM_BYTE, NotFrp, Step, check_start
@@ -69,18 +67,12 @@ class Acceptor:
         """Connections that have not logged in."""
         return len(self._pending)
 
-    def start(self, addresses: Sequence[Address]) -> None:
-        """Listen. Raises ListenError, with nothing left open."""
-        try:
-            for address in addresses:
-                sock = bound_socket(address)
-                self._sockets.append(sock)
-                sock.listen(BACKLOG)
-                sock.setblocking(False)
-        except ListenError:
-            self.stop()
-            raise
-        for sock in self._sockets:
+    def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Listen on bound sockets, besides those there are."""
+        for sock in sockets:
+            self._sockets.append(sock)
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
             self._resume(sock)
 
     @property
@@ -94,8 +86,12 @@ class Acceptor:
 
     def stop(self) -> None:
         """Take no new connection."""
-        sockets, self._sockets = self._sockets, []
-        for sock in sockets:
+        self.leave(self._sockets)
+
+    def leave(self, sockets: Sequence[socket.socket]) -> None:
+        """Take none of these sockets."""
+        for sock in list(sockets):
+            self._sockets.remove(sock)
             asyncio.get_running_loop().remove_reader(sock)
             sock.close()
 

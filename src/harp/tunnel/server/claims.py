@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Protocol
 
 from harp.errors import HarpError
@@ -34,22 +35,50 @@ class ClaimRefused(HarpError):
 class ClaimTaken(ClaimRefused):
     """Another tunnel holds it, if that tunnel is still alive."""
 
-    def __init__(self, text: str, holder: Claim) -> None:
+    def __init__(self, text: str, holder: Occupant) -> None:
         super().__init__(text)
         self.holder = holder
 
 
-class Holder(Protocol):
-    """What a claim needs of its tunnel."""
-
-    async def start(self, factory: ProtocolFactory, messages: tuple[bytes, bytes]) -> Connected:
-        """Take a work stream, send the message of its framing (version 1, version 2) and attach `factory()`."""
+class Contested(Protocol):
+    """The tunnel of whoever holds what another client wants."""
 
     async def alive(self) -> bool:
         """Does the client still answer?"""
 
     def close(self, reason: str, *, abort: bool = False) -> None:
         """End the tunnel; everything it held is free on return."""
+
+
+class Holder(Contested, Protocol):
+    """What a claim needs of its tunnel."""
+
+    since: float  # Unix seconds of its login
+
+    async def start(self, factory: ProtocolFactory, messages: tuple[bytes, bytes]) -> Connected:
+        """Take a work stream, send the message of its framing (version 1, version 2) and attach `factory()`."""
+
+
+class Occupant(Protocol):
+    """A name and a port that are taken: by a claim here, or at another member of a cluster."""
+
+    name: str
+    port: int
+    since: float  # as of its tunnel
+
+    @property
+    def tunnel(self) -> Contested:
+        """Whose it is."""
+
+
+class ClaimWatch(Protocol):
+    """Who tells others of our claims: `cluster.directory.Directory`."""
+
+    def held(self, claim: Claim) -> None:
+        """`claim` was granted, or is offered now."""
+
+    def freed(self, claim: Claim) -> None:
+        """It is over."""
 
 
 Connected = tuple[asyncio.Transport, asyncio.BaseProtocol]
@@ -66,6 +95,7 @@ class Claim:
         self.port = request.remote_port
         self.request = request
         self.tunnel = tunnel
+        self.since = tunnel.since
         self.state = ClaimState.QUEUED
         self.deadline = NEVER
         self.loopback: Loopback | None = None
@@ -106,8 +136,9 @@ class Claims:
         self._ports = ports
         self._deadlines = deadlines
         self._listen = listen
-        self._by_name: dict[str, Claim] = {}
-        self._by_port: dict[int, Claim] = {}
+        self.watch: ClaimWatch | None = None
+        self._by_name: dict[str, Occupant] = {}
+        self._by_port: dict[int, Occupant] = {}
 
     def examine(self, request: NewProxy, held: int) -> None:
         """Raise ClaimRefused for what no client could have, or not one that has `held` claims."""
@@ -135,6 +166,8 @@ class Claims:
                 raise ClaimRefused("port unavailable") from error
         claim.move(ClaimEvent.GRANT)
         self._by_name[name] = self._by_port[port] = claim
+        if self.watch is not None:
+            self.watch.held(claim)
 
     def await_confirmation(self, claim: Claim) -> None:
         """The client was told; offer `claim` when it is confirmed, or a little later without that."""
@@ -148,6 +181,8 @@ class Claims:
         if claim.state is ClaimState.GRANTED:
             claim.move(ClaimEvent.CONFIRM)
             self._ports.claim(claim.port, claim)
+            if self.watch is not None:
+                self.watch.held(claim)
 
     def release(self, claim: Claim) -> None:
         """Give name and port back."""
@@ -157,7 +192,42 @@ class Claims:
         if claim.loopback is not None:
             claim.loopback.close()
         if self._by_name.get(claim.name) is claim:
-            del self._by_name[claim.name], self._by_port[claim.port]
+            self.vacate(claim)
+            if self.watch is not None:
+                self.watch.freed(claim)
+
+    # Of other members
+
+    def local(self) -> Iterator[Claim]:
+        """The claims of tunnels here."""
+        return (claim for claim in list(self._by_port.values()) if isinstance(claim, Claim))
+
+    def rivals(self, name: str, port: int) -> list[Occupant]:
+        """Who has a name or a port; they may be two."""
+        found = (self._by_name.get(name), self._by_port.get(port))
+        return list(dict.fromkeys(place for place in found if place is not None))
+
+    def occupy(self, place: Occupant) -> None:
+        """A tunnel elsewhere has a name and a port that are free here."""
+        self._by_name[place.name] = self._by_port[place.port] = place
+
+    def vacate(self, place: Occupant) -> None:
+        """It does not any more; nothing happens when somebody else has them by now."""
+        if self._by_name.get(place.name) is place:
+            del self._by_name[place.name]
+        if self._by_port.get(place.port) is place:
+            del self._by_port[place.port]
+
+    async def is_alive(self, port: int) -> bool:
+        """Is the port that of a tunnel here whose client answers?"""
+        claim = self._by_port.get(port)
+        return isinstance(claim, Claim) and await claim.tunnel.alive()
+
+    def end(self, port: int, reason: str) -> None:
+        """End the tunnel here that holds a port, if one does."""
+        claim = self._by_port.get(port)
+        if isinstance(claim, Claim):
+            claim.tunnel.close(reason, abort=True)
 
 
 def _unsupported(request: NewProxy) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Protocol
+
 import structlog
 
 from harp.logs import RareWarnings
@@ -12,6 +15,22 @@ from harp.tunnel.server.claim_queue import Check
 from harp.tunnel.server.claims import Claims
 from harp.tunnel.server.news import TunnelNews
 from harp.tunnel.server.tunnel import Tunnel, TunnelFacts
+
+
+class OtherMembers(Protocol):
+    """Who knows the tunnels of other members of a cluster, and tells them of ours: `cluster.directory.Directory`."""
+
+    def serve(self, run_id: str) -> bool:
+        """Does another member serve this client?"""
+
+    def logged_in(self, run_id: str) -> None:
+        """A client has logged in here: whoever has had it ends that tunnel."""
+
+    def ended(self, run_id: str) -> None:
+        """Its tunnel is closed."""
+
+    def hand_over(self, run_id: str, transport: asyncio.Transport, version: int) -> None:
+        """Bring a work connection to the member that serves its client."""
 
 
 class TunnelGroup:
@@ -33,6 +52,7 @@ class TunnelGroup:
         self.news = TunnelNews(self.warnings, deadlines)
         self.claims = Claims(ports, deadlines, listen=settings.tunnel.listen)
         self.check = check
+        self.others: OtherMembers | None = None
         self.log = structlog.get_logger()
         if settings.instance:
             self.log = self.log.bind(instance=settings.instance)
@@ -56,7 +76,32 @@ class TunnelGroup:
             return ""
         return f"{self.limit} tunnels are connected, which is the limit of this Nextcloud"
 
+    def began(self, tunnel: Tunnel) -> None:
+        """A client has logged in."""
+        self.tunnels[tunnel.run_id] = tunnel
+        if self.others is not None:
+            self.others.logged_in(tunnel.run_id)
+
     def ended(self, tunnel: Tunnel) -> None:
         """As TunnelOwner."""
         if self.tunnels.get(tunnel.run_id) is tunnel:
             del self.tunnels[tunnel.run_id]
+            if self.others is not None:
+                self.others.ended(tunnel.run_id)
+
+    # Of other members
+
+    def knows(self, run_id: str) -> bool:
+        """Is there a tunnel of this client, here or at another member?"""
+        return run_id in self.tunnels or (self.others is not None and self.others.serve(run_id))
+
+    def end_run(self, run_id: str, reason: str) -> None:
+        """End the tunnel of a client, if there is one."""
+        tunnel = self.tunnels.get(run_id)
+        if tunnel is not None:
+            tunnel.close(reason, abort=True)
+
+    def serves_work(self, run_id: str) -> bool:
+        """Is there a tunnel without yamux of this client?"""
+        tunnel = self.tunnels.get(run_id)
+        return tunnel is not None and not tunnel.closed and tunnel.mux is None

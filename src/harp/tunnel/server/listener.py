@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from hmac import compare_digest
 
@@ -15,11 +16,12 @@ import structlog
 from harp.errors import PeerError
 from harp.logs import RareWarnings
 from harp.net.deadlines import Deadlines
+from harp.net.listen import Bind, bound_sockets
 from harp.net.turns import Turns
 from harp.settings import Settings
 from harp.tunnel.server.acceptor import Acceptor
 from harp.tunnel.server.claims import shown
-from harp.tunnel.server.group import TunnelGroup
+from harp.tunnel.server.group import OtherMembers, TunnelGroup
 from harp.tunnel.server.pending import LOGIN_LIMIT, FirstMessage, PendingConnection
 from harp.tunnel.server.tunnel import REASON, Channel, LoggedInClient, Tunnel, TunnelFacts
 from harp.wire.frp import WRONG_TOKEN, Login, LoginResp, NewWorkConn, StartWorkConn
@@ -67,9 +69,17 @@ class TunnelServer:
         limit = settings.limits.tunnels
         self._acceptor = Acceptor(self, deadlines, self.warnings, tls, limit=limit, tunnels=self._count)
 
-    async def start(self) -> None:
+    async def start(self, bind: Bind = bound_sockets) -> None:
         """Listen. Raises ListenError, with nothing left open."""
-        self._acceptor.start(self._settings.listen.frp)
+        self.listen(bind(self._settings.listen.frp))
+
+    def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Take the connections of bound sockets as well."""
+        self._acceptor.start(sockets)
+
+    def leave(self, sockets: Sequence[socket.socket]) -> None:
+        """Take them no longer."""
+        self._acceptor.leave(sockets)
 
     @property
     def bound_ports(self) -> list[int]:
@@ -146,7 +156,7 @@ class TunnelServer:
             first.send(LoginResp(COMPATIBLE, error=refusal))
             first.refuse()
             return
-        run_id = login.run_id if login.run_id in group.tunnels else os.urandom(8).hex()
+        run_id = login.run_id if group.knows(login.run_id) else os.urandom(8).hex()
         predecessor = group.tunnels.get(run_id)
         if predecessor is not None:
             predecessor.close("the client has connected again", abort=True)
@@ -159,6 +169,11 @@ class TunnelServer:
             first.refuse()
             return
         tunnel = pending.tunnel if pending.mux is not None else self._find(message.run_id)
+        if tunnel is None and pending.mux is None and (others := self._others_of(message.run_id)) is not None:
+            first.accept()
+            pending.handed_over()
+            others.hand_over(message.run_id, first.transport, first.messages.version)
+            return
         if tunnel is None or tunnel.closed or tunnel.run_id != message.run_id or tunnel.mux is not pending.mux:
             first.send(StartWorkConn(error="no client control found for this run id"))
             first.refuse()
@@ -174,6 +189,11 @@ class TunnelServer:
     def _find(self, run_id: str) -> Tunnel | None:
         """The tunnel of a client without yamux, whose work connections prove nothing but that they know its run id."""
         return next((group.tunnels[run_id] for group in self.groups if run_id in group.tunnels), None)
+
+    def _others_of(self, run_id: str) -> OtherMembers | None:
+        """Who knows another member that serves this client."""
+        known = (group.others for group in self.groups if group.others is not None)
+        return next((others for others in known if others.serve(run_id)), None)
 
     def _group_of(self, address: str, first: FirstMessage, login: Login) -> TunnelGroup | str:
         """Where the client belongs, or why it is refused."""
@@ -191,7 +211,7 @@ class TunnelServer:
         first.send(LoginResp(COMPATIBLE, run_id))
         client = LoggedInClient(login, run_id, pending.address, self._wall())
         tunnel = Tunnel(group, client, _channel(first), pending.mux)
-        group.tunnels[run_id] = tunnel
+        group.began(tunnel)
         first.transport.set_protocol(tunnel)
         first.accept()
         pending.logged_in(tunnel)

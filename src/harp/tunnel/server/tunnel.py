@@ -100,6 +100,7 @@ class Tunnel(asyncio.Protocol):
         self.run_id = client.run_id
         self.mux = mux
         self.address = client.address
+        self.since = client.since
         self.deadline = NEVER
         self.closed = False
         self._owner = owner

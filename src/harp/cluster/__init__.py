@@ -1,0 +1,5 @@
+"""Several processes that are one HaRP.
+
+A member is a whole gateway. `links` carry streams and news between members, `directory` has who holds which tunnel,
+`events` are what members tell each other besides, and `members` is all of it together, for one process.
+"""

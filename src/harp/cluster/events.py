@@ -1,0 +1,75 @@
+"""What members tell each other of one Nextcloud besides tunnels: strikes, lifted bans, and records of ExApps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from harp.cluster.links import Link
+from harp.errors import PeerError
+from harp.nextcloud.banning import Banning
+from harp.nextcloud.instance import Instance
+from harp.policy.exapp import ExApp
+from harp.wire.decoding import decoded
+from harp.wire.member import Lifted, RecordGone, RecordPut, Struck, Told
+
+MOST_STRUCK = 8192  # addresses whose strikes a fresh member is told
+
+Tell = Callable[[Told], None]
+
+
+class Events:
+    """Takes what others tell, and tells them what happens here: BanNews and RecordNews of an Instance."""
+
+    def __init__(self, name: str, banning: Banning, instance: Instance | None, tell: Tell) -> None:
+        """Without an `instance` there are bans alone."""
+        self._name = name
+        self._banning = banning
+        self._instance = instance
+        self._tell = tell
+        banning.news = self
+        if instance is not None:
+            instance.news = self
+
+    def greet(self, link: Link) -> None:
+        """Tell a fresh member what it cannot find out itself."""
+        for one in self._banning.list.latest(MOST_STRUCK):
+            link.tell(Struck(one.address, one.reason, one.factor, one.ages, instance=self._name))
+
+    def heard(self, message: Told) -> bool:
+        """Take what is for us; False if nothing is."""
+        match message:
+            case Struck():
+                self._banning.take(message.address, message.reason, message.factor, message.ages)
+            case Lifted():
+                self._banning.forgive(message.address)
+            case RecordPut() if self._instance is not None:
+                self._instance.take(decoded(bytes(message.record), ExApp, _wrong))
+            case RecordGone() if self._instance is not None:
+                self._instance.drop(message.app_id)
+            case _:
+                return False
+        return True
+
+    # What happens here
+
+    def struck(self, address: str, reason: str, factor: int) -> None:
+        """As BanNews."""
+        self._tell(Struck(address, reason, factor, instance=self._name))
+
+    def lifted(self, address: str) -> None:
+        """As BanNews."""
+        self._tell(Lifted(address, instance=self._name))
+
+    def record_put(self, record: ExApp) -> None:
+        """As RecordNews."""
+        self._tell(RecordPut(msgspec.Raw(msgspec.json.encode(record)), instance=self._name))
+
+    def record_gone(self, app_id: str) -> None:
+        """As RecordNews."""
+        self._tell(RecordGone(app_id, instance=self._name))
+
+
+def _wrong(error: Exception) -> PeerError:
+    return PeerError(f"link: not an ExApp's record ({type(error).__name__})")

@@ -1,0 +1,52 @@
+"""`harp members`: the processes that are this HaRP, where there are several (HP_WORKERS)."""
+
+from __future__ import annotations
+
+import argparse
+
+from msgspec import Struct
+
+from harp.commands.admin import of_environment
+from harp.commands.arguments import asks_harp
+from harp.commands.tables import ago, table
+from harp.status.snapshot import MemberLine
+
+HEADERS = ("member", "state", "pid", "up for", "connections", "requests", "tunnels", "CPU", "memory", "loop late")
+
+
+class _Members(Struct):
+    members: list[MemberLine]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    asks_harp(parser)
+    parser.add_argument("--json", action="store_true", help="print what the admin API answers (/api/v1/members)")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Print the members; the exit code: 1 while one is away."""
+    admin = of_environment()
+    if options.json:
+        print(admin.fetch("members").decode())
+        return 0
+    members = admin.read("members", _Members).members
+    print(table(HEADERS, map(_row, members)) if members else "One process serves everything (HP_WORKERS=1).")
+    return 0 if all(member.linked for member in members) else 1
+
+
+def _row(member: MemberLine) -> tuple[str, ...]:
+    if not member.process:
+        return (member.name, "linked" if member.linked else "away", *("" for _ in HEADERS[2:]))
+    return (
+        member.name,
+        "leads" if member.leads else "linked" if member.linked else "away",
+        str(member.process),
+        ago(member.started),
+        str(member.connections),
+        str(member.requests),
+        str(member.tunnels),
+        f"{member.cpu:.1f} s",
+        f"{member.memory / 1e6:.0f} MB",
+        f"{member.loop_lag * 1000:.0f} ms",
+    )

@@ -1,0 +1,310 @@
+"""The parent of several workers (HP_WORKERS): binds the sockets, introduces workers to each other, restarts dead ones.
+
+It serves nobody itself. A worker is `harp.worker`, a whole gateway in a process of its own; each two of them have a
+connected pair of sockets from here, and everything else they settle between them. What the parent and a worker tell
+each other are JSON objects on a pair of sockets, one in each datagram:
+
+    {"ready": true}               worker: I serve
+    {"lost": "2", "serial": 7}    worker: my link with worker 2, the seventh that was made, is gone
+    {"link": "2", "serial": 8}    parent: here is a new one, as a descriptor
+
+A worker without a parent stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from harp.errors import HarpError
+from harp.logs import configure, drain
+from harp.net.listen import ListenError, bound_group
+from harp.settings import Address, Settings
+
+AUTO_MOST = 16  # workers, however many processors there are
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+LONGEST = 4096  # bytes of a datagram
+STEADY = 10.0  # seconds that a worker has to live for its end to be an accident
+FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds until one that ends at once is started again
+RELINK = 1.0  # seconds until two workers that have lost their link get another
+STOP_LIMIT = 15.0  # seconds beyond the drain until a worker that does not stop is killed
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
+
+log = structlog.get_logger()
+
+
+class Door(Struct, frozen=True):
+    """The listening sockets of one worker, as descriptors that every worker has: another one may stand in for it."""
+
+    http: list[int]
+    https: list[int]
+    frp: list[int]
+
+
+class Post(Struct, frozen=True):
+    """What a worker is told at its start."""
+
+    number: int
+    control: int  # descriptor
+    doors: list[Door]  # of every worker, by number
+    admin: list[int]  # descriptors, for the worker that leads
+    links: dict[str, tuple[int, int]]  # worker -> descriptor and serial number
+
+
+class WorkerProcess:
+    """One worker, as the parent knows it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.process: asyncio.subprocess.Process | None = None
+        self.control: socket.socket | None = None
+        self.ready = asyncio.Event()
+        self.failures = 0  # ends in a row soon after a start
+
+
+def workers_of(settings: Settings) -> int:
+    """Return how many workers there shall be: with "auto" as many as this process may use processors."""
+    if settings.workers:
+        return settings.workers
+    return max(1, min(len(os.sched_getaffinity(0)), _processors_of_group(), AUTO_MOST))
+
+
+def _processors_of_group() -> int:
+    """What the container's limit of processor time comes to, rounded up; many without one."""
+    try:
+        quota, period = CPU_LIMIT.read_text().split()
+        return AUTO_MOST if quota == "max" else max(1, -(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        return AUTO_MOST
+
+
+def supervise(settings: Settings, count: int) -> int:
+    """Run workers until told to stop; the exit code. Signals mean what they mean without workers."""
+    configure(settings.logs, settings.secrets, fields={"worker": "parent"})
+    with asyncio.Runner() as runner:
+        status = runner.run(Supervisor(settings, count).run())
+    drain()
+    return status
+
+
+class Supervisor:
+    """Keeps a number of workers running."""
+
+    def __init__(self, settings: Settings, workers: int) -> None:
+        self._settings = settings
+        self._workers = [WorkerProcess(number) for number in range(workers)]
+        self._sockets: list[socket.socket] = []
+        self._doors: list[Door] = []
+        self._admin: list[int] = []
+        self._serials: dict[frozenset[int], int] = {}  # of the last link of two workers
+        self._serial = count(1)
+        self._told = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """Start, keep and stop the workers; the exit code."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._bind()
+        except HarpError as error:
+            fix = {"fix": "`harp doctor` names the variable and what to do"} if isinstance(error, ListenError) else {}
+            log.error("cannot start", reason=str(error), **fix)
+            return 1
+        for number in STOPS:
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._signal, signal.SIGHUP)
+        first, *others = self._workers
+        status = await self._first(first)
+        if status is None:
+            for worker in others:
+                self._spawn(self._keep(worker))
+            await self._told.wait()
+            status = 0
+        await self._end()
+        return status
+
+    async def _first(self, worker: WorkerProcess) -> int | None:
+        """Start one worker alone: it makes the certificates, and finds out whether anything can be served at all.
+
+        None when it serves, else the exit code.
+        """
+        process = await self._start(worker)
+        ended = asyncio.ensure_future(process.wait())
+        waits = [ended, asyncio.ensure_future(worker.ready.wait()), asyncio.ensure_future(self._told.wait())]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits[1:]:
+            wait.cancel()
+        if ended.done():
+            return process.returncode or 1
+        ended.cancel()
+        if self._told.is_set():
+            return 0
+        self._spawn(self._keep(worker, process))
+        return None
+
+    # Sockets
+
+    def _bind(self) -> None:
+        listen = self._settings.listen
+        secure = (self._settings.certs / "cert.pem").exists()
+        groups = [self._group(addresses) for addresses in (listen.http, listen.https if secure else (), listen.frp)]
+        for number in range(len(self._workers)):
+            http, https, frp = ([sockets[number].fileno() for sockets in group] for group in groups)
+            self._doors.append(Door(http, https, frp))
+        for address in listen.admin:
+            (sock,) = bound_group(address, 1)
+            self._sockets.append(sock)
+            self._admin.append(sock.fileno())
+
+    def _group(self, addresses: tuple[Address, ...]) -> list[list[socket.socket]]:
+        groups = []
+        for address in addresses:
+            groups.append(bound_group(address, len(self._workers)))
+            self._sockets += groups[-1]
+        return groups
+
+    # Workers
+
+    async def _keep(self, worker: WorkerProcess, process: asyncio.subprocess.Process | None = None) -> None:
+        """Have a worker run until we stop."""
+        while not self._told.is_set():
+            began = time.monotonic()
+            process = process or await self._start(worker)
+            status = await process.wait()
+            process = None
+            self._gone(worker)
+            if self._told.is_set():
+                return
+            worker.failures = 0 if time.monotonic() - began > STEADY else worker.failures + 1
+            delay = 0.0
+            if worker.failures > 1:
+                delay = min(FIRST_DELAY * 2 ** (worker.failures - 2), LONGEST_DELAY)
+            log.error("worker ended", number=worker.number, status=status, starts_again_in=delay)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._told.wait()
+
+    async def _start(self, worker: WorkerProcess) -> asyncio.subprocess.Process:
+        """Start a worker, linked with all that run."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        links: dict[str, tuple[int, int]] = {}
+        ends = [theirs]
+        for other in self._workers:
+            if other.control is not None and other is not worker:
+                here, there, serial = self._link(worker, other)
+                ends.append(here)
+                links[str(other.number)] = (here.fileno(), serial)
+                _introduce(other, worker.number, there, serial)
+        worker.ready.clear()
+        worker.control = ours
+        asyncio.get_running_loop().add_reader(ours, self._heard, worker, ours)
+        place = Post(worker.number, theirs.fileno(), self._doors, self._admin, links)
+        try:
+            worker.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "harp.worker",
+                msgspec.json.encode(place).decode(),
+                pass_fds=[*(sock.fileno() for sock in (*ends, *self._sockets))],
+                start_new_session=True,  # a Ctrl-C at the terminal is ours alone
+            )
+        finally:
+            for sock in ends:
+                sock.close()
+        return worker.process
+
+    def _heard(self, worker: WorkerProcess, control: socket.socket) -> None:
+        try:
+            data = control.recv(LONGEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(control)
+            return
+        message = json.loads(data)
+        if "ready" in message:
+            worker.ready.set()
+            log.info("worker serves", number=worker.number)
+        elif "lost" in message:
+            self._spawn(self._relink(worker, self._workers[int(message["lost"])], message["serial"]))
+
+    async def _relink(self, one: WorkerProcess, other: WorkerProcess, lost: int) -> None:
+        """Two workers have lost a link. They get another, unless they have, or one is dead and starts with one."""
+        await asyncio.sleep(RELINK)
+        if self._serials.get(frozenset((one.number, other.number))) == lost and one.control and other.control:
+            here, there, serial = self._link(one, other)
+            _introduce(one, other.number, here, serial)
+            _introduce(other, one.number, there, serial)
+
+    def _link(self, one: WorkerProcess, other: WorkerProcess) -> tuple[socket.socket, socket.socket, int]:
+        """Both ends of a new link of two workers, and its number."""
+        serial = self._serials[frozenset((one.number, other.number))] = next(self._serial)
+        return (*socket.socketpair(), serial)
+
+    def _gone(self, worker: WorkerProcess) -> None:
+        worker.ready.clear()
+        if worker.control is not None:
+            asyncio.get_running_loop().remove_reader(worker.control)
+            worker.control.close()
+            worker.control = None
+
+    # Signals and the end
+
+    def _signal(self, number: signal.Signals) -> None:
+        for worker in self._workers:
+            if worker.process is not None and worker.process.returncode is None:
+                with suppress(ProcessLookupError):
+                    worker.process.send_signal(number)
+
+    def _stop(self) -> None:
+        """Have all workers drain; the second time, stop at once."""
+        self._told.set()
+        for sock in self._sockets:
+            sock.close()
+        self._sockets.clear()
+        self._signal(signal.SIGTERM)
+
+    async def _end(self) -> None:
+        self._stop_unless_told()
+        running = [worker.process.wait() for worker in self._workers if worker.process is not None]
+        try:
+            async with asyncio.timeout(self._settings.timeouts.drain + STOP_LIMIT):
+                await asyncio.gather(*running)
+        except TimeoutError:
+            log.error("workers did not stop")
+            self._signal(signal.SIGKILL)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _stop_unless_told(self) -> None:
+        if not self._told.is_set():
+            self._stop()
+
+    def _spawn(self, work: asyncio._CoroutineLike[None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _introduce(worker: WorkerProcess, other: int, end: socket.socket, serial: int) -> None:
+    """Send a worker its end of a link. When it cannot be sent, the other one finds its own end closed, and says so."""
+    assert worker.control is not None
+    with end, suppress(OSError):
+        message = json.dumps({"link": str(other), "serial": serial}).encode()
+        socket.send_fds(worker.control, [message], [end.fileno()])

@@ -1,0 +1,250 @@
+"""One of several workers (HP_WORKERS): a whole gateway, linked with the others. `harp.supervisor` starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from contextlib import suppress
+
+import msgspec
+import structlog
+
+from harp.app import Harp, serve_until_told
+from harp.cluster.members import Members
+from harp.errors import HarpError
+from harp.logs import configure, drain
+from harp.loops import event_loop
+from harp.net.listen import Bind, Listener
+from harp.net.tasks import Tasks
+from harp.settings import Address, Settings, load
+from harp.supervisor import LONGEST, Door, Post
+from harp.tenant import Tenant
+from harp.wire.member import Operated, Renewed
+from harp.worker_facts import WorkerFacts
+
+log = structlog.get_logger()
+
+
+class StandIn:
+    """The listeners of a worker that is away, served here so that no client of its sockets waits."""
+
+    def __init__(self, harp: Harp, bind: Bind) -> None:
+        self._harp = harp
+        self._bind = bind
+        self._servers: list[Listener] = []
+        self._frp: list[socket.socket] = []
+
+    async def open(self) -> None:
+        """Serve them."""
+        self._servers = [*await self._harp.open_http(self._bind), *await self._harp.open_https(self._bind)]
+        self._frp = self._bind(self._harp.settings.listen.frp)
+        self._harp.tunnel.listen(self._frp)
+
+    def close(self) -> None:
+        """Leave them to their worker."""
+        for server in self._servers:
+            server.close()
+        self._harp.tunnel.leave(self._frp)
+
+
+class Worker:
+    """What makes a gateway one of several: the Membership of `Harp`, and the MembersOwner of its links.
+
+    The worker with the lowest number of those that are linked leads: it has the admin listener, and stands in for
+    workers that are away.
+    """
+
+    def __init__(self, place: Post, settings: Settings) -> None:
+        self.name = str(place.number)
+        self.told = asyncio.Event()  # to stop
+        self._place = place
+        self._settings = settings
+        self._control = socket.socket(fileno=place.control)
+        self._control.setblocking(False)
+        self._stand_ins: dict[int, StandIn] = {}
+        self._arranging = asyncio.Lock()
+        self._stopping = False
+        self._tasks = Tasks()
+        self._attached: dict[str, Tenant] = {}  # by instance
+        self._leading: asyncio.Task[None] | None = None
+        self._harp: Harp
+        self._facts: WorkerFacts
+        self.members: Members
+
+    def bind(self, addresses: tuple[Address, ...]) -> list[socket.socket]:
+        """As `Bind`: our own sockets."""
+        return self._bind_of(self._place.doors[self._place.number])(addresses)
+
+    # As Membership
+
+    def facts(self, harp: Harp) -> WorkerFacts:
+        """As Membership."""
+        self._harp = harp
+        self.members = Members(self.name, self, harp.deadlines, harp.turns, self._settings.tunnel)
+        self._facts = facts = WorkerFacts(harp, self.members, len(self._place.doors))
+        self.members.answers = {"snapshot": facts.tell_snapshot, "requests": facts.tell_requests}
+        return facts
+
+    async def refresh(self) -> None:
+        """As Membership."""
+        await self._facts.refresh()
+
+    async def join(self, harp: Harp) -> None:
+        """As Membership."""
+        if harp.tenants.strangers is not None:
+            self.members.attach_strangers(harp.tenants.strangers)
+        await self.tenants_changed()
+        for member, (descriptor, serial) in self._place.links.items():
+            await self.members.link(member, socket.socket(fileno=descriptor), serial)
+        asyncio.get_running_loop().add_reader(self._control, self._heard)
+        await self.members.greeted()
+
+    async def tenants_changed(self) -> None:
+        """As Membership."""
+        serving = {tenant.settings.instance: tenant for tenant in self._harp.tenants}
+        for name, tenant in self._attached.items():
+            if serving.get(name) is not tenant:
+                await self.members.detach(name)
+        for name, tenant in serving.items():
+            if self._attached.get(name) is not tenant:
+                self.members.attach(name, tenant.ports, tenant.tunnels, tenant.instance)
+        self._attached = serving
+
+    def begin(self) -> None:
+        """The gateway serves."""
+        self._say({"ready": True})
+        self.links_changed()
+
+    def renewed_here(self) -> None:
+        """As Membership."""
+        self.members.tell(Renewed())
+
+    def stop_accepting(self) -> None:
+        """As Membership: nobody listens on sockets that all workers have left."""
+        self._stopping = True
+        for stand_in in self._stand_ins.values():
+            stand_in.close()
+        self._stand_ins.clear()
+        for door in self._place.doors:
+            for descriptor in (*door.http, *door.https, *door.frp):
+                os.close(descriptor)
+
+    def others_drained(self) -> bool:
+        """As Membership."""
+        return self.members.others_drained()
+
+    async def leave(self) -> None:
+        """As Membership."""
+        asyncio.get_running_loop().remove_reader(self._control)
+        await self._tasks.close()
+        await self.members.close()
+
+    # As MembersOwner
+
+    def links_changed(self) -> None:
+        """As MembersOwner."""
+        if not self._stopping:
+            self._tasks.start(self._arrange())
+
+    def link_lost(self, member: str, serial: int) -> None:
+        """As MembersOwner."""
+        if not self._stopping:
+            self._say({"lost": member, "serial": serial})
+
+    def renewed(self) -> None:
+        """As MembersOwner."""
+        try:
+            self._harp.reload_tunnel_certificates()
+        except HarpError as error:
+            log.error("tunnel certificates not renewed", problem=str(error))
+
+    def operated(self, change: Operated) -> None:
+        """As MembersOwner."""
+        facts = self._facts
+        if change.what == "level":
+            facts.change_own_logs(change.value, None)
+        elif change.what == "access":
+            facts.change_own_logs(None, change.value)
+        elif change.what == "end engine":
+            facts.end_own_engine(change.value, change.instance)
+
+    # Inside
+
+    async def _arrange(self) -> None:
+        """Take or leave what the leading worker has."""
+        async with self._arranging:
+            linked = {int(member) for member in self.members.talking}
+            number = self._place.number
+            leads = all(other > number for other in linked)
+            if self._stopping:
+                return
+            if leads:
+                await self._harp.open_admin()
+                self._leading = self._leading or self._tasks.start(self._facts.keep_asking())
+            else:
+                self._harp.close_admin()
+                if self._leading is not None:
+                    self._leading.cancel()
+                    self._leading = None
+            away = set(range(len(self._place.doors))) - linked - {number} if leads else set()
+            for other in set(self._stand_ins) - away:
+                self._stand_ins.pop(other).close()
+            for other in away - set(self._stand_ins):
+                stand_in = StandIn(self._harp, self._bind_of(self._place.doors[other]))
+                await stand_in.open()
+                self._stand_ins[other] = stand_in
+
+    def _bind_of(self, door: Door) -> Bind:
+        listen = self._settings.listen
+
+        def bind(addresses: tuple[Address, ...]) -> list[socket.socket]:
+            known = ((listen.http, door.http), (listen.frp, door.frp), (listen.admin, self._place.admin))
+            found = next((numbers for ours, numbers in known if ours == addresses), door.https)
+            return [socket.socket(fileno=os.dup(number)) for number in found]
+
+        return bind
+
+    def _heard(self) -> None:
+        """The parent has sent a link; or it is gone, and we have no business without it."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, LONGEST, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, descriptors = b"", []
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._control)
+            log.warning("the parent is gone")
+            self.told.set()
+            return
+        message = json.loads(data)
+        for descriptor in descriptors:
+            sock = socket.socket(fileno=descriptor)
+            self._tasks.start(self.members.link(message["link"], sock, message["serial"]))
+
+    def _say(self, message: dict[str, object]) -> None:
+        with suppress(OSError):  # the parent is gone, which is noticed where we listen to it
+            self._control.send(json.dumps(message).encode())
+
+
+def main(text: str) -> int:
+    """Serve as `text`, a Post, says, until told to stop; the exit code."""
+    place = msgspec.json.decode(text, type=Post)
+    settings = load(os.environ)
+    configure(settings.logs, settings.secrets, fields={"worker": place.number})
+
+    async def serve() -> int:
+        worker = Worker(place, settings)
+        return await serve_until_told(Harp(settings, worker.bind, worker), worker.told)
+
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
+        status = runner.run(serve())
+        drain()
+        os._exit(status)  # not by returning: that waits for every thread
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
