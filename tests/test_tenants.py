@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harp.policy.keys import own_key
 from tests.fakes.waiting import until
 from tests.tenants_world import HOSTS, KEYS, NAMES, TwoClouds, two_clouds
 
@@ -260,3 +261,28 @@ async def test_hosts_limits_and_proxies_change_in_place_and_a_key_starts_it_agai
         statuses = await connections(world, RED, 2)
         assert sorted(statuses) == [200, 503]
         assert who(await world.get(HOSTS[BLUE]))[0] == BLUE
+
+
+async def test_the_doctor_examines_all_or_one(tmp_path: Path) -> None:
+    async with two_clouds(tmp_path) as world:
+        await world.clouds[BLUE].stop()
+        url = f"http://127.0.0.1:{world.harp.admin_ports[0]}/api/v1/doctor"
+        async with world.client.get(url) as answer:
+            checks = {one["check"]: one["state"] for one in (await answer.json())["findings"]}
+        assert checks["blue:nextcloud"] == "failed"
+        assert "red:nextcloud" in checks
+        async with world.client.get(f"{url}?instance=red") as answer:
+            checks = {one["check"]: one["state"] for one in (await answer.json())["findings"]}
+        assert "nextcloud" in checks
+        async with world.client.get(f"{url}?instance=green") as answer:
+            assert answer.status == 404
+
+
+async def test_an_own_key_of_an_exapp_opens_a_tunnel_of_its_nextcloud_alone(tmp_path: Path) -> None:
+    async with two_clouds(tmp_path) as world:
+        red, blue = world.harp.tenants
+        admit = world.harp.tenants.admit_tunnel
+        assert admit("192.0.2.1", own_key(KEYS[RED], "hello")) is red.tunnels
+        assert admit("192.0.2.1", own_key(KEYS[BLUE], "hello")) is blue.tunnels
+        assert admit("192.0.2.1", KEYS[BLUE]) is blue.tunnels
+        assert isinstance(admit("192.0.2.1", own_key("another key", "hello")), str)

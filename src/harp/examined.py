@@ -6,19 +6,20 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from harp.errors import words_of
+from harp.errors import HarpError, words_of
 from harp.logs import RecentWarning
 from harp.net.targets import exapp_target
 from harp.policy.client_address import may_be_proxy
 from harp.policy.exapp import RecordFact
 from harp.policy.ports import EXAPP_PORTS
 from harp.settings import Settings
-from harp.state.engine_names import EngineNames
+from harp.state.engine_names import EngineNames, engines_directory
 from harp.status.doctor.inside import Room
 from harp.status.snapshot import BanLine, Snapshot
 
 if TYPE_CHECKING:
     from harp.app import Harp
+    from harp.tenant import Tenant
 
 LONGEST_LINE = 256  # bytes
 HEARTBEAT = b"GET /heartbeat HTTP/1.1\r\nHost: localhost\r\nUser-Agent: harp-doctor\r\nConnection: close\r\n\r\n"
@@ -27,12 +28,22 @@ HEARTBEAT = b"GET /heartbeat HTTP/1.1\r\nHost: localhost\r\nUser-Agent: harp-doc
 class ExaminedHarp:
     """See `Examined`, which says what each of these is."""
 
-    def __init__(self, harp: Harp) -> None:
+    def __init__(self, harp: Harp, instance: str) -> None:
+        """`instance` is the Nextcloud to examine, "" where there is only one."""
         self._harp = harp
+        self._instance = instance
+
+    @property
+    def _tenant(self) -> Tenant:
+        """As it is now: it may have been replaced since the last examination."""
+        tenant = self._harp.tenants.find(self._instance)
+        if tenant is None:
+            raise HarpError(f"{self._instance} is not served any more")
+        return tenant
 
     @property
     def settings(self) -> Settings:
-        return self._harp.settings
+        return self._tenant.settings
 
     @property
     def room(self) -> Room:
@@ -41,52 +52,53 @@ class ExaminedHarp:
 
     @property
     def key_doubted(self) -> str:
-        return self._harp.instance.key_doubted
+        return self._tenant.instance.key_doubted
 
     def snapshot(self) -> Snapshot:
-        return self._harp.facts.snapshot()
+        return self._harp.facts.snapshot_of(self._tenant.settings.instance)
 
     def certificate_fixes(self) -> Mapping[str, str]:
         return {one.file: one.fix for one in self._harp.certificates}
 
     def private_bans(self) -> Sequence[BanLine]:
-        return [ban for ban in self._harp.facts.bans() if may_be_proxy(ban.address)]
+        name = self._tenant.settings.instance
+        return [ban for ban in self._harp.facts.bans() if ban.instance in ("", name) and may_be_proxy(ban.address)]
 
     def recent_warnings(self, within: float) -> Sequence[RecentWarning]:
-        return self._harp.warnings.recent(within)
+        return self._tenant.warnings.recent(within)
 
     def named_engines(self) -> Mapping[int, str]:
-        return EngineNames(self.settings.certs / "frp").all()
+        return EngineNames(engines_directory(self.settings)).all()
 
     def tunnel_names(self) -> Sequence[str]:
-        proxies = [proxy for tunnel in self._harp.tunnel.facts() for proxy in tunnel.proxies]
+        proxies = [proxy for tunnel in self._tenant.tunnels.facts() for proxy in tunnel.proxies]
         return [name.lower() for name, port in proxies if port in EXAPP_PORTS]
 
     async def probe_nextcloud(self) -> str:
-        instance = self._harp.instance
+        instance = self._tenant.instance
         return "" if await instance.probe() else instance.last_error or "it has not answered"
 
     async def ask_record(self, app_id: str) -> RecordFact:
-        return await self._harp.instance.asked_anew(app_id)
+        return await self._tenant.instance.asked_anew(app_id)
 
     async def ask_engine(self, port: int, patience: float) -> tuple[str, Sequence[str]]:
-        self._harp.tenant.engines.doubt(port)
-        engine = await self._harp.tenant.engines.engine(port, patience)
+        self._tenant.engines.doubt(port)
+        engine = await self._tenant.engines.engine(port, patience)
         facts = engine.facts
         assert facts is not None
         kind = "podman" if facts.podman else "Docker"
         return f"{kind} {facts.version}, API {facts.api}", await engine.gpu_runtimes()
 
     async def knock(self, app_id: str, host: str, port: int) -> str:
-        target = exapp_target(app_id, host, port, self._harp.instance.rules.targets)
-        _, protocol, _ = await self._harp.tenant.dialer.reach(target, _Knock)
+        target = exapp_target(app_id, host, port, self._tenant.instance.rules.targets)
+        _, protocol, _ = await self._tenant.dialer.reach(target, _Knock)
         return await cast("_Knock", protocol).answered
 
     def begin_walk(self) -> str:
-        return self._harp.instance.walks.begin()
+        return self._tenant.instance.walks.begin()
 
     def end_walk(self, nonce: str) -> None:
-        self._harp.instance.walks.end(nonce)
+        self._tenant.instance.walks.end(nonce)
 
 
 class _Knock(asyncio.Protocol):

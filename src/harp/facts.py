@@ -53,11 +53,13 @@ from harp.status.snapshot import (
     SettingLine,
     Snapshot,
     TunnelLine,
+    part_of,
 )
 
 if TYPE_CHECKING:
     from harp.app import Harp
-    from harp.status.doctor.doctor import Doctor
+    from harp.status.doctor.doctors import Doctors
+    from harp.status.doctor.examined import Examined
     from harp.status.doctor.report import DoctorReport
     from harp.status.web.site import Site
     from harp.tenant import Tenant
@@ -73,7 +75,7 @@ class HarpFacts:
         settings = harp.settings
         self._harp = harp
         self._started = time.time()
-        self._doctor: Doctor | None = None
+        self._doctors: Doctors | None = None
         self._site: Site | None = None
         keepers = harp.tenants.strangers or harp.instance
         self.doors = Doors(settings.admin_password or settings.shared_key, keepers, time.monotonic)
@@ -195,26 +197,41 @@ class HarpFacts:
         page: Page = await asyncio.to_thread(module.page, self.snapshot(bans=False))
         return page
 
-    async def examine(self, url: str, app: str, *, fresh: bool) -> Page:
-        """The report of the doctor."""
-        doctor = await self._called_doctor()
-        return Page(200, msgspec.json.encode(await doctor.report(url=url, app=app, fresh=fresh)))
+    def snapshot_of(self, name: str) -> Snapshot:
+        """The part of it that is about this Nextcloud."""
+        snapshot = self.snapshot()
+        line = next((line for line in snapshot.instances if line.instance == name), None)
+        return snapshot if line is None else part_of(snapshot, line)
+
+    async def examine(self, url: str, app: str, *, fresh: bool, instance: str = "") -> Page:
+        """The report of the doctor, about one Nextcloud or all."""
+        if instance and not self._of(instance):
+            return Page(404, msgspec.json.encode({"error": f"there is no instance {instance}"}))
+        doctors = await self._called_doctors()
+        report = await doctors.report(url=url, app=app, fresh=fresh, instance=instance)
+        return Page(200, msgspec.json.encode(report))
 
     async def examine_now(self) -> None:
         """Have the doctor make a report."""
-        doctor = await self._called_doctor()
-        await doctor.report(fresh=True)
+        doctors = await self._called_doctors()
+        await doctors.report(fresh=True)
 
     def report(self) -> DoctorReport | None:
-        return None if self._doctor is None else self._doctor.last
+        return None if self._doctors is None else self._doctors.last
 
-    async def _called_doctor(self) -> Doctor:
-        """The doctor, who is loaded when somebody asks."""
-        if self._doctor is None:
+    async def _called_doctors(self) -> Doctors:
+        """The doctors, who are loaded when somebody asks."""
+        if self._doctors is None:
             examined = await load_module("harp.examined")
-            doctor = await load_module("harp.status.doctor.doctor")
-            self._doctor = self._doctor or doctor.Doctor(examined.ExaminedHarp(self._harp))
-        return self._doctor
+            module = await load_module("harp.status.doctor.doctors")
+            harp = self._harp
+
+            def all_of_them() -> dict[str, Examined]:
+                names = [tenant.settings.instance for tenant in harp.tenants]
+                return {name: examined.ExaminedHarp(harp, name) for name in names}
+
+            self._doctors = self._doctors or module.Doctors(all_of_them)
+        return self._doctors
 
     async def site(self, head: RequestHead, guest: Guest, body: bytes) -> Page:
         """Answer a request for the status page, whose parts are loaded at the first visit."""

@@ -19,7 +19,7 @@ import msgspec
 
 from harp import __version__
 from harp.commands.admin import Admin
-from harp.commands.arguments import asks_harp
+from harp.commands.arguments import add_instance, asks_harp, chosen
 from harp.commands.check import problems_of
 from harp.errors import Unreachable, words_of
 from harp.settings import Address, Reading, examine
@@ -41,14 +41,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", default="", metavar="URL", help=text)
     text = "an ExApp that is installed: asking Nextcloud for it proves the shared key"
     parser.add_argument("--app", default="", metavar="ID", help=text)
+    add_instance(parser, "examine what concerns one Nextcloud")
 
 
 def main(options: argparse.Namespace) -> int:
     """Print the report; the exit code: 1 when anything has failed."""
     reading = examine(os.environ)
     settings = reading.settings
+    if options.url or options.app or options.instance:
+        chosen(options.instance, needed=True)  # it must be clear which one is meant, and be there
     try:
-        wishes = {name: value for name, value in (("url", options.url), ("app", options.app)) if value}
+        given = (("url", options.url), ("app", options.app), ("instance", options.instance))
+        wishes = {name: value for name, value in given if value}
         report = report_of_the_running(Admin(settings), wishes)
     except Unreachable as error:
         report = report_of_a_stopped(reading, error)

@@ -38,7 +38,7 @@ log = structlog.get_logger()
 class ExamineFunction(Protocol):
     """Who makes the doctor's report: `harp.facts.HarpFacts.examine`."""
 
-    def __call__(self, url: str, app: str, *, fresh: bool) -> Awaitable[Page]: ...
+    def __call__(self, url: str, app: str, *, fresh: bool, instance: str = "") -> Awaitable[Page]: ...
 
 
 class AdminGate:
@@ -140,18 +140,18 @@ class AdminGate:
 
     async def _examined(self, head: RequestHead, peer: str, examine: ExamineFunction) -> Page:
         """GET shows the last report while it is fresh; POST makes one, and may name a URL and an ExApp."""
+        wishes = parse_qs(head.query.decode("latin-1").removeprefix("?"))
+        url, app, instance = (wishes.get(name, [""])[-1] for name in ("url", "app", "instance"))
         if head.method in (b"GET", b"HEAD"):
-            return await examine("", "", fresh=False)
+            return await examine("", "", fresh=False, instance=instance)
         if head.method != b"POST":
             return Page(405, b'{"error":"GET shows a report, POST makes one"}', allow="GET, HEAD, POST")
         refused = objection_to_changes(peer, head.get(CHANGING))
         if refused:
             return Page(403, msgspec.json.encode({"error": refused}))
-        wishes = parse_qs(head.query.decode("latin-1").removeprefix("?"))
-        url, app = (wishes.get(name, [""])[-1] for name in ("url", "app"))
         if url and not url.startswith(("http://", "https://")):
             return Page(400, b'{"error":"url begins with http:// or https://"}')
-        return await examine(url, app, fresh=True)
+        return await examine(url, app, fresh=True, instance=instance)
 
     def _page(self, head: RequestHead, peer: str, guest: Guest | None) -> Page | None:
         if self._api is not None and head.path.startswith(PREFIX.encode()):

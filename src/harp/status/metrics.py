@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from msgspec.structs import replace
 from prometheus_client import Metric
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -23,7 +22,7 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 
 from harp.frontend.traffic import BOUNDS
 from harp.status.pages import Page
-from harp.status.snapshot import DurationsLine, InstanceLine, Snapshot, TrafficLine
+from harp.status.snapshot import DurationsLine, Snapshot, TrafficLine, part_of
 
 T = TypeVar("T")
 DAY = 86400.0
@@ -83,7 +82,7 @@ def _of_instances(snapshot: Snapshot) -> Iterator[Metric]:
     """The same with the label `instance`; what was for none of them has "" there."""
     families: dict[str, Metric] = {}
     for line in (*snapshot.instances, *([snapshot.strangers] if snapshot.strangers else [])):
-        for family in _of_one(_part(snapshot, line)):
+        for family in _of_one(part_of(snapshot, line)):
             if not line.instance and family.name.startswith("harp_nextcloud_"):
                 continue
             samples = [one._replace(labels={"instance": line.instance, **one.labels}) for one in family.samples]
@@ -101,22 +100,6 @@ def _of_instances(snapshot: Snapshot) -> Iterator[Metric]:
         running.add_metric([line.instance], line.running)
         waiting.add_metric([line.instance], line.waiting)
     yield from (connections, running, waiting)
-
-
-def _part(snapshot: Snapshot, line: InstanceLine) -> Snapshot:
-    """What a HaRP for this Nextcloud alone would know."""
-    return replace(
-        snapshot,
-        nextcloud=line.nextcloud,
-        apps=tuple(app for app in snapshot.apps if app.instance == line.instance),
-        control=line.control,
-        others=line.others,
-        refusals=line.refusals,
-        tunnels=tuple(tunnel for tunnel in snapshot.tunnels if tunnel.instance == line.instance),
-        tunnels_lost=line.tunnels_lost,
-        ban_totals=line.ban_totals,
-        instances=(),
-    )
 
 
 def _unhurried(things: Iterable[T], count: int) -> Iterator[T]:

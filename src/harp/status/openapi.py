@@ -108,7 +108,7 @@ def _special(named: dict[str, Any]) -> dict[str, Any]:
     engine = {"name": "name", "in": "path", "required": True, "description": "An engine's name.", "schema": word}
     count = {"type": "integer"}
     wishes = [_query("level", "debug, info, warning or error"), _query("access", "off, errors or all")]
-    walked = [_query("url", "The URL to walk through."), _query("app", "An ExApp that is installed.")]
+    walked = [_query("url", "The URL to walk through."), _query("app", "An ExApp that is installed."), INSTANCE]
     logs = {"type": "object", "properties": {"level": word, "access": word}, "required": ["level", "access"]}
     return {
         "/requests/follow": {"get": follow},

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from harp.engines.facts import ClusterStatus
 from harp.status.conditions import Condition
@@ -183,6 +184,25 @@ class Snapshot(Struct, frozen=True):
     instances: tuple[InstanceLine, ...] = ()  # where there are several Nextclouds; what is above counts all of them
     members: tuple[MemberLine, ...] = ()  # () = there is one process
     strangers: InstanceLine | None = None  # the same of requests and wrong keys that were for none of them
+
+
+def part_of(snapshot: Snapshot, line: InstanceLine) -> Snapshot:
+    """What a HaRP for this Nextcloud alone would know."""
+    return replace(
+        snapshot,
+        nextcloud=line.nextcloud,
+        apps=tuple(app for app in snapshot.apps if app.instance == line.instance),
+        control=line.control,
+        others=line.others,
+        refusals=line.refusals,
+        tunnels=tuple(tunnel for tunnel in snapshot.tunnels if tunnel.instance == line.instance),
+        tunnels_lost=line.tunnels_lost,
+        engines=tuple(engine for engine in snapshot.engines if engine.instance == line.instance),
+        bans=tuple(ban for ban in snapshot.bans if ban.instance == line.instance),
+        ban_totals=line.ban_totals,
+        instances=(),
+        strangers=None,
+    )
 
 
 class SettingLine(Struct, frozen=True):
