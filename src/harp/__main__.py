@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser(arguments).print_help(sys.stderr)
         return 2
     try:
-        options = _parser(arguments).parse_args(arguments)
+        options, unknown = _parser(arguments).parse_known_args(arguments)
+        if unknown:
+            options.refuse(f"unrecognized arguments: {' '.join(unknown)}")  # with the usage of the command
         return int(options.main(options))
     except HarpError as error:
         return failed(error)
@@ -91,7 +93,7 @@ def _parser(arguments: Sequence[str], *, whole: bool = False) -> argparse.Argume
         if whole or name == asked:
             module = import_module(f"harp.commands.{name.replace('-', '_')}")
             module.arguments(command)
-            command.set_defaults(main=module.main)
+            command.set_defaults(main=module.main, refuse=command.error)
     return parser
 
 

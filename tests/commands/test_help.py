@@ -49,9 +49,17 @@ def test_the_help_of_a_command_names_the_variables_that_it_reads(name: str) -> N
     assert {one for one in named if not one.endswith("_")} <= known
 
 
+def test_an_option_that_a_command_does_not_have_shows_the_usage_of_that_command() -> None:
+    done = harp("apps", "--app", "x")
+    assert done.returncode == 2
+    assert "usage: harp apps" in done.stderr
+    assert "harp apps: error: unrecognized arguments: --app x" in done.stderr
+
+
 def test_who_asks_the_running_harp_needs_no_key() -> None:
-    done = harp("status", HP_ADMIN_ADDRESS="127.0.0.1:1")
-    assert "the admin listener 127.0.0.1:1 does not answer (Connection refused)" in done.stderr
+    for command in (["status"], ["apps"], ["bans"], ["engine", "list"], ["requests"]):
+        done = harp(*command, HP_ADMIN_ADDRESS="127.0.0.1:1")
+        assert "the admin listener 127.0.0.1:1 does not answer (Connection refused)" in done.stderr
     done = harp("status", HP_ADMIN_ADDRESS="nowhere")
     assert "HP_ADMIN_ADDRESS: " in done.stderr
 

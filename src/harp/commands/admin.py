@@ -102,14 +102,16 @@ class Admin:
 
 
 def of_environment(instance: str = "") -> Admin:
-    """The HaRP that runs with the settings of the environment, asked about one Nextcloud or all. Raises HarpError.
+    """The HaRP that runs with the settings of the environment, asked about one Nextcloud or all. Raises HarpError."""
+    return Admin(settings_to_ask(instance))
 
-    Only where it listens matters, so that nobody needs its key.
-    """
+
+def settings_to_ask(instance: str = "") -> Settings:
+    """As `chosen`, for those who only ask: where HaRP listens is all that matters, so nobody needs its key."""
     if instance:
-        return Admin(chosen(instance))
+        return chosen(instance)
     reading = examine(os.environ)
     problems = [problem for problem in reading.problems if problem.startswith("HP_ADMIN_ADDRESS:")]
     if problems:
         raise SettingsError(problems)
-    return Admin(reading.settings)
+    return reading.settings

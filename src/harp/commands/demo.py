@@ -86,6 +86,7 @@ class Demo:
                 "HP_SHARED_KEY": self._key,
                 "NC_INSTANCE_URL": self.nextcloud.url,
                 "HP_EXAPPS_ADDRESS": f"127.0.0.1:{options.port}",
+                "HP_PUBLIC_URL": f"http://127.0.0.1:{options.port}" if options.port else "",  # nothing stands before it
                 "HP_FRP_ADDRESS": f"127.0.0.1:{options.frp_port}",
                 "HP_ADMIN_ADDRESS": f"127.0.0.1:{options.admin_port}",
                 "HP_CERTS_DIR": str(certs),

@@ -82,6 +82,7 @@ class Dev:
                     "HP_SHARED_KEY": self._key,
                     "NC_INSTANCE_URL": self.nextcloud.url,
                     "HP_EXAPPS_ADDRESS": f"127.0.0.1:{options.port}",
+                    "HP_PUBLIC_URL": f"http://127.0.0.1:{options.port}" if options.port else "",
                     "HP_FRP_ADDRESS": "127.0.0.1:0",
                     "HP_FRP_DISABLE_TLS": "true",
                     "HP_ADMIN_ADDRESS": f"127.0.0.1:{options.admin_port}",

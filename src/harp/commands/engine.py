@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from harp.commands import engine_bundle, engine_list
+from harp.commands.admin import settings_to_ask
 from harp.commands.arguments import add_instance, chosen, port, reads
 
 
@@ -53,10 +54,10 @@ def _bundle_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Run the command; the exit code."""
-    settings = chosen(options.instance, needed=options.action != "list")
+    if options.action == "list":
+        return engine_list.show(settings_to_ask(options.instance), as_json=options.json)
+    settings = chosen(options.instance, needed=True)
     match options.action:
-        case "list":
-            return engine_list.show(settings, as_json=options.json)
         case "check":
             return engine_list.check(settings, options.ports, as_json=options.json)
         case "register":

@@ -11,6 +11,7 @@ import msgspec
 from harp.commands.admin import of_environment
 from harp.commands.arguments import asks_harp
 from harp.commands.tables import ago, span
+from harp.status.engines import EngineLine
 from harp.status.problems import ERROR, Problem, problems_of
 from harp.status.snapshot import CertificateLine, Snapshot
 
@@ -63,12 +64,18 @@ def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
         yield "Nextcloud", f"{nextcloud.url}: {state}"
     yield "ExApps", f"{len(snapshot.apps)}{f', {away} without their tunnel' if away else ''}"
     yield "Tunnels", f"{len(snapshot.tunnels)}{lost}"
-    engines = [f"{engine.port} {engine.trouble or engine.version or 'not asked yet'}" for engine in snapshot.engines]
-    yield "Engines", ", ".join(engines) or "none"
+    yield "Engines", ", ".join(f"{engine.port} {_state(engine)}" for engine in snapshot.engines) or "none"
     if snapshot.cluster is not None:
         yield "Kubernetes", f"{snapshot.cluster.api_server}: {snapshot.cluster.trouble or 'answers'}"
     yield "Bans", str(snapshot.ban_totals.now)
     yield "Certificates", _ends(snapshot.certificates)
+
+
+def _state(engine: EngineLine) -> str:
+    """The engine of this host is always listed; many have none, and that is no trouble."""
+    if engine.last_seen is None:
+        return "has not answered yet"
+    return engine.trouble or f"{'podman' if engine.podman else 'Docker'} {engine.version}"
 
 
 def _ends(certificates: Sequence[CertificateLine]) -> str:
