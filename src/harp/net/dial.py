@@ -82,8 +82,7 @@ class Dialer:
             case Tls(host, port, context):
                 return await self._dial_tcp(host, port, factory, context)
             case Unix(path):
-                connecting = self._loop.create_unix_connection(factory, path)
-                return await self._limited(f"unix socket {path}", connecting, self._connect)
+                return await self._limited(f"unix socket {path}", self._loop.create_unix_connection(factory, path))
             case ExAppAddress(host, port):
                 return await self._dial_exapp(host, port, factory)
             case ExAppTunnel() | EngineTunnel():
@@ -152,12 +151,13 @@ class Dialer:
         """Connect to one address of `host`."""
         where = f"{host}:{port}" if address == host else f"{host}:{port} ({address})"
         if tls is None:
-            return await self._limited(where, self._attempts(address, port, factory), None)
-        connecting = self._loop.create_connection(factory, address, port, ssl=tls, server_hostname=host)
-        return await self._limited(where, connecting, self._connect)
+            return await self._attempts(where, address, port, factory)
+        return await self._limited(
+            where, self._loop.create_connection(factory, address, port, ssl=tls, server_hostname=host)
+        )
 
-    async def _attempts(self, address: str, port: int, factory: ProtocolFactory) -> Connected:
-        """Connect, with a new attempt from another local port whenever one was not answered. Raises TimeoutError."""
+    async def _attempts(self, where: str, address: str, port: int, factory: ProtocolFactory) -> Connected:
+        """Connect, with a new attempt from another local port whenever one was not answered."""
         loop = self._loop
         until = loop.time() + self._connect
         while True:
@@ -165,9 +165,9 @@ class Dialer:
             try:
                 async with asyncio.timeout(min(left, self._attempt)):
                     return await loop.create_connection(factory, address, port)
-            except TimeoutError:
-                if left <= self._attempt:
-                    raise
+            except OSError as error:
+                if left <= self._attempt or not isinstance(error, TimeoutError):
+                    raise self._unreachable(where, error) from error
 
     async def _dial_tunnel(self, target: ExAppTunnel | EngineTunnel, factory: ProtocolFactory) -> Reached:
         """Through the tunnel of the port; for an ExApp installed by hand without one, loopback (A 6.10).
@@ -198,15 +198,17 @@ class Dialer:
         await self._loop.connect_accepted_socket(serve, theirs)
         return await self._loop.create_connection(factory, sock=ours)
 
-    async def _limited(self, where: str, connecting: Coroutine[Any, Any, Connected], limit: float | None) -> Connected:
-        """Finish connecting within `limit` seconds, None = it has a limit of its own."""
+    async def _limited(self, where: str, connecting: Coroutine[Any, Any, Connected]) -> Connected:
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(self._connect):
                 return await connecting
-        except TimeoutError as error:
-            raise Unreachable(f"{where} did not accept a connection within {self._connect:g} s") from error
         except OSError as error:
-            raise Unreachable(f"{where}: {words_of(error)}") from error
+            raise self._unreachable(where, error) from error
+
+    def _unreachable(self, where: str, error: OSError) -> Unreachable:
+        if isinstance(error, TimeoutError):
+            return Unreachable(f"{where} did not accept a connection within {self._connect:g} s")
+        return Unreachable(f"{where}: {words_of(error)}")
 
 
 def _is_own_host(transport: asyncio.BaseTransport) -> bool:

@@ -132,7 +132,12 @@ class Spread(Forwarding, eq=False):
                 async with asyncio.timeout(ATTEMPT):
                     return await self._upstreams.dial(replica.target)
             except (Unreachable, TimeoutError) as error:
-                log.info("replica not reached", exapp=self._hop.name, host=replica.target.host, reason=str(error))
+                log.info(
+                    "replica not reached",
+                    exapp=self._hop.name,
+                    host=replica.target.host,
+                    reason=str(error) or "no answer",
+                )
                 replica.doubted = self._upstreams.deadlines.now + DOUBT
                 self._choose()
         return await self._upstreams.connect(self._hop.target)
