@@ -28,6 +28,12 @@ EVERYWHERE = {
     r"\bin order to\b": "to",
     r"\b(?:utili[sz]e|leverage)[sd]?\b": "use",
     r"\bplease note that\b": "say it",
+    r"\bis no (?:amount|engine|error|mistake|number|plain|session|size line|trusted|work)\b": "is not a ...",
+    r"\btold to stop\b": "asked to stop",
+    r"\b(?:log|engine|cluster|proxies|variables?) tells?\b": "reports, or: says",
+    r"\btells? the reason\b": "gives",
+    r"\b(?:nothing|bits set|colon|sign) behind (?:the name|the port|its prefix)\b": "after",
+    r"\bholds (?:no|more|several)\b": "contains",
 }
 # Names of log events that were given up, with those that replaced them: operators search for one name.
 RENAMED = {

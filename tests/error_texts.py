@@ -16,7 +16,15 @@ import harp
 
 SOURCES = Path(harp.__file__).parent
 # Stand-ins; commands print to whoever has typed them; the admin API and the status page answer whoever has asked.
-ELSEWHERE = ("testing/", "commands/", "status/admin.py", "status/answering.py", "status/api.py", "status/web/")
+ELSEWHERE = (
+    "testing/",
+    "__main__.py",
+    "commands/",
+    "status/admin.py",
+    "status/answering.py",
+    "status/api.py",
+    "status/web/",
+)
 LOGGED = {"warning", "error", "exception", "critical"}
 FINDINGS = {"failed", "warning"}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import logging
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -128,6 +130,27 @@ def test_a_package_says_what_lives_there(package: Path) -> None:
     named = set(re.findall(r"`([a-z_]+)`", text))
     there = {path.stem for path in package.iterdir()}
     assert not {name for name in named if name.islower() and name not in there and "_" in name}
+
+
+def public_functions() -> list[tuple[str, str, str]]:
+    """Return the place, name and docstring of each function and method of the program whose name others may use."""
+    found = []
+    for path in sorted(HARP.rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        homes: list[ast.Module | ast.ClassDef] = [tree]
+        homes += (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name[0] != "_")
+        for node in (node for home in homes for node in home.body):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+                place = f"{path.relative_to(HARP)}:{node.lineno}"
+                found.append((place, node.name, ast.get_docstring(node) or ""))
+    return found
+
+
+def test_every_public_function_says_what_it_does() -> None:
+    """Itself, or where its name is defined: asyncio's, and those of protocols that several classes have."""
+    bases = (asyncio.BufferedProtocol, asyncio.Protocol, asyncio.Transport, logging.Handler)
+    described = {name for _, name, text in public_functions() if text}.union(*map(dir, bases))
+    assert [place for place, name, text in public_functions() if not text and name not in described] == []
 
 
 @cache

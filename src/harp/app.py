@@ -183,7 +183,7 @@ class Harp:
         self._hurry = True
 
     def reload(self) -> None:
-        """Take over renewed certificates and changed trusted proxies: all of them, or what cannot be used is told."""
+        """Take over renewed certificates and changed trusted proxies, or report what cannot be used."""
         try:
             settings = load(os.environ)
             tunnel_tls = certificates.server_context(self._frp_directory) if self.settings.tunnel.tls else None
@@ -370,7 +370,7 @@ async def _start_traces(endpoint: str, warnings: RareWarnings) -> Traces | None:
 
 
 def run(settings: Settings) -> int:
-    """Serve until told to stop; the exit code. TERM, INT and USR1 drain, a second one stops at once; HUP reloads."""
+    """Serve until asked to stop; return the exit code. TERM, INT and USR1 drain, a second one stops at once."""
     configure(settings.logs, settings.secrets)
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         status = runner.run(serve_until_told(Harp(settings)))

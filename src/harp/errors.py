@@ -9,7 +9,7 @@ LONGEST_WORDS = 80  # characters of an error's own text
 
 
 class HarpError(Exception):
-    """The root: catch this to tell our own refusals from bugs."""
+    """The root: catch this to distinguish our own refusals from bugs."""
 
 
 class SettingsError(HarpError):

@@ -192,7 +192,7 @@ class HarpFacts:
         )
 
     async def metrics(self) -> Page:
-        """The page for Prometheus, rendered beside the loop."""
+        """Return the page for Prometheus, rendered beside the loop."""
         module = await load_module("harp.status.metrics")
         page: Page = await asyncio.to_thread(module.page, self.snapshot(bans=False))
         return page
@@ -286,7 +286,7 @@ class HarpFacts:
         return any(lifted)
 
     def _of(self, instance: str) -> list[Tenant]:
-        """The tenant of this name; all for ""."""
+        """Return the tenant of this name; all for ""."""
         return [tenant for tenant in self._harp.tenants if instance in ("", tenant.settings.instance)]
 
     def change_logs(self, log_level: str | None, access_log: str | None) -> None:
@@ -297,7 +297,7 @@ class HarpFacts:
 
 
 def _open_descriptors() -> int:
-    """How many there are; 0 where the system does not say."""
+    """Return how many there are; 0 where the system does not say."""
     try:
         return DESCRIPTORS.stat().st_size or sum(1 for _ in DESCRIPTORS.iterdir())  # Linux before 6.2 knows no size
     except OSError:

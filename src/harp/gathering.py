@@ -42,7 +42,7 @@ class AllBooks:
     _failed: Watch | None = None
 
     def books(self) -> list[Books]:
-        """Those of every tenant, and of requests that are for none."""
+        """Return those of every tenant, and of requests that are for none."""
         tenants = self.tenants
         return [*(tenant.books for tenant in tenants), *([tenants.others] if tenants.several else [])]
 
@@ -74,7 +74,7 @@ class AllBooks:
 
 
 def nextcloud_of(tenant: Tenant) -> Condition | None:
-    """How the last call to a Nextcloud ended; old news is renewed."""
+    """Return how the last call to a Nextcloud ended; old news is renewed."""
     instance = tenant.instance
     instance.keep_probed()
     if instance.reachable is None:
@@ -83,7 +83,7 @@ def nextcloud_of(tenant: Tenant) -> Condition | None:
 
 
 def all_nextclouds(conditions: Iterable[tuple[str, Condition | None]]) -> Condition | None:
-    """One condition for several: None until every one was asked."""
+    """Return one condition for several: None until every one was asked."""
     known = dict(conditions)
     bad = [f"{name}: {one.detail}" for name, one in known.items() if one is not None and not one.ok]
     if bad:
@@ -92,6 +92,7 @@ def all_nextclouds(conditions: Iterable[tuple[str, Condition | None]]) -> Condit
 
 
 def engines_of(tenant: Tenant) -> list[EngineLine]:
+    """Return the Docker engines of a Nextcloud, each with its tunnel."""
     engines = tenant.engines
     tunnels = [
         (port, TunnelOfEngine(name, tunnel.address, tunnel.hostname, tunnel.since, tunnel.round_trip))
@@ -103,10 +104,12 @@ def engines_of(tenant: Tenant) -> list[EngineLine]:
 
 
 def cluster_of(tenant: Tenant) -> ClusterStatus | None:
+    """Return what is known of its Kubernetes cluster, None without one."""
     return None if tenant.cluster is None else tenant.cluster.status()
 
 
 def apps_of(tenant: Tenant) -> Iterator[AppLine]:
+    """Yield the ExApps that it has, with what they have served."""
     traffic = tenant.books.apps
     for record in tenant.instance.records.list():
         yield _app(tenant, record, traffic.get(record.app_id, NO_TRAFFIC))
@@ -130,6 +133,7 @@ def _app(tenant: Tenant, record: ExApp, traffic: Traffic) -> AppLine:
 
 
 def tunnels_of(tenant: Tenant) -> Iterator[TunnelLine]:
+    """Yield the tunnel clients that are connected for it."""
     for tunnel in tenant.tunnels.facts():
         yield TunnelLine(
             names=tuple(name for name, _ in tunnel.proxies),
@@ -148,7 +152,7 @@ def tunnels_of(tenant: Tenant) -> Iterator[TunnelLine]:
 
 
 def bans_of(tenants: Tenants) -> list[BanLine]:
-    """Every ban of every instance; those of strangers are of none."""
+    """Return every ban of every instance; those of strangers are of none."""
     lines = [
         BanLine(ban.address, ban.seconds, ban.reason, tenant.settings.instance)
         for tenant in tenants
@@ -160,6 +164,7 @@ def bans_of(tenants: Tenants) -> list[BanLine]:
 
 
 def ban_totals_of(tenants: Tenants) -> BanTotals:
+    """Return strikes and bans of all Nextclouds, and of strangers, as sums."""
     banning = [tenant.instance.banning for tenant in tenants]
     if tenants.strangers is not None:
         banning.append(tenants.strangers)
@@ -169,7 +174,7 @@ def ban_totals_of(tenants: Tenants) -> BanTotals:
 
 
 def instances_of(tenants: Tenants) -> tuple[InstanceLine, ...]:
-    """A line for each, where there are several."""
+    """Return a line for each, where there are several."""
     front = tenants.front
     if not isinstance(front, Reception):
         return ()
@@ -194,7 +199,7 @@ def _instance(tenant: Tenant, connections: int, running: int, waiting: int) -> I
 
 
 def strangers_of(tenants: Tenants) -> InstanceLine | None:
-    """What was for no instance, where there are several."""
+    """Return what was for no instance, where there are several."""
     if tenants.strangers is None:
         return None
     books, banning = tenants.others, tenants.strangers
@@ -216,7 +221,7 @@ def refusals_of(books: Iterable[Books]) -> dict[int, int]:
 
 
 def by_app(books: Iterable[Books]) -> Iterator[tuple[str, Traffic]]:
-    """The counts of every app id, of all instances that have such an ExApp together."""
+    """Yield the counts of every app id, of all instances that have such an ExApp together."""
     same: dict[str, list[Traffic]] = {}
     for one in books:
         for app, traffic in one.apps.items():
@@ -225,7 +230,7 @@ def by_app(books: Iterable[Books]) -> Iterator[tuple[str, Traffic]]:
 
 
 def total_of(traffics: Sequence[Traffic]) -> TrafficLine:
-    """The sum of several."""
+    """Return the sum of several."""
     return line_of(_sum(traffics))
 
 

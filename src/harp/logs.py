@@ -56,7 +56,7 @@ SECRET_ENDINGS = ("_token", "_secret", "_password", "_key", "_passphrase")
 
 
 def fingerprint(secret: str) -> str:
-    """Eight hexadecimal digits that tell two secrets apart and say nothing else about a long one."""
+    """Eight hexadecimal digits that distinguish two secrets and say nothing else about a long one."""
     return sha256(secret.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
@@ -124,16 +124,16 @@ def change_level(name: str) -> None:
 
 
 def level() -> str:
-    """The name of the level in effect."""
+    """Return the name of the level in effect."""
     number = logging.getLogger().getEffectiveLevel()
     return next((name for name, one in LEVELS.items() if one == number), "warning")
 
 
 def output(stream: BinaryIO | None, *, json: bool) -> Sink:
-    """What writes whole lines to `stream` and never waits for it. The lines it loses are counted in a line."""
+    """Return what writes whole lines to `stream` and never waits for it. The lines it loses are counted in a line."""
 
     def notice(lines: int) -> bytes:
-        """A log line past the log, which is what lost them."""
+        """Return a log line past the log, which is what lost them."""
         reason = "the log was not read or could not be written"
         if json:
             line = {"time": timestamp(), "event": "log lines dropped", "level": "warning"}
@@ -144,7 +144,7 @@ def output(stream: BinaryIO | None, *, json: bool) -> Sink:
 
 
 def bytes_of(standard: TextIO | None) -> BinaryIO | None:
-    """A standard stream, for bytes; None when it was closed at the start (`2>&-`)."""
+    """Return a standard stream, for bytes; None when it was closed at the start (`2>&-`)."""
     return None if standard is None else standard.buffer
 
 
@@ -213,7 +213,7 @@ class Redactor:
         return self._text(str(value)) if isinstance(value, BaseException) else self._text(repr(value))
 
     def _items(self, items: Iterable[object], depth: int) -> list[object]:
-        """The items of a list; one such as ("Cookie", "...") is a header and hidden by its name."""
+        """Return the items of a list; one such as ("Cookie", "...") is a header and hidden by its name."""
         found: list[object] = []
         for item in items:
             if isinstance(item, tuple) and len(item) == 2:
@@ -428,5 +428,5 @@ class StandardLogs(logging.Handler):
 
 
 def _level_of(number: int) -> int:
-    """The nearest of our levels at or below the `number` of the standard library."""
+    """Return the nearest of our levels at or below the `number` of the standard library."""
     return max((level for level in LEVELS.values() if level <= number), default=logging.DEBUG)

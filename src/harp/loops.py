@@ -9,7 +9,7 @@ KEPT_BLOCK = 1024 * 1024  # bytes; uvloop's buffer for a read of TLS has a quart
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes the loop: uvloop where there is one; asyncio does the same, slower."""
+    """Return what makes the loop: uvloop where there is one; asyncio does the same, slower."""
     try:
         import uvloop  # noqa: PLC0415 - not everywhere, and no command but those that serve needs it
     except ImportError:

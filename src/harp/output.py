@@ -142,7 +142,7 @@ class Outputs:
         self._open: dict[tuple[int, int], Output] = {}
 
     def to(self, stream: BinaryIO | None, notice: Notice) -> Sink:
-        """The output for a stream."""
+        """Return the output for a stream."""
         if stream is None:
             return Nowhere()
         try:

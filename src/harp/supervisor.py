@@ -91,7 +91,7 @@ def _processors_of_group() -> int:
 
 
 def supervise(settings: Settings, count: int) -> int:
-    """Run workers until told to stop; the exit code. Signals mean what they mean without workers."""
+    """Run workers until asked to stop; the exit code. Signals mean what they mean without workers."""
     configure(settings.logs, settings.secrets, fields={"worker": "parent"})
     with asyncio.Runner() as runner:
         status = runner.run(Supervisor(settings, count).run())

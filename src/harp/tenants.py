@@ -79,7 +79,7 @@ class Tenants:
         return [tenant.tunnels for tenant in self._tenants.values()]
 
     def find(self, name: str) -> Tenant | None:
-        """The tenant of this name."""
+        """Return the tenant of this name."""
         return self._tenants.get(name)
 
     async def find_clusters(self) -> None:
@@ -95,7 +95,7 @@ class Tenants:
     def admit_tunnel(self, address: str, token: str) -> TunnelGroup | str:
         """Find where a tunnel client belongs: by its shared key, or by the own key of an ExApp or engine.
 
-        A wrong key is no instance's, so it bans from logins, and from wrong keys, alone.
+        A wrong key belongs to no instance, so it bans from logins, and from wrong keys, alone.
         """
         if not self.several:
             return self.first.admit_tunnel(address, token)
@@ -185,7 +185,7 @@ class Tenants:
 
 
 def _lasting(settings: Settings) -> Settings:
-    """The part of an entry that cannot be changed in a tenant that runs."""
+    """Return the part of an entry that cannot be changed in a tenant that runs."""
     return replace(settings, hosts=(), shares=ALL, public_url="", proxies=replace(settings.proxies, trusted=()))
 
 

@@ -33,11 +33,11 @@ class Admin:
         self._about = f"?instance={quote(settings.instance, safe='')}" if settings.instance else ""
 
     def fetch(self, what: str) -> bytes:
-        """The JSON of GET /api/v1/`what`. Raises Unreachable, or Refused in HaRP's words."""
+        """Return the JSON of GET /api/v1/`what`. Raises Unreachable, or Refused in HaRP's words."""
         return self._call("GET", f"{what}{self._about}")
 
     def read(self, what: str, kind: type[T]) -> T:
-        """The same, decoded."""
+        """Return the same, decoded."""
         return decoded(self.fetch(what), kind, lambda error: Unreachable(f"the admin listener answers {error}"))
 
     def end_engine(self, name: str) -> bool:
@@ -58,7 +58,7 @@ class Admin:
         return self._call("POST", f"doctor?{query}", EXAMINATION)
 
     def follow(self, what: str) -> Iterator[bytes]:
-        """The data of the server-sent events of GET /api/v1/`what`, as they come. Raises as `fetch`."""
+        """Yield the data of the server-sent events of GET /api/v1/`what`, as they come. Raises as `fetch`."""
         client = http.client.HTTPConnection("localhost", timeout=SILENCE)
         try:
             client.sock = connect(self._address)

@@ -36,7 +36,7 @@ def add_instance(parser: argparse.ArgumentParser, what: str = "show those of one
 
 
 def chosen(instance: str, *, needed: bool = False) -> Settings:
-    """The settings of the environment, of that instance where it is named. Raises HarpError.
+    """Return the settings of the environment, of that instance where it is named. Raises HarpError.
 
     `needed`: what is to be done can only be done for one Nextcloud.
     """

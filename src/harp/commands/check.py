@@ -128,14 +128,14 @@ def _count(things: Sequence[str], word: str) -> str:
 
 
 def problems_of(settings: Settings) -> list[str]:
-    """Every problem with the files that the settings name, in words, each with its variable."""
+    """Return every problem with the files that the settings name, in words, each with its variable."""
     certificates = [f"HP_CERTS_DIR: {problem}" for problem in (*_of_https(settings), *_of_tunnel(settings))]
     of_instances = [problem for one in settings.instances for problem in _of_engines(one)]
     return list(dict.fromkeys((*certificates, *_of_engines(settings), *of_instances)))
 
 
 def _of_engines(settings: Settings) -> list[str]:
-    """The client certificate for an engine, and the logins at registries."""
+    """Return the client certificate for an engine, and the logins at registries."""
     problems = []
     for read in (local_engine, registries_of):
         try:

@@ -70,7 +70,7 @@ _WAY = """\
 
 
 def _known(outline: CommandOutline) -> str:
-    """The ways through the commands, each between a blank and a semicolon."""
+    """Return the ways through the commands, each between a blank and a semicolon."""
     return " ".join(f"{' '.join(('harp', *command.path))};" for command in outline.walk() if command.path)
 
 

@@ -123,7 +123,7 @@ class Demo:
         return self.harp.facts.feed
 
     def text(self) -> str:
-        """What there is to try."""
+        """Return what there is to try."""
         base = f"http://127.0.0.1:{self.harp.http_ports[0]}/exapps"
         admin = f"http://127.0.0.1:{self.harp.admin_ports[0]}"
         tries = (

@@ -116,7 +116,7 @@ class Dev:
         return self.harp.facts.feed
 
     def text(self) -> str:
-        """What there is to know."""
+        """Return what there is to know."""
         options = self._options
         base = f"http://127.0.0.1:{self.harp.http_ports[0]}/exapps/{options.app_id}"
         variables = [f"  export {name}={shlex.quote(value)}" for name, value in self.environment.items()]

@@ -104,7 +104,7 @@ class DevTunnel:
             watcher.put(line)
 
     def text(self) -> str:
-        """What there is to know."""
+        """Return what there is to know."""
         gateway = self._gateway
         return "\n".join(
             (

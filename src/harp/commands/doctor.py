@@ -101,7 +101,7 @@ def taken(variable: str, address: Address) -> Finding | None:
 
 
 def lines_of(report: DoctorReport, *, colour: bool) -> Iterable[str]:
-    """The report for people: what failed stands out, and each fix stands below its cause."""
+    """Return the report for people: what failed stands out, and each fix stands below its cause."""
     yield f"HaRP {report.version}{f', through {report.public_url}' if report.public_url else ''}"
     yield from lines_of_findings(report.findings, colour=colour)
     counts = [

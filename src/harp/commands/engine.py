@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _bundle_arguments(rotate)
     text = "forget an engine and end its tunnel"
     remove = actions.add_parser("remove", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    remove.add_argument("name", metavar="NAME", help="as `harp engine add` or `register` was told")
+    remove.add_argument("name", metavar="NAME", help="the name given to `harp engine add` or `register`")
     text = "reserve a port for an engine whose tunnel client you set up yourself"
     register = actions.add_parser("register", help=text, description=f"{text[0].upper()}{text[1:]}.")
     register.add_argument("name", metavar="NAME", help="the proxy name in the client's configuration")
@@ -65,7 +65,7 @@ def main(options: argparse.Namespace) -> int:
             print(f"Port {options.port} belongs to the engine {options.name}.")
             return 0
         case "remove":
-            print(f"{options.name} is no engine of this HaRP any more. {engine_bundle.remove(settings, options.name)}")
+            print(f"{options.name} is no longer an engine of this HaRP. {engine_bundle.remove(settings, options.name)}")
             return 0
     fresh = options.action == "rotate"
     wish = engine_bundle.EngineWish(options.name, options.port, options.address, options.image, fresh)

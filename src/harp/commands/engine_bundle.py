@@ -42,7 +42,7 @@ DOCKER_SOCKET = "/var/run/docker.sock"
 
 @dataclass(frozen=True, slots=True)
 class EngineWish:
-    """What `add` was told."""
+    """What `add` was asked for."""
 
     name: str
     port: int | None = None  # None = the one it has, or the first that is free
@@ -115,7 +115,7 @@ def register(settings: Settings, name: str, port: int) -> None:
 
 
 def next_steps(settings: Settings, bundle: Bundle, place: str) -> str:
-    """What to do with the bundle, which is at `place`."""
+    """Return what to do with the bundle, which is at `place`."""
     name, port, server = bundle.name, bundle.port, bundle.server
     run = (
         f"docker run -d --name harp-engine-{name} --restart unless-stopped --no-healthcheck "
@@ -144,7 +144,7 @@ def next_steps(settings: Settings, bundle: Bundle, place: str) -> str:
 
 
 def _give(settings: Settings, engines: dict[int, str], name: str, wanted: int | None) -> int:
-    """The port of the engine: the wanted one, the one it has, or the first that nobody has."""
+    """Return the port of the engine: the wanted one, the one it has, or the first that nobody has."""
     if wanted is not None:
         _check_port(settings, wanted)
         holder = engines.get(wanted, name)
@@ -176,7 +176,7 @@ def _check_port(settings: Settings, port: int) -> None:
 
 
 def _connected(settings: Settings, name: str) -> set[int]:
-    """Ports that other engines' tunnels have now, given to them by nobody."""
+    """Return ports that other engines' tunnels have now, given to them by nobody."""
     try:
         lines = inventory(settings)
     except Unreachable:
@@ -185,7 +185,7 @@ def _connected(settings: Settings, name: str) -> set[int]:
 
 
 def _server(settings: Settings, address: str | None) -> Tcp:
-    """Where the remote host finds the tunnel server."""
+    """Return where the remote host finds the tunnel server."""
     split = urlsplit(f"//{address}" if address else settings.nextcloud.url)
     try:
         port = (split.port if address else None) or settings.listen.frp[0].port
@@ -197,7 +197,7 @@ def _server(settings: Settings, address: str | None) -> Tcp:
 
 
 def _certificates(settings: Settings) -> dict[str, bytes]:
-    """The client's files of the tunnel, made if this HaRP never ran; none without TLS."""
+    """Return the client's files of the tunnel, made if this HaRP never ran; none without TLS."""
     if not settings.tunnel.tls:
         return {}
     directory = settings.certs / "frp"
@@ -206,7 +206,7 @@ def _certificates(settings: Settings) -> dict[str, bytes]:
 
 
 def _key(settings: Settings, wish: EngineWish) -> str:
-    """The engine's own key: what it had, or a new one."""
+    """Return the engine's own key: what it had, or a new one."""
     with EngineKeys(engines_directory(settings)).changing() as salts:
         if wish.fresh or wish.name not in salts:
             salts[wish.name] = token_hex(16)
@@ -240,7 +240,7 @@ def end_tunnel(settings: Settings, name: str) -> str:
 
 
 def _frpc_toml(name: str, port: int, server: Tcp, token: str, *, tls: bool) -> bytes:
-    """What a stock frpc and our own client read, started in the bundle's directory."""
+    """Return what a stock frpc and our own client read, started in the bundle's directory."""
     config = ClientConfig(
         server=server,
         proxies=(ClientProxy(name, port, Unix(DOCKER_SOCKET)),),

@@ -67,7 +67,7 @@ def run(command: Sequence[str], env: Mapping[str, str], certificates: Path = CER
 
 
 def configuration(env: Mapping[str, str], certificates: Path) -> ClientConfig:
-    """The tunnel of an ExApp (A 8.1): with mutual TLS when the directory of certificates exists at the start.
+    """Return the tunnel of an ExApp (A 8.1): with mutual TLS when the directory of certificates exists at the start.
 
     Raises SettingsError naming every variable that is missing or wrong.
     """
@@ -92,7 +92,7 @@ def configuration(env: Mapping[str, str], certificates: Path) -> ClientConfig:
 
 
 def _port(name: str, text: str, problems: list[str]) -> int:
-    """A port number; 0, with a line in `problems`, when `text` is none. An empty text has its line already."""
+    """Return a port number; 0, with a line in `problems`, when `text` is none. An empty text has its line already."""
     if text.isdecimal() and text.isascii() and 1 <= int(text[:6]) <= 65535:
         return int(text)
     if text:

@@ -39,7 +39,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def problem_of(settings: Settings) -> str | None:
-    """The first thing that is wrong, in one line; None when healthy."""
+    """Return the first thing that is wrong, in one line; None when healthy."""
     listen = settings.listen
     https = listen.https if (settings.certs / "cert.pem").exists() else ()
     for name, address in (
@@ -62,7 +62,7 @@ def problem_of(settings: Settings) -> str | None:
 
 
 def connect(address: Address) -> socket.socket:
-    """A connection to a listener of ours. Raises OSError."""
+    """Return a connection to a listener of ours. Raises OSError."""
     if address.path:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

@@ -145,7 +145,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def lines_of(plan: MigrationPlan) -> Iterable[str]:
-    """The plan for people."""
+    """Return the plan for people."""
     if not plan.found:
         yield "Nothing on this engine has to do with ExApps."
         return
@@ -168,7 +168,7 @@ def _step(title: str, step: MigrationStep) -> Iterable[str]:
 
 
 async def _containers(settings: Settings) -> list[EngineContainer]:
-    """Every container of the local engine that is of interest. Raises Unreachable."""
+    """Return every container of the local engine that is of interest. Raises Unreachable."""
     loop = asyncio.get_running_loop()
     resolver, ports = Resolver(loop.time), PortTable()
     inventory = EngineInventory(settings, Dialer(ports, resolver, connect=PATIENCE, hold=0), ports, loop.time)

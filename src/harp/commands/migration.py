@@ -140,7 +140,7 @@ def _replace(old: EngineContainer, known: frozenset[str], image: str) -> list[Mi
 
 
 def _value_of(container: EngineContainer, name: str) -> str:
-    """A command that prints a secret's value into a variable, and not onto the screen."""
+    """Return a command that prints a secret's value into a variable, and not onto the screen."""
     template = "{{range .Config.Env}}{{println .}}{{end}}"
     return f"docker inspect --format '{template}' {_word(container.name)} | sed -n 's/^{name}=//p'"
 

@@ -15,7 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Serve until told to stop; the exit code. Raises SettingsError."""
+    """Serve until asked to stop; return the exit code. Raises SettingsError."""
     settings = load(os.environ)
     if settings.workers != 1:
         from harp.supervisor import supervise, workers_of  # noqa: PLC0415 - most need it not

@@ -252,7 +252,7 @@ class _Answering:
 
 
 def _user(identity: str) -> str:
-    """The user that HaRP names to the ExApp; "" = nobody."""
+    """Return the user that HaRP names to the ExApp; "" = nobody."""
     try:
         return b64decode(identity, validate=True).decode().partition(":")[0]
     except (Base64Error, UnicodeDecodeError):

@@ -51,7 +51,7 @@ class Shown(Protocol):
         """Its requests."""
 
     def text(self) -> str:
-        """What to try, for people."""
+        """Return what to try, for people."""
 
 
 def serve_until_told(make: Callable[[], AbstractAsyncContextManager[Shown]], hint: str) -> int:

@@ -57,7 +57,7 @@ def application(
     engines: docker.Fleet,
     cluster: KubernetesCluster | None = None,
 ) -> web.Application:
-    """The control API of one instance."""
+    """Return the control API of one instance."""
     api = Api(instance, settings, authenticate, cluster)
     app = web.Application(middlewares=[failures], client_max_size=LARGEST_BODY)
     app.on_response_prepare.append(_sign)
@@ -108,7 +108,7 @@ class Api:
         return web.json_response({"status": "ok"})
 
     async def info(self, request: web.Request) -> web.Response:
-        """What this HaRP is and can do (A 4.2). AppAPI compares `version` with the least it accepts."""
+        """Return what this HaRP is and can do (A 4.2). AppAPI compares `version` with the least it accepts."""
         kubernetes: object = {"enabled": False} if self._cluster is None else await self._cluster.info()
         body = msgspec.json.encode({"version": __version__, "docker": True, "kubernetes": kubernetes})
         return web.Response(body=body, content_type="application/json", charset="utf-8")

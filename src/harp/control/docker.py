@@ -226,7 +226,7 @@ class Docker:
         return _json(await (await self._engines.engine(port)).wait_for_start(names))
 
     async def remove(self, request: web.Request) -> web.Response:
-        """Remove the container and, if told so, the data (A 4.6.6)."""
+        """Remove the container and, if asked to, the data (A 4.6.6)."""
         port, body = await self._read(request, RemoveBody)
         names = body.names()
         await (await self._engines.engine(port)).remove(names, data=body.remove_data)
@@ -247,7 +247,7 @@ class Docker:
         return _done()
 
     async def _read(self, request: web.Request, shape: type[B]) -> tuple[int, B]:
-        """The engine's port and the body. Raises InvalidPayload."""
+        """Return the engine's port and the body. Raises InvalidPayload."""
         port = engine_port(request.headers.get(PORT_HEADER, ""), self._settings.engines.ports)
         return port, decode(await request.read(), shape)
 
@@ -265,7 +265,7 @@ def engine_port(text: str, allowed: Collection[int]) -> int:
 
 
 def shown_ports(ports: Collection[int]) -> str:
-    """Ports as an admin writes them: "24000-24010,24020"."""
+    """Return ports as an admin writes them: "24000-24010,24020"."""
     ranges: list[list[int]] = []
     for port in sorted(ports):
         if ranges and ranges[-1][1] == port - 1:
@@ -276,7 +276,7 @@ def shown_ports(ports: Collection[int]) -> str:
 
 
 def checked(check: Callable[[], T]) -> T:
-    """What `check` returns. Raises InvalidPayload when it refuses."""
+    """Return what `check` returns. Raises InvalidPayload when it refuses."""
     try:
         return check()
     except Refused as refused:

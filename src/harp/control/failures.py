@@ -53,7 +53,7 @@ STATUS: dict[type[BaseException], int] = {
 
 
 def status_of(error: HarpError) -> int:
-    """The HTTP status for `error`: that of its nearest kind."""
+    """Return the HTTP status for `error`: that of its nearest kind."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 

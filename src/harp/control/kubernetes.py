@@ -95,7 +95,7 @@ class ExposeBody(NamesBody, frozen=True, kw_only=True):
     node_label_selector: str | None = None
 
     def exposure(self) -> Exposure:
-        """What has to be remembered. Raises InvalidPayload."""
+        """Return what has to be remembered. Raises InvalidPayload."""
         host = (self.upstream_host or "").strip()
         manual = self.expose_type == "manual"
         if manual and not host:
@@ -112,7 +112,7 @@ class ExposeBody(NamesBody, frozen=True, kw_only=True):
         )
 
     def wish(self, annotations: tuple[tuple[str, str], ...]) -> ServiceWish:
-        """The Service to have; `annotations` are the admin's own."""
+        """Return the Service to have; `annotations` are the admin's own."""
         return ServiceWish(
             self.expose_type,
             self.port,
@@ -187,7 +187,7 @@ class KubernetesVerbs:
         return _json(await self._cluster.wait_for_start(names))
 
     async def remove(self, request: web.Request) -> web.Response:
-        """Remove Deployment and Service and, if told so, the data (K 4.5)."""
+        """Remove Deployment and Service and, if asked to, the data (K 4.5)."""
         body = await _read(request, RemoveBody)
         await self._cluster.remove(ClusterNames(body.names()), data=body.remove_data)
         return web.Response(status=204)

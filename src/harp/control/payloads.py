@@ -46,7 +46,7 @@ def describe(error: str) -> str:
 
 
 def pushed_record(app_id: str, body: bytes) -> ExApp:
-    """The record that AppAPI pushes; it has the shape of what Nextcloud answers (A 4.3, A 5.1)."""
+    """Return the record that AppAPI pushes; it has the shape of what Nextcloud answers (A 4.3, A 5.1)."""
     decode(body, msgspec.Raw)  # says "Invalid JSON body" before anything is said about fields
     try:
         return read_record(app_id.lower(), body)
@@ -76,7 +76,7 @@ class LoginCall(Struct, frozen=True):
     content: LoginContent
 
     def peer(self) -> str:
-        """The client's IP address, without port and brackets. Raises InvalidPayload when there is none."""
+        """Return the client's IP address, without port and brackets. Raises InvalidPayload when there is none."""
         host = self.content.client_address.rpartition(":")[0].strip("[]")
         if not host:
             raise InvalidPayload("Payload validation error: content.client_address: not address:port")

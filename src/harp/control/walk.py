@@ -40,11 +40,11 @@ class WalkSteps:
         self._held: dict[str, asyncio.Event] = {}
 
     async def hello(self, request: web.Request) -> web.Response:
-        """How a request arrives."""
+        """Return how a request arrives."""
         return _seen(request, 200)
 
     async def body(self, request: web.Request) -> web.Response:
-        """How much of a body arrives."""
+        """Return how much of a body arrives."""
         count = 0
         with suppress(OSError):  # the walk has only asked whether it might send one; TimeoutError is one, too
             async with asyncio.timeout(LONGEST_READ):

@@ -18,7 +18,10 @@ MOST_MEMBERS = 10_000
 
 
 def pack(directories: Iterable[str], files: Iterable[File], now: float) -> bytes:
-    """An archive to be unpacked at "/". `directories` are made first; the existing ones must not be among them."""
+    """Return an archive to be unpacked at "/".
+
+    `directories` are made first; the existing ones must not be among them.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path in directories:

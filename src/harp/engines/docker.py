@@ -277,7 +277,7 @@ class DockerEngine:
         return [] if self._frp_directory is None else await asyncio.to_thread(tunnel_files, self._frp_directory)
 
     async def inspect(self, names: Names) -> Container | None:
-        """The container as it is, None without one. Raises ForeignOwner when it is not ours."""
+        """Return the container as it is, None without one. Raises ForeignOwner when it is not ours."""
         container = await self._inspect(names)
         if container is not None:
             self._check(f"container {names.container}", container.config.labels)
@@ -308,14 +308,14 @@ class DockerEngine:
             raise ForeignOwner(objection)
 
     async def own_containers(self) -> list[str]:
-        """The ids of all containers, running or not, that carry our label."""
+        """Return the ids of all containers, running or not, that carry our label."""
         filters = msgspec.json.encode({"label": [f"{OWNER_LABEL}={self._owner.instance}"]}).decode()
         query = {"all": "true", "filters": filters}
         answer = await self.api.call("GET", "/containers/json", query=query, largest=LARGEST_LIST)
         return [entry.id for entry in await asyncio.to_thread(parse, answer.body, list[Listed])]
 
     async def last_words(self, container: str) -> list[str]:
-        """The last lines that a container has written, oldest first; [] when there are none to be had."""
+        """Return the last lines that a container has written, oldest first; [] when there are none to be had."""
         query = {"stdout": "true", "stderr": "true", "tail": str(LAST_LINES)}
         try:
             path = f"/containers/{container}/logs"

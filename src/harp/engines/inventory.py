@@ -52,7 +52,7 @@ class _KnownEngine:
 
 
 def local_engine(settings: Engines) -> Target:
-    """The engine of this host. Raises SettingsError when its certificates cannot be used."""
+    """Return the engine of this host. Raises SettingsError when its certificates cannot be used."""
     host = settings.host
     if host.path:
         return Unix(host.path)
@@ -70,7 +70,7 @@ def local_engine(settings: Engines) -> Target:
 
 
 def registries_of(settings: Engines) -> Registries:
-    """What HP_REGISTRIES_FILE says. Raises SettingsError when it cannot be used."""
+    """Return what HP_REGISTRIES_FILE says. Raises SettingsError when it cannot be used."""
     path = settings.registries
     if path is None:
         return NONE
@@ -99,15 +99,15 @@ class EngineInventory:
         self._tasks = Tasks()
 
     def target(self, port: int) -> Target:
-        """Where the engine of `port` is."""
+        """Return where the engine of `port` is."""
         return self._local if port == LOCAL_ENGINE_PORT else EngineTunnel(port)
 
     def name(self, port: int) -> str:
-        """The engine in messages."""
+        """Return the engine in messages."""
         return f"the engine of port {port}"
 
     def api(self, port: int) -> ApiRange | None:
-        """The API versions that an engine takes, None when that has to be learned first."""
+        """Return the API versions that an engine takes, None when that has to be learned first."""
         entry = self._entries.get(port)
         if entry is None or entry.engine.facts is None:
             return None
@@ -131,7 +131,7 @@ class EngineInventory:
             entry.engine.forget()
 
     def statuses(self) -> list[EngineStatus]:
-        """Every engine that was used, by port."""
+        """Return every engine that was used, by port."""
         return [
             EngineStatus(port, self.name(port), entry.engine.facts, entry.last_seen, entry.trouble)
             for port, entry in sorted(self._entries.items())
@@ -203,7 +203,7 @@ class EngineInventory:
         return port != LOCAL_ENGINE_PORT and self._table.seen(port) and self._table.get(port) is None
 
     def _ask(self, port: int, entry: _KnownEngine) -> asyncio.Task[EngineFacts]:
-        """The question under way, else a new one."""
+        """Return the question under way, else a new one."""
         if entry.asking is None:
             entry.asking = self._tasks.start(self._learn(port, entry), awaited=True)
         return entry.asking

@@ -29,7 +29,7 @@ class Files(Protocol):
     """The files of an engine's containers: `DockerEngine`."""
 
     async def read(self, container: str, path: str) -> list[File] | None:
-        """What is at `path`: a file, a link, or a directory's files; None = nothing."""
+        """Return what is at `path`: a file, a link, or a directory's files; None = nothing."""
         ...
 
     async def present(self, container: str, path: str) -> bool:
@@ -42,7 +42,7 @@ class Files(Protocol):
 
 
 def tunnel_files(directory: Path) -> list[File]:
-    """What a tunnel client needs, readable for whatever user the ExApp runs as; [] when something is missing."""
+    """Return what a tunnel client needs, readable for whatever user the ExApp runs as; [] when something is missing."""
     try:
         return [File(f"{TUNNEL_DIRECTORY}/{name}", (directory / name).read_bytes()) for name in TUNNEL_FILES]
     except OSError as error:
@@ -122,7 +122,7 @@ class _Place:
         return Layout(layout.bundles, layout.anchors, path), names
 
     async def _bundles(self, paths: Iterable[str]) -> tuple[File, ...]:
-        """Those that exist, under their real paths."""
+        """Return those that exist, under their real paths."""
         found: dict[str, File] = {}
         for path in paths:
             file = await self._follow(path)
@@ -131,7 +131,7 @@ class _Place:
         return tuple(found.values())
 
     async def _follow(self, path: str) -> File | None:
-        """The file at `path`, through links; None when there is none."""
+        """Return the file at `path`, through links; None when there is none."""
         for _ in range(LINKS):
             file = await self._at(path)
             if file is None or not file.link:
@@ -152,7 +152,7 @@ class _Place:
         return self._listed[path]
 
     async def missing_directories(self, files: Sequence[File]) -> list[str]:
-        """The directories that `files` need and that are not there, outer ones first."""
+        """Return the directories that `files` need and that are not there, outer ones first."""
         missing: list[str] = []
         for parent in dict.fromkeys(posixpath.dirname(file.path) for file in files):
             chain: list[str] = []

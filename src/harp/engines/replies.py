@@ -73,7 +73,7 @@ class Config(Reply, frozen=True):
 
 
 class Container(Reply, frozen=True):
-    """What the engine tells of a container."""
+    """What the engine reports of a container."""
 
     id: str = ""
     name: str = ""

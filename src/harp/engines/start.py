@@ -39,11 +39,11 @@ class WatchedEngine(Protocol):
     """What watching needs: `DockerEngine`."""
 
     async def inspect(self, names: Names) -> Container | None:
-        """The container as it is, None without one."""
+        """Return the container as it is, None without one."""
         ...
 
     async def last_words(self, container: str) -> list[str]:
-        """The last lines that a container has written."""
+        """Return the last lines that a container has written."""
         ...
 
     async def check_health(self, container: str) -> None:
@@ -68,7 +68,7 @@ class StartWatch:
         self._checked = self._now()
 
     async def run(self) -> StartOutcome:
-        """The outcome, after our patience and a last look at the latest."""
+        """Return the outcome, after our patience and a last look at the latest."""
         pauses = delays()
         last = Container()
         while True:
@@ -131,7 +131,7 @@ class StartWatch:
             await self._engine.check_health(self._names.container)
 
     async def _failed(self, container: Container, reason: str, *, explained: bool = False) -> StartOutcome:
-        """Return that it has not started, with everything that tells why, unless `reason` says it all."""
+        """Return that it has not started, with everything that explains it, unless `reason` says it all."""
         state = container.state
         logs = await self._engine.last_words(self._names.container)
         if state.status != "running":
@@ -152,13 +152,13 @@ class StartWatch:
 
 
 def _health(state: ContainerState) -> str | None:
-    """The health of a container; podman says "" where there is no check, some engines "none" (A 9.3 no. 39)."""
+    """Return the health of a container; podman says "" where there is no check, some engines "none" (A 9.3 no. 39)."""
     status = state.health.status if state.health else ""
     return None if status in ("", "none") else status
 
 
 def delays() -> Iterator[float]:
-    """How long to wait before each next look, in seconds."""
+    """Yield how long to wait before each next look, in seconds."""
     yield from POLL
     while True:
         yield POLL[-1]

@@ -47,7 +47,7 @@ class Deployer(Protocol):
     """The verbs. All raise EngineError; what belongs to another Nextcloud is ForeignOwner."""
 
     async def exists(self, names: Names) -> str | None:
-        """The image of the ExApp's container; None when there is no container."""
+        """Return the image of the ExApp's container; None when there is no container."""
         ...
 
     async def create(self, plan: CreatePlan) -> CreatedContainer:

@@ -129,7 +129,7 @@ class Gate(OpenConnections):
         self._callers = Callers(settings.proxies, instance.rules, instance.digest, settings.instance)
         self.is_neighbour = self._callers.is_neighbour
         self._plans = plans or Plans(deadlines)
-        self.replicas: Callable[[str], Replicas | None] | None = None  # of an ExApp, where a cluster tells of them
+        self.replicas: Callable[[str], Replicas | None] | None = None  # of an ExApp, where a cluster lists them
         self._hop = lru_cache(HOPS)(partial(_hop, instance.rules.targets))
         self._tasks = Tasks()
         self._loop = asyncio.get_running_loop()

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 A_TURN = 16  # requests of one instance that are begun in one turn of the loop
 NEIGHBOURS = 16384  # peers that are remembered
-RETRY_AFTER = 1  # seconds, told to those beyond a limit
+RETRY_AFTER = 1  # seconds, for those beyond a limit
 UPGRADED = 101
 
 

@@ -34,7 +34,7 @@ class CertificateEnd(Struct, frozen=True):
     fix: str  # what to do when that is near
 
     def left(self, now: datetime) -> timedelta:
-        """How long it is good."""
+        """Return how long it is good."""
         return datetime.fromtimestamp(self.end, now.tzinfo) - now
 
 

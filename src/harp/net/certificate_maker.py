@@ -70,7 +70,7 @@ class _LeafKind(Struct, frozen=True):
     key_mode: int
 
     def purpose(self) -> ObjectIdentifier:
-        """Its extended key usage."""
+        """Return its extended key usage."""
         return ExtendedKeyUsageOID.SERVER_AUTH if self.stem == "server" else ExtendedKeyUsageOID.CLIENT_AUTH
 
 
@@ -131,7 +131,7 @@ class _Directory:
     def _make_ca(
         self, key: CertificateIssuerPrivateKeyTypes | None
     ) -> tuple[Certificate | None, CertificateIssuerPrivateKeyTypes | None]:
-        """A new CA; or, when only its certificate was lost, the same CA again under the name its leaves know."""
+        """Return a new CA; or, when only its certificate was lost, the same CA again under the name its leaves know."""
         leaves = [leaf for name in _LEAVES if (leaf := self._certificate(f"{name.stem}.crt"))]
         if key is None and leaves:
             self.problems.append(
@@ -229,7 +229,7 @@ class _Directory:
         return ends_soon(certificate.not_valid_before_utc, certificate.not_valid_after_utc, self._now)
 
     def _certificate(self, name: str) -> Certificate | None:
-        """The first certificate of a file; None when it is missing, or cannot be read, which is noted."""
+        """Return the first certificate of a file; None when it is missing, or cannot be read, which is noted."""
         try:
             return _read_certificates(self._path / name)[0]
         except FileNotFoundError:
@@ -239,7 +239,7 @@ class _Directory:
             return None
 
     def _key(self, name: str) -> CertificateIssuerPrivateKeyTypes | None:
-        """A private key; None when it is missing, or cannot be read, which is noted."""
+        """Return a private key; None when it is missing, or cannot be read, which is noted."""
         try:
             return _read_key(self._path / name)
         except FileNotFoundError:
@@ -351,7 +351,7 @@ def _key_usage(*, sign_certificates: bool) -> ExtensionType:
 
 
 def _authority(ca: _Ca) -> ExtensionType:
-    """The CA's own key identifier, or one computed from its key when it names none."""
+    """Return the CA's own key identifier, or one computed from its key when it names none."""
     with suppress(x509.ExtensionNotFound):
         identifier = ca.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)

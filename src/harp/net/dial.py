@@ -100,7 +100,7 @@ class Dialer:
         return Reached(*await self.dial(target, factory))
 
     def holder_objection(self, target: ExAppTunnel, offer: Offer) -> str | None:
-        """Why the tunnel that holds the target's port is not that of its ExApp, None when it is."""
+        """Return why the tunnel that holds the target's port is not that of its ExApp, None when it is."""
         if offer.name == target.app_id:
             return None
         other = self._is_exapp(offer.name.lower())

@@ -31,7 +31,7 @@ class Admission(Protocol):
 
 
 def address_of(transport: asyncio.BaseTransport) -> str:
-    """The address of the other end, as text; "" on unix sockets. IPv4 on a dual-stack socket is IPv4."""
+    """Return the address of the other end, as text; "" on unix sockets. IPv4 on a dual-stack socket is IPv4."""
     return _host(transport.get_extra_info("peername"))
 
 

@@ -97,7 +97,10 @@ def bound_group(address: Address, count: int) -> list[socket.socket]:
 
 
 def bound_socket(address: Address) -> socket.socket:
-    """A socket bound to `address`. `::` takes IPv4 as well, as admins expect of `[::]:8780`. Raises ListenError."""
+    """Return a socket bound to `address`.
+
+    `::` takes IPv4 as well, as admins expect of `[::]:8780`. Raises ListenError.
+    """
     try:
         return _bound_unix(address.path) if address.path else _bound_tcp(address)
     except OSError as error:
@@ -135,7 +138,7 @@ def _bound_tcp(address: Address, *, shared: bool = False) -> socket.socket:
 
 
 def ports_of(servers: Sequence[Listener]) -> list[int]:
-    """The TCP ports that servers are bound to, in order."""
+    """Return the TCP ports that servers are bound to, in order."""
     return [sock.getsockname()[1] for server in servers for sock in server.sockets if sock.family != socket.AF_UNIX]
 
 

@@ -70,7 +70,7 @@ class Memory:
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory; 0 where the system does not say."""
+    """Return bytes of this process that are in memory; 0 where the system does not say."""
     try:
         return int(STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGESIZE")
     except OSError:
@@ -78,7 +78,7 @@ def resident() -> int:
 
 
 def glibc() -> Heap | None:
-    """The heap of glibc 2.33 or later; None with another C library."""
+    """Return the heap of glibc 2.33 or later; None with another C library."""
     import ctypes  # noqa: PLC0415 - most processes never need it
 
     class Mallinfo2(ctypes.Structure):

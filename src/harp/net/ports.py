@@ -38,7 +38,7 @@ class PortTable:
         self._watchers: list[Callable[[int, Offer], None]] = []
 
     def get(self, port: int) -> Offer | None:
-        """The offer of `port` now."""
+        """Return the offer of `port` now."""
         return self._offers.get(port)
 
     def seen(self, port: int) -> bool:
@@ -46,7 +46,7 @@ class PortTable:
         return port in self._seen
 
     def items(self) -> list[tuple[int, Offer]]:
-        """Every claimed port with its offer, by port."""
+        """Return every claimed port with its offer, by port."""
         return sorted(self._offers.items())
 
     def watch(self, released: Callable[[int, Offer], None]) -> None:
@@ -75,7 +75,10 @@ class PortTable:
             released(port, over)
 
     async def wait(self, port: int, seconds: float) -> Offer:
-        """The offer of `port`, waiting up to `seconds` for a tunnel to (re)connect. Raises TunnelAway after that."""
+        """Return the offer of `port`, waiting up to `seconds` for a tunnel to (re)connect.
+
+        Raises TunnelAway after that.
+        """
         offer = self._offers.get(port)
         if offer is not None:
             return offer

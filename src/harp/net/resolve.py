@@ -81,7 +81,10 @@ def _getaddrinfo(host: str) -> Addresses:
 
 
 def in_turn(found: list[tuple[bool, str]]) -> Addresses:
-    """The addresses of (is it IPv4, address): IPv4 and IPv6 by turns, so that one broken family costs one attempt."""
+    """Return the addresses of (is it IPv4, address).
+
+    IPv4 and IPv6 by turns, so that one broken family costs one attempt.
+    """
     families = [list(dict.fromkeys(address for v4, address in found if v4 is wanted)) for wanted in (True, False)]
     pairs = zip_longest(*families)
     return tuple(address for pair in pairs for address in pair if address is not None)

@@ -62,7 +62,7 @@ Target = Tcp | Tls | Unix | ExAppAddress | ExAppTunnel | EngineTunnel | Inner
 
 
 def web_target(url: str) -> Tcp | Tls:
-    """Where the server of an http or https URL is."""
+    """Return where the server of an http or https URL is."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "https":
@@ -71,7 +71,7 @@ def web_target(url: str) -> Tcp | Tls:
 
 
 def exapp_target(app_id: str, host: str, port: int, targets: ExAppTargets) -> ExAppAddress | ExAppTunnel:
-    """Where an ExApp is reached: a loopback host means the tunnel of that port (A 5.1).
+    """Return where an ExApp is reached: a loopback host means the tunnel of that port (A 5.1).
 
     What `targets` objects to has been refused before.
     """

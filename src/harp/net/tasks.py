@@ -22,7 +22,7 @@ class Tasks:
         self._closed = False
 
     def __len__(self) -> int:
-        """How many are running."""
+        """Return how many are running."""
         return len(self._running)
 
     def start(self, work: Coroutine[Any, Any, T], *, awaited: bool = False) -> asyncio.Task[T]:

@@ -275,7 +275,7 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
         self._tcp.abort()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What TCP knows, and the `ssl_object`."""
+        """Return what TCP knows, and the `ssl_object`."""
         return self._ssl if name == "ssl_object" else self._tcp.get_extra_info(name, default)
 
     # Parts

@@ -1,4 +1,4 @@
-"""Bans as they begin, end and are lifted: counted, and told in the log."""
+"""Bans as they begin, end and are lifted: counted, and reported in the log."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Banning:
             deadlines.watch(self)
 
     def banned(self, ban_key: str) -> float:
-        """Seconds until this client is served again; 0.0 = it is not banned."""
+        """Return seconds until this client is served again; 0.0 = it is not banned."""
         return self.list.seconds(ban_key)
 
     def close(self) -> None:

@@ -43,7 +43,7 @@ class Breaker:
         self._under_way = 0
 
     def trouble(self, *, probe: bool = False) -> Trouble | None:
-        """Why not to call now."""
+        """Return why not to call now."""
         match self.state:
             case Belief.UP:
                 return None

@@ -73,7 +73,10 @@ class NextcloudClient:
         self._breaker = Breaker(now)
 
     async def record(self, app_id: str, source: str = "") -> RecordFact:
-        """What Nextcloud says of an ExApp, by its lower-cased id. `source` is the client who wants it, "" = HaRP."""
+        """Return what Nextcloud says of an ExApp, by its lower-cased id.
+
+        `source` is the client who wants it, "" = HaRP.
+        """
         target = f"exapp-meta?appId={quote(app_id, safe='')}"
         if app_id == CONTROL:  # a probe: it must not wait for others
             answer = await self._get(target, [], RECORD_SIZE, probe=True)
@@ -103,7 +106,7 @@ class NextcloudClient:
                 self._records.also(turn, source)
 
     async def visitor(self, app_id: str, login: VisitorLogin, address: str, source: str = "") -> Seen:
-        """Who logs in with `login` from a client's `address`."""
+        """Return who logs in with `login` from a client's `address`."""
         told = (
             (b"x-forwarded-for", address.encode()),
             (b"cookie", login.cookie),

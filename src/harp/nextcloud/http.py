@@ -138,7 +138,7 @@ class Getter:
         return await _asked(connection, request, limit)
 
     async def _where(self) -> Tcp | Tls:
-        """Where Nextcloud is."""
+        """Return where Nextcloud is."""
         if self._target is None:
             host = self._origin.hostname or ""
             port = self._origin.port or PORTS[self._origin.scheme]
@@ -224,7 +224,7 @@ async def _asked(connection: Upstream, request: bytes, limit: int) -> Response:
 
 
 def _request(url: str, fields: Fields) -> bytes:
-    """The bytes of a GET. Raises ValueError for what cannot be sent."""
+    """Return the bytes of a GET. Raises ValueError for what cannot be sent."""
     if any(_VALUE(value) is None for _, value in fields):
         raise ValueError("a credential contains a control character")
     parts = urlsplit(url)
@@ -235,7 +235,10 @@ def _request(url: str, fields: Fields) -> bytes:
 
 
 def _answer(response: Response) -> NextcloudAnswer:
-    """What there is to know of a response that is not followed. Raises PeerError when its body cannot be read."""
+    """Return what there is to know of a response that is not followed.
+
+    Raises PeerError when its body cannot be read.
+    """
     head = response.head
     coding = head.get(b"content-encoding").lower()
     if response.body and coding not in (b"", b"identity"):
@@ -249,7 +252,7 @@ def _answer(response: Response) -> NextcloudAnswer:
 
 
 def _redirected(url: str, location: str) -> str:
-    """Where `location` leads from `url`. Raises PeerError for another origin, or none."""
+    """Return where `location` leads from `url`. Raises PeerError for another origin, or none."""
     try:
         wanted = urljoin(url, location)
         origin = _origin(wanted)
@@ -268,7 +271,7 @@ def _origin(url: str) -> str:
 
 
 def _cause(error: Unreachable) -> str:
-    """One short line about a failed connect, without addresses."""
+    """Return one short line about a failed connect, without addresses."""
     match error.__cause__:
         case OSError() as cause:
             return words_of(cause)

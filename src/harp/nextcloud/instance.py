@@ -40,10 +40,10 @@ class NextcloudCalls(Protocol):
     """Who asks Nextcloud: `nextcloud.client.NextcloudClient`."""
 
     async def record(self, app_id: str, source: str) -> RecordFact:
-        """What Nextcloud says of an ExApp."""
+        """Return what Nextcloud says of an ExApp."""
 
     async def visitor(self, app_id: str, login: VisitorLogin, address: str, source: str) -> Seen:
-        """Who logs in with `login` from a client's `address`."""
+        """Return who logs in with `login` from a client's `address`."""
 
     def also(self, app_id: str, source: str) -> None:
         """Another client waits for the record of an ExApp."""
@@ -56,7 +56,7 @@ class Places(Protocol):
     """Who knows better than Nextcloud where an ExApp is: `engines.kubernetes.lookout.Lookout`."""
 
     def placed(self, record: ExApp) -> ExApp:
-        """The record with the address that its ExApp has; as it is where nothing is known of it."""
+        """Return the record with the address that its ExApp has; as it is where nothing is known of it."""
 
     async def known(self) -> None:
         """Wait, not for long, until the places are known."""
@@ -126,11 +126,11 @@ class Instance:
     # What is known now
 
     def banned(self, ban_key: str) -> float:
-        """Seconds until this client is served again; 0.0 = it is not banned."""
+        """Return seconds until this client is served again; 0.0 = it is not banned."""
         return self.bans.seconds(ban_key)
 
     def record(self, app_id: str) -> RecordFact | None:
-        """The record, however old; one that is due is refreshed behind the caller's back.
+        """Return the record, however old; one that is due is refreshed behind the caller's back.
 
         None also when its routes have to be compiled first.
         """
@@ -140,7 +140,7 @@ class Instance:
         return None if isinstance(record, ExApp) and not record.table.ready else record
 
     def visitor(self, digest: bytes) -> VisitorFact | None:
-        """Who the credentials with this digest belong to, if that was asked lately."""
+        """Return who the credentials with this digest belong to, if that was asked lately."""
         return self.sessions.get(digest)
 
     def lasting(self, digest: bytes) -> float:
@@ -148,7 +148,7 @@ class Instance:
         return self.sessions.until(digest) if digest else NEVER
 
     def digest(self, cookie: bytes, authorization: bytes | None) -> bytes:
-        """The name under which the owner of these credentials is remembered."""
+        """Return the name under which the owner of these credentials is remembered."""
         return self.sessions.digest(cookie, authorization)
 
     # What has to be asked: trouble with Nextcloud is a fact, too
@@ -373,7 +373,7 @@ class Instance:
 
 
 def _shared(tasks: dict[K, asyncio.Task[T]], key: K, load: Callable[[], Coroutine[None, None, T]]) -> asyncio.Task[T]:
-    """The task that answers `key`: the one under way, else a new one."""
+    """Return the task that answers `key`: the one under way, else a new one."""
     task = tasks.get(key)
     if task is None:
         task = tasks[key] = asyncio.get_running_loop().create_task(load())

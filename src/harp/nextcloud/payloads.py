@@ -36,7 +36,7 @@ class _User(Struct):
 
 
 def read_record(app_id: str, body: bytes) -> ExApp:
-    """The record of an ExApp, by its lower-cased id. Raises ValueError with a text that holds no secret."""
+    """Return the record of an ExApp, by its lower-cased id. Raises ValueError with a text without secrets."""
     record = decoded(body, _Record, _unusable, strict=False)
     host = record.host.strip("[]")
     if not host or not _LINE.match(host):
@@ -51,7 +51,7 @@ def read_record(app_id: str, body: bytes) -> ExApp:
 
 
 def read_visitor(body: bytes) -> Visitor:
-    """Who is logged in. Raises ValueError. A visitor without an id is nobody, whatever the level says."""
+    """Return who is logged in. Raises ValueError. A visitor without an id is nobody, whatever the level says."""
     user = decoded(body, _User, _unusable, strict=False)
     return Visitor(user.user_id, Level(user.access_level)) if user.user_id else ANONYMOUS
 

@@ -29,10 +29,10 @@ PROXY_FACTOR = 10  # strikes that ban a peer who may be a reverse proxy, for eac
 
 
 def app_key(ban_key: str, app_id: str) -> str:
-    """What is counted for a client with one ExApp alone."""
+    """Return what is counted for a client with one ExApp alone."""
     return f"{ban_key} ({app_id})"
 
 
 def lowest_counted(strikes: str) -> Offence:
-    """The mildest offence that counts in a mode of HP_BLACKLIST_STRIKES: "auth" or "all"."""
+    """Return the mildest offence that counts in a mode of HP_BLACKLIST_STRIKES: "auth" or "all"."""
     return Offence.REFUSAL if strikes == "all" else Offence.ATTACK

@@ -74,7 +74,10 @@ _LAYOUTS = {
 
 
 def layout_of(os_release: str) -> Layout:
-    """The layout of the distribution that an os-release file names: its ID, else the first of ID_LIKE we know."""
+    """Return the layout of the distribution that an os-release file names.
+
+    Its ID, else the first of ID_LIKE we know.
+    """
     found = filter(None, map(_ASSIGNMENT.match, map(str.strip, os_release.splitlines())))
     values = {assignment[1]: assignment[2] for assignment in found}
     names = [values.get("ID", ""), *values.get("ID_LIKE", "").strip("\"'").split()]
@@ -119,7 +122,7 @@ def _names(ders: Iterable[bytes]) -> list[str]:
 
 
 def _links(layout: Layout, named: Sequence[tuple[str, bytes]], taken: frozenset[str]) -> Iterator[File]:
-    """One link per CA, `<hash>.<number>`; CAs of one subject are numbered."""
+    """Yield one link per CA, `<hash>.<number>`; CAs of one subject are numbered."""
     used = set(taken)
     for name, der in named:
         place = f"{layout.anchors}/{name}.crt" if layout.anchors else f"{name}.pem"
@@ -138,7 +141,7 @@ def _links(layout: Layout, named: Sequence[tuple[str, bytes]], taken: frozenset[
 
 
 def certificates(text: bytes) -> list[bytes]:
-    """The certificates of PEM text as DER, in order, each once. What cannot be read is left out."""
+    """Return the certificates of PEM text as DER, in order, each once. What cannot be read is left out."""
     found: dict[bytes, None] = {}
     for block in _PEM.finditer(text):
         try:
@@ -151,7 +154,7 @@ def certificates(text: bytes) -> list[bytes]:
 
 
 def pem(der: bytes) -> bytes:
-    """A certificate as text."""
+    """Return a certificate as text."""
     text = b2a_base64(der, newline=False)
     lines = b"\n".join(text[start : start + 64] for start in range(0, len(text), 64))
     return b"-----BEGIN CERTIFICATE-----\n%b\n-----END CERTIFICATE-----\n" % lines

@@ -1,7 +1,7 @@
 """Who is the client: the peer, or whom the proxies in front of us name.
 
 Each proxy appends the address it was called from, so an entry is worth as much as the proxy to its right. Reading
-starts at the right and stops at the first address that is no trusted proxy; what stands left of it is hearsay.
+starts at the right and stops at the first address that is not a trusted proxy; what is left of it is hearsay.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Client(Struct, frozen=True):
 def client_address(
     peer: str, headers: list[tuple[bytes, bytes]], trusted: tuple[Network, ...], header: bytes
 ) -> Client:
-    """The true client of one request.
+    """Return the true client of one request.
 
     `peer` is the address of the connection's other end, "" on a unix socket; header names are lower-cased. Where no
-    proxy is trusted and the peer is private or loopback, it is most likely a proxy that nobody told us of: then the
+    proxy is trusted and the peer is private or loopback, it is most likely a proxy that nobody told us about: then the
     header's last address is the key of bans, so that one bad client does not lock out all, and nothing else. Because
     anybody else on a private network can send that header as well, strikes count on the peer, too.
     """
@@ -78,7 +78,7 @@ class ClientAddresses:
 
 
 def told_addresses(headers: list[tuple[bytes, bytes]], header: bytes) -> bytes:
-    """Return the addresses the proxies tell, comma separated. X-Real-IP stands in where the usual one is not sent."""
+    """Return the addresses that the proxies report, comma separated; X-Real-IP where the usual one is not sent."""
     lines = [value for name, value in headers if name == header]
     if not lines and header == b"x-forwarded-for":
         lines = [value for name, value in headers if name == b"x-real-ip"]
@@ -110,7 +110,7 @@ def may_be_proxy(key: str) -> bool:
 
 
 def ban_key(address: str) -> str:
-    """What strikes of this address count on: itself, or the /64 of an IPv6 one, which is one customer's."""
+    """Return what strikes of this address count on: itself, or the /64 of an IPv6 one, which is one customer's."""
     parsed = _parse(address)
     return _ban_key(parsed) if parsed is not None else address
 
@@ -125,7 +125,7 @@ def _within(address: IPv4Address | IPv6Address, networks: tuple[Network, ...]) -
 
 @lru_cache(maxsize=1024)  # peers come back more often than clients
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    """An address, perhaps with brackets, port or zone. IPv4 mapped into IPv6 is IPv4."""
+    """Return an address, perhaps with brackets, port or zone. IPv4 mapped into IPv6 is IPv4."""
     found = _DECORATED.match(text)
     if found is not None:
         text = found[1] or found[2]

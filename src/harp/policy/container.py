@@ -92,14 +92,17 @@ class Owner(Struct, frozen=True):
     instance: str
 
     def labels(self, names: Names, version: str) -> dict[str, str]:
-        """What is stamped on everything we make; `version` is ours."""
+        """Return what is stamped on everything we make; `version` is ours."""
         labels = {OWNER_LABEL: self.instance, f"{LABEL}app": names.name, f"{LABEL}version": version}
         if names.role_suffix:
             labels[f"{LABEL}role"] = names.role_suffix
         return labels
 
     def objection(self, what: str, labels: Mapping[str, str] | None) -> str:
-        """Why `what` is not ours to touch, "" when it is. What has no owner was made before us and is adopted."""
+        """Return why `what` is not ours to touch, "" when it is.
+
+        What has no owner was made before us and is adopted.
+        """
         owner = (labels or {}).get(OWNER_LABEL, self.instance)
         if owner == self.instance:
             return ""
@@ -127,7 +130,7 @@ class Mount(Struct, frozen=True):
     mode: str = "rw"
 
     def checked(self, place: str) -> Mount:
-        """The same with normalised paths. Raises Refused; `place` says which mount it is."""
+        """Return the same with normalised paths. Raises Refused; `place` says which mount it is."""
         if self.mode not in ("ro", "rw"):
             raise Refused(f"{place}.mode: must be ro or rw")
         return Mount(_path(self.source, f"{place}.source"), _path(self.target, f"{place}.target"), self.mode)
@@ -143,7 +146,7 @@ def _path(path: str, field: str) -> str:
 
 
 def mounts_refusal(mounts: Sequence[Mount], engines: Engines) -> tuple[str, list[str]]:
-    """The reason why these bind mounts are not made, "" when they are, and what to warn of all the same.
+    """Return the reason why these bind mounts are not made, "" when they are, and what to warn of all the same.
 
     The longest entry that matches a source decides, on a tie the denying one; paths are compared as text (A 10), so
     where a link leads is asked separately.
@@ -230,7 +233,7 @@ class CreatePlan(Struct, frozen=True):
     limits: ResourceLimits = ResourceLimits()
 
     def checked(self) -> CreatePlan:
-        """The same with everything normalised. Raises Refused."""
+        """Return the same with everything normalised. Raises Refused."""
         image_reference(self.image, "image_id")
         if not _NETWORK.fullmatch(self.network):
             raise Refused("network_mode: needs 1 to 255 characters without colon and blanks")
@@ -250,7 +253,7 @@ class CreatePlan(Struct, frozen=True):
         )
 
     def with_own_key(self, shared_key: str) -> CreatePlan:
-        """The same with the app's own tunnel key where AppAPI put the shared one."""
+        """Return the same with the app's own tunnel key where AppAPI put the shared one."""
         key = KEY_VARIABLE + own_key(shared_key, self.names.name)
         environment = tuple(key if text.startswith(KEY_VARIABLE) else text for text in self.environment)
         return replace(self, environment=environment)
@@ -259,7 +262,7 @@ class CreatePlan(Struct, frozen=True):
         return f"CreatePlan({self.names.container!r}, {self.image!r})"
 
     def body(self, labels: Mapping[str, str]) -> dict[str, object]:
-        """The body of POST /containers/create."""
+        """Return the body of POST /containers/create."""
         host: dict[str, object] = {
             "NetworkMode": self.network,
             "RestartPolicy": {"Name": self.restart_policy},
@@ -282,7 +285,7 @@ class CreatePlan(Struct, frozen=True):
         return body
 
     def podman_body(self, labels: Mapping[str, str]) -> dict[str, object]:
-        """The body of podman's own POST /libpod/containers/create, for devices by CDI name.
+        """Return the body of podman's own POST /libpod/containers/create, for devices by CDI name.
 
         Its Docker-like endpoint takes such a name for a path, or drops device requests without a word.
         """

@@ -30,18 +30,18 @@ class KnownFacts(Protocol):
     """What is known, read synchronously. Looking may start a refresh in the background."""
 
     def banned(self, ban_key: str) -> float:
-        """Seconds until this client is served again; 0.0 = it is not banned.
+        """Return seconds until this client is served again; 0.0 = it is not banned.
 
         The key may be that of a client, of a peer that names clients, or `app_key`.
         """
         ...
 
     def record(self, app_id: str) -> RecordFact | None:
-        """What is known of the ExApp with this lower-cased id."""
+        """Return what is known of the ExApp with this lower-cased id."""
         ...
 
     def visitor(self, digest: bytes) -> VisitorFact | None:
-        """Who the credentials with this digest belong to."""
+        """Return who the credentials with this digest belong to."""
         ...
 
     def expects(self, target: bytes) -> bool:
@@ -60,9 +60,11 @@ class Learned:
         self._visitors: dict[bytes, VisitorFact] = {}
 
     def learn_record(self, app_id: str, fact: RecordFact) -> None:
+        """Note what was fetched about an ExApp; `app_id` is in lower case."""
         self._records[app_id] = fact
 
     def learn_visitor(self, digest: bytes, fact: VisitorFact) -> None:
+        """Note who the credentials with this digest belong to."""
         self._visitors[digest] = fact
 
     def record(self, app_id: str) -> RecordFact | None:
@@ -88,7 +90,7 @@ class Rules:
 
 
 def rules_from(settings: Settings) -> Rules:
-    """The part of the settings that decisions need."""
+    """Return the part of the settings that decisions need."""
     return Rules(
         shared_key=settings.shared_key.encode("utf-8", "surrogateescape"),
         engine_ports=settings.engines.ports,
@@ -211,7 +213,7 @@ def _signed(
 
 
 def _record_from(signature: Signature, spot: ExAppPath) -> ExApp | Denial:
-    """A record for this one request, where Nextcloud has none (yet)."""
+    """Return a record for this one request, where Nextcloud has none (yet)."""
     host, port = signature.host.strip(b"[]"), signature.port
     if not _HOST.match(host):
         return Denial(400, "ex-app-host of a signed request is not a host name or address")
@@ -267,7 +269,7 @@ def _by_route(
 
 
 def _prefix(spot: ExAppPath) -> bytes:
-    """What was removed from the path, for links of the ExApp; not what anybody could have written before it."""
+    """Return what was removed from the path, for links of the ExApp; not what anybody could have written before it."""
     prefix = spot.prefix
     return prefix if prefix.startswith(b"/exapps/") or is_prefix(prefix) else b"/exapps/" + spot.app.encode("ascii")
 

@@ -78,7 +78,7 @@ class EngineRequest(Struct, frozen=True):
         return replace(self, rest=b"/containers/%b/%b" % (identifier.encode(), end))
 
     def target(self, api: ApiRange) -> bytes:
-        """The path and query to send to an engine with this range; without a version it stays without one."""
+        """Return the path and query to send to an engine with this range; without a version it stays without one."""
         rest, query = self.rest, self.query
         if self.instead and self.is_pull:
             platform = [pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0] == b"platform"]
@@ -130,7 +130,7 @@ def _pull_refusal(query: bytes) -> str:
 
 
 def _pulled(query: bytes) -> str:
-    """The image of a pull. A tag stands behind a colon, a digest behind an at sign."""
+    """Return the image of a pull. A tag comes after a colon, a digest after an at sign."""
     given = dict(parse_qsl(query, keep_blank_values=True))
     image, tag = given[b"fromImage"].decode("utf-8", "replace"), given.get(b"tag", b"").decode("utf-8", "replace")
     if not tag:
@@ -139,6 +139,6 @@ def _pulled(query: bytes) -> str:
 
 
 def version_of(text: str) -> tuple[int, int] | None:
-    """An API version such as "1.41" as numbers; None when it is none."""
+    """Return an API version such as "1.41" as numbers; None when it is none."""
     found = _VERSION.fullmatch(text)
     return (int(found[1]), int(found[2])) if found else None

@@ -34,7 +34,7 @@ class ExApp(Struct, frozen=True, dict=True):
         return RouteTable(self.routes)
 
     def at(self, host: str, port: int) -> ExApp:
-        """The same ExApp at another address, its routes compiled as they are."""
+        """Return the same ExApp at another address, its routes compiled as they are."""
         if (host, port) == (self.host, self.port):
             return self
         moved = replace(self, host=host, port=port)
@@ -43,7 +43,7 @@ class ExApp(Struct, frozen=True, dict=True):
         return moved
 
     def authorization(self, user: str) -> bytes:
-        """The value of AUTHORIZATION-APP-API that tells the ExApp who calls; "" is nobody."""
+        """Return the value of AUTHORIZATION-APP-API that tells the ExApp who calls; "" is nobody."""
         return _authorization(user, self.token)
 
 
@@ -71,7 +71,7 @@ class UnknownApp(Struct, frozen=True):
 
 
 class Trouble(Struct, frozen=True):
-    """Nextcloud could not be asked; `reason` is for people and holds no secret."""
+    """Nextcloud could not be asked; `reason` is for people and contains no secret."""
 
     reason: str
     retry_after: int = 5  # seconds

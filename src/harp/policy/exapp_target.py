@@ -38,13 +38,13 @@ class ExAppTargets:
     local: tuple[range, ...] = ()  # HP_LOCAL_EXAPPS
 
     def reach(self, host: str, port: int) -> Reach:
-        """The way to a target that nothing speaks against."""
+        """Return the way to a target that nothing speaks against."""
         if not is_loopback(host) or port not in EXAPP_PORTS:
             return Reach.ADDRESS
         return Reach.TUNNEL_OR_LOOPBACK if self._is_local(port) else Reach.TUNNEL
 
     def objection(self, host: str, port: int) -> str | None:
-        """Why no ExApp can have this target, None when one can."""
+        """Return why no ExApp can have this target, None when one can."""
         if not is_loopback(host):
             return self._engine_objection(port) or _spelling_objection(host)
         if port in EXAPP_PORTS and port not in self.engine_ports and port not in self.listeners:
@@ -52,7 +52,10 @@ class ExAppTargets:
         return self.address_objection(host, port)
 
     def address_objection(self, address: str, port: int) -> str | None:
-        """Why no ExApp can be reached by TCP at this IP address, None when one can. For what a name resolves to."""
+        """Return why no ExApp can be reached by TCP at this IP address, None when one can.
+
+        For what a name resolves to.
+        """
         if is_loopback(address):
             if port in self.engine_ports or port in ENGINE_PORTS or port == LOCAL_ENGINE_PORT:
                 return f"port {port} is an engine's, not an ExApp's"
@@ -63,7 +66,7 @@ class ExAppTargets:
         return self._engine_objection(port)
 
     def own_objection(self, port: int) -> str | None:
-        """Why no ExApp can be reached at this port of an address of our own host, None when one can."""
+        """Return why no ExApp can be reached at this port of an address of our own host, None when one can."""
         return f"port {port} is one of HaRP's own listeners" if port in self.listeners else None
 
     def _engine_objection(self, port: int) -> str | None:
@@ -74,7 +77,7 @@ class ExAppTargets:
 
 
 def exapp_targets_from(settings: Settings) -> ExAppTargets:
-    """The part of the settings that speaks about the targets of ExApps."""
+    """Return the part of the settings that speaks about the targets of ExApps."""
     listen = settings.listen
     addresses = (*listen.http, *listen.https, *listen.frp, *listen.admin)
     return ExAppTargets(
@@ -86,7 +89,7 @@ def exapp_targets_from(settings: Settings) -> ExAppTargets:
 
 
 def holder_objection(port: int, holder: str, app_id: str, *, strict: bool, other_exapp: bool) -> str | None:
-    """Why the tunnel named `holder` does not answer for the lower-cased ExApp `app_id`, None when it does.
+    """Return why the tunnel named `holder` does not answer for the lower-cased ExApp `app_id`, None when it does.
 
     `other_exapp`: the name is the id of another ExApp. Without `strict`, names that are no ExApp's are tolerated:
     a tunnel set up by hand may have any.

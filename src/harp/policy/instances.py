@@ -63,7 +63,7 @@ class InstanceNames:
         return Denial(421, f"no Nextcloud here has the host {shown}; add it to the hosts of one in HP_INSTANCES_FILE")
 
     def _told(self, told: bytes, speaks: Speaks) -> str:
-        """The instance that the peer's X-Forwarded-Host names, where that instance takes the peer's word."""
+        """Return the instance that the peer's X-Forwarded-Host names, where that instance takes the peer's word."""
         for part in told.split(b",", MOST_TOLD)[:MOST_TOLD] if told else ():
             name = self.by_host(part.strip(b" \t"))
             if name and speaks(name):

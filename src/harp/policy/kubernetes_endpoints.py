@@ -1,4 +1,4 @@
-"""The pods behind a Service, as a cluster's EndpointSlices tell of them."""
+"""The pods behind a Service, as a cluster's EndpointSlices list them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAMILIES = ("IPv4", "IPv6")  # in the order of preference
 
 
 class Endpoint(Struct, frozen=True):
-    """One pod that is ready. `mark` tells it from all others, and nothing else: clients see it in a cookie."""
+    """One pod that is ready. `mark` is its own, and says nothing else: clients see it in a cookie."""
 
     host: str
     port: int
@@ -23,7 +23,10 @@ class Endpoint(Struct, frozen=True):
 
 
 def endpoints_of(found: Found, slices: Iterable[EndpointSlice]) -> tuple[Endpoint, ...]:
-    """The ready pods of an ExApp that is reached by cluster IP, in an order of their own; none for other ways."""
+    """Return the ready pods of an ExApp that is reached by cluster IP, in an order of their own.
+
+    None for other ways.
+    """
     service, exposure = found.service, found.exposure
     if service is None or service.spec.type != "ClusterIP" or exposure.type != CLUSTER_IP or exposure.host:
         return ()

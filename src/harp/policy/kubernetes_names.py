@@ -38,7 +38,7 @@ def sanitised(text: str) -> str:
 
 
 def base_of(app_id: str) -> str:
-    """The name that all objects of an ExApp have in common."""
+    """Return the name that all objects of an ExApp have in common."""
     return sanitised(PREFIX + app_id)
 
 
@@ -73,7 +73,7 @@ class ClusterNames(Struct, frozen=True):
         return f"{PREFIX}{names.instance_id}_{names.name}" if names.instance_id else PREFIX + names.name
 
     def labels(self, owner: Owner) -> dict[str, str]:
-        """The labels of Deployment, pods and Service."""
+        """Return the labels of Deployment, pods and Service."""
         labels = {
             "app": self.deployment,
             "app.kubernetes.io/name": self.deployment,
@@ -89,7 +89,7 @@ class ClusterNames(Struct, frozen=True):
         return labels
 
     def claim_labels(self, owner: Owner) -> dict[str, str]:
-        """The labels of the volume claim."""
+        """Return the labels of the volume claim."""
         return {
             "app.kubernetes.io/name": self.base,
             PART_OF: self.base,
@@ -106,7 +106,7 @@ class ClusterNames(Struct, frozen=True):
         return annotations
 
     def objection(self, what: str, found: Metadata, owner: Owner, *, role: bool = True) -> str:
-        """Why an object of our name is not this ExApp's, "" when it is. What was made before us is adopted."""
+        """Return why an object of our name is not this ExApp's, "" when it is. What was made before us is adopted."""
         mine = label_value(owner.instance)
         instance = found.label(INSTANCE) or mine
         if instance != mine:
@@ -129,5 +129,5 @@ def label_value(text: str) -> str:
 
 
 def managed(labels: Mapping[str, str] | None) -> bool:
-    """Whether an object was made by a HaRP."""
+    """Return whether an object was made by a HaRP."""
     return (labels or {}).get(MANAGED_BY) == HARP

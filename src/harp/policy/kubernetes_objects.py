@@ -41,7 +41,10 @@ class Amounts(Struct, frozen=True):
 
 
 def amounts(memory: object, nano_cpus: object, cpu: object) -> Amounts:
-    """What AppAPI says about resources; what is no amount counts as none. Its page computes in floating point."""
+    """Return what AppAPI says about resources; what is not an amount counts as none.
+
+    Its page computes in floating point.
+    """
     processors = _count(nano_cpus)
     return Amounts(
         _text(memory) or _scaled(_count(memory), MIB, "Mi"),
@@ -81,7 +84,7 @@ class ClusterPlan(Struct, frozen=True):
     pull_policy: str = "IfNotPresent"
 
     def checked(self) -> ClusterPlan:
-        """The same when it can be had. Raises Refused."""
+        """Return the same when it can be had. Raises Refused."""
         self.names.checked()
         image_reference(self.image, "image_id")
         if any("\0" in variable for variable in self.environment):
@@ -117,7 +120,7 @@ class ClusterPlan(Struct, frozen=True):
 
 
 def claim(names: ClusterNames, owner: Owner, pods: ExAppPods) -> Json:
-    """The volume claim."""
+    """Return the volume claim."""
     spec: Json = {"accessModes": [pods.access_mode], "resources": {"requests": {"storage": pods.storage_size}}}
     if pods.storage_class:
         spec["storageClassName"] = pods.storage_class
@@ -136,7 +139,7 @@ def claim(names: ClusterNames, owner: Owner, pods: ExAppPods) -> Json:
 def deployment(
     plan: ClusterPlan, owner: Owner, pods: ExAppPods, template: str, *, secret: bool = False, ca: CaFile | None = None
 ) -> Json:
-    """The Deployment, with no pods yet.
+    """Return the Deployment, with no pods yet.
 
     `template` is a text that no earlier Deployment of this name had. With `secret`, a Secret of the same name has
     APP_SECRET.
@@ -169,7 +172,7 @@ def deployment(
 
 
 def secret_object(plan: ClusterPlan, owner: Owner, deployment_uid: str) -> Json:
-    """The Secret with APP_SECRET; it goes when the Deployment does."""
+    """Return the Secret with APP_SECRET; it goes when the Deployment does."""
     names = ClusterNames(plan.names)
     parent = {"apiVersion": "apps/v1", "kind": "Deployment", "name": names.deployment, "uid": deployment_uid}
     return {
@@ -301,18 +304,18 @@ CA_MOUNT: Json = {"name": "ca", "mountPath": CA_DIRECTORY, "readOnly": True}
 
 
 def ca_volume(ca: CaFile) -> Json:
-    """The volume of a pod that has the file."""
+    """Return the volume of a pod that has the file."""
     return {"name": "ca", "configMap": {"name": ca.config_map}}
 
 
 def ca_variables(ca: CaFile, given: Collection[str]) -> list[Json]:
-    """The variables by which programs find it, but for those that the ExApp sets itself."""
+    """Return the variables by which programs find it, but for those that the ExApp sets itself."""
     path = f"{CA_DIRECTORY}/{ca.key}"
     return [{"name": name, "value": path} for name in CA_VARIABLES if name not in given]
 
 
 def ca_object(name: str, key: str, bundle: str, labels: Mapping[str, str]) -> Json:
-    """The ConfigMap with the authorities that Nextcloud trusts."""
+    """Return the ConfigMap with the authorities that Nextcloud trusts."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -322,14 +325,17 @@ def ca_object(name: str, key: str, bundle: str, labels: Mapping[str, str]) -> Js
 
 
 def ca_patch(ca: CaFile, given: Collection[str], template: str) -> Json:
-    """A strategic merge patch that has a Deployment's pods use the file; `given` are variables that they have."""
+    """Return a strategic merge patch that has a Deployment's pods use the file.
+
+    `given` are variables that they have.
+    """
     container = {"name": CONTAINER, "env": ca_variables(ca, given), "volumeMounts": [CA_MOUNT]}
     pod = {"volumes": [ca_volume(ca)], "containers": [container]}
     return {"spec": {"template": {"metadata": {"annotations": {TEMPLATE: template}}, "spec": pod}}}
 
 
 def replicas_patch(count: int, annotations: Mapping[str, str | None]) -> Json:
-    """A merge patch of how many pods there are; None removes an annotation."""
+    """Return a merge patch of how many pods there are; None removes an annotation."""
     patch: Json = {"spec": {"replicas": count}}
     if annotations:
         patch["metadata"] = {"annotations": dict(annotations)}
@@ -337,7 +343,7 @@ def replicas_patch(count: int, annotations: Mapping[str, str | None]) -> Json:
 
 
 def uid_of(answer: bytes) -> str:
-    """The uid of an object that was made, "" where the answer does not say."""
+    """Return the uid of an object that was made, "" where the answer does not say."""
     try:
         return msgspec.json.decode(answer, type=Bare).metadata.uid
     except (ValueError, RecursionError):

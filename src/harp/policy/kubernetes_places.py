@@ -36,7 +36,7 @@ class Exposure(Struct, frozen=True, omit_defaults=True):
     node: str = ""  # the address that was chosen
 
     def annotations(self) -> dict[str, str | None]:
-        """What the Deployment remembers; None takes an annotation away."""
+        """Return what the Deployment remembers; None takes an annotation away."""
         manual = self.type == MANUAL
         return {
             EXPOSED: msgspec.json.encode(self).decode(),
@@ -47,7 +47,7 @@ class Exposure(Struct, frozen=True, omit_defaults=True):
 
 
 def remembered(metadata: Metadata) -> Exposure | None:
-    """How a Deployment was exposed, in our words or in those of the existing HaRP."""
+    """Return how a Deployment was exposed, in our words or in those of the existing HaRP."""
     text = metadata.annotation(EXPOSED)
     if text:
         try:
@@ -76,7 +76,7 @@ class ServiceWish(Struct, frozen=True):
     labels: Mapping[str, str] = {}
 
     def body(self, names: ClusterNames, owner: Owner) -> Json:
-        """The Service."""
+        """Return the Service."""
         port: Json = {
             "name": "http",
             "protocol": "TCP",
@@ -106,7 +106,7 @@ class ServiceWish(Struct, frozen=True):
         }
 
     def patch(self, names: ClusterNames, owner: Owner) -> Json:
-        """A merge patch that makes an existing Service the same; what belongs to other types goes."""
+        """Return a merge patch that makes an existing Service the same; what belongs to other types goes."""
         body = self.body(names, owner)
         spec = body["spec"]
         assert isinstance(spec, dict)
@@ -118,7 +118,7 @@ class ServiceWish(Struct, frozen=True):
         return {"metadata": body["metadata"], "spec": {**unwanted, **spec}}
 
     def differences(self, found: ClusterService, names: ClusterNames, owner: Owner) -> list[str]:
-        """The parts of an existing Service that are not as wished."""
+        """Return the parts of an existing Service that are not as wished."""
         port = found.spec.ports[0] if found.spec.ports else None
         body = self.body(names, owner)
         metadata = body["metadata"]
@@ -154,7 +154,7 @@ class Place(Struct, frozen=True):
 
 
 def place_of(exposure: Exposure, service: ClusterService | None, nodes: Sequence[Node], namespace: str) -> Place:
-    """The address of an ExApp that is exposed like that."""
+    """Return the address of an ExApp that is exposed like that."""
     if exposure.type == MANUAL:
         return Place(exposure.host, exposure.port)
     if service is None:
@@ -181,7 +181,10 @@ def place_of(exposure: Exposure, service: ClusterService | None, nodes: Sequence
 
 
 def node_address(exposure: Exposure, nodes: Sequence[Node]) -> Place:
-    """The address of a node by which node ports are reached. The one chosen before stays while its node is ready."""
+    """Return the address of a node by which node ports are reached.
+
+    The one chosen before stays while its node is ready.
+    """
     fitting = [node for node in nodes if exposure.node_name in ("", node.metadata.name)]
     if not fitting:
         return Place(trouble="No Kubernetes nodes found (after filtering).")
@@ -212,7 +215,7 @@ class Found(Struct, frozen=True):
 
 
 def exposed(deployments: Iterable[Deployment], services: Iterable[ClusterService]) -> dict[str, Found]:
-    """What leads to each ExApp, by the base of its names.
+    """Return what leads to each ExApp, by the base of its names.
 
     Of several roles it is the one that was exposed last; of Services that the existing HaRP made, one whose pods exist.
     """
@@ -240,5 +243,5 @@ def exposed(deployments: Iterable[Deployment], services: Iterable[ClusterService
 
 
 def foreign(service: ClusterService) -> bool:
-    """Whether somebody else has made this Service, so that we leave it alone."""
+    """Return whether somebody else has made this Service, so that we leave it alone."""
     return not managed(service.metadata.labels)

@@ -33,13 +33,13 @@ class PodView(Struct, frozen=True):
     """One look at a pod: an outcome, or what it waits for."""
 
     outcome: PodOutcome | None = None
-    crashed: bool = False  # the last lines of its container may tell why
+    crashed: bool = False  # the last lines of its container may say why
     waits_for: str = ""  # "schedule", "image", "container", "ready", "settled"
     note: str = ""  # in the cluster's words
 
 
 def current(deployment: Deployment, pods: Iterable[Pod]) -> Pod | None:
-    """The newest pod of the Deployment's present template, None when there is none yet."""
+    """Return the newest pod of the Deployment's present template, None when there is none yet."""
     template = deployment.spec.template.metadata.annotation(TEMPLATE)
     fitting = [
         pod for pod in pods if pod.metadata.deletion_timestamp is None and pod.metadata.annotation(TEMPLATE) == template
@@ -53,7 +53,7 @@ def _rank(pod: Pod) -> tuple[bool, str, str]:
 
 
 def not_created(deployment: Deployment) -> str:
-    """Why the cluster makes no pods for a Deployment (a quota, an admission rule), "" when it does."""
+    """Return why the cluster makes no pods for a Deployment (a quota, an admission rule), "" when it does."""
     for one in deployment.status.conditions or ():
         if one.type == "ReplicaFailure" and one.status == "True":
             return one.message or one.reason
@@ -61,12 +61,12 @@ def not_created(deployment: Deployment) -> str:
 
 
 def has_probes(deployment: Deployment) -> bool:
-    """Whether Ready means more than that its process runs."""
+    """Return whether Ready means more than that its process runs."""
     return any(one.startup_probe or one.readiness_probe for one in deployment.spec.template.spec.containers)
 
 
 def view(pod: Pod, *, probes: bool, settled: bool) -> PodView:
-    """What a pod has come to. `settled`: a running container without a probe has run for long enough."""
+    """Return what a pod has come to. `settled`: a running container without a probe has run for long enough."""
     status = pod.status
     container = status.container_statuses[0] if status.container_statuses else None
     if status.phase == "Succeeded":
@@ -97,17 +97,17 @@ def view(pod: Pod, *, probes: bool, settled: bool) -> PodView:
 
 
 def late(pod: Pod | None, reason: str) -> PodOutcome:
-    """The outcome when a limit has passed."""
+    """Return the outcome when a limit has passed."""
     return PodOutcome(False, PENDING if pod is None else pod.status.phase or "unknown", "timeout", reason, None)
 
 
 def unschedulable(pod: Pod, said: str) -> PodOutcome:
-    """The outcome for a pod that no node takes."""
+    """Return the outcome for a pod that no node takes."""
     return PodOutcome(False, pod.status.phase or PENDING, "not_ready", f"Unschedulable: {said}", said)
 
 
 def exit_words(ended: Terminated) -> str:
-    """How a container ended."""
+    """Return how a container ended."""
     words = f"exit code {ended.exit_code}"
     if ended.reason not in ("", "Error", "Completed"):
         words += f", {ended.reason}"

@@ -105,7 +105,7 @@ class Rule(Struct, frozen=True, omit_defaults=True):
     resourceNames: list[str] | None = None  # noqa: N815 - Kubernetes' name
 
     def allows(self, group: str, resource: str, verb: str) -> bool:
-        """Whether this rule alone allows it, for objects of any name."""
+        """Return whether this rule alone allows it, for objects of any name."""
         return (
             not self.resourceNames
             and _has(self.verbs, verb)
@@ -115,7 +115,7 @@ class Rule(Struct, frozen=True, omit_defaults=True):
 
 
 def missing(rules: Sequence[Rule], feature: Feature) -> list[Right]:
-    """The part of a feature's rights that no rule allows."""
+    """Return the part of a feature's rights that no rule allows."""
     lacking = []
     for right in feature.rights:
         verbs = tuple(
@@ -127,7 +127,7 @@ def missing(rules: Sequence[Rule], feature: Feature) -> list[Right]:
 
 
 def rules_for(features: Iterable[Feature]) -> list[Rule]:
-    """The rules of a Role that allows these features and nothing else, one rule for each kind of object."""
+    """Return the rules of a Role that allows these features and nothing else, one rule for each kind of object."""
     verbs: dict[tuple[str, str], list[str]] = {}
     for feature in features:
         for right in feature.rights:

@@ -23,11 +23,11 @@ class Metadata(Shape, frozen=True):
     annotations: dict[str, str] | None = None
 
     def label(self, key: str) -> str:
-        """The value of a label, "" without one."""
+        """Return the value of a label, "" without one."""
         return (self.labels or {}).get(key, "")
 
     def annotation(self, key: str) -> str:
-        """The value of an annotation, "" without one."""
+        """Return the value of an annotation, "" without one."""
         return (self.annotations or {}).get(key, "")
 
 
@@ -159,7 +159,7 @@ class Pod(Shape, frozen=True):
     status: PodStatus = PodStatus()
 
     def condition(self, kind: str) -> ObjectCondition:
-        """The condition of that type, an empty one without it."""
+        """Return the condition of that type, an empty one without it."""
         return next((one for one in self.status.conditions or () if one.type == kind), ObjectCondition())
 
 

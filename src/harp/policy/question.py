@@ -100,7 +100,10 @@ def by_name(lines: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def login_of(found: dict[bytes, bytes]) -> VisitorLogin | None:
-    """What logs a visitor in: an Authorization, or the cookie of a Nextcloud session. None when neither is there."""
+    """Return what logs a visitor in: an Authorization, or the cookie of a Nextcloud session.
+
+    None when neither is there.
+    """
     authorization = found.get(b"authorization")
     cookie = found.get(b"cookie", b"")
     if not authorization:
@@ -115,7 +118,7 @@ def login_of(found: dict[bytes, bytes]) -> VisitorLogin | None:
 def credentials_of(
     found: dict[bytes, bytes], login: VisitorLogin | None, digest: Digest, accept: Callable[[bytes], bool]
 ) -> Credentials:
-    """The credentials of a request, from its header lines by name. `accept` knows the shared key."""
+    """Return the credentials of a request, from its header lines by name. `accept` knows the shared key."""
     if b"harp-shared-key" in found:
         key, port, signature = _key_of(found, accept)
     elif login is None:

@@ -40,7 +40,7 @@ class Registries(Struct, frozen=True):
     mirrors: Mapping[str, str] = {}  # prefix of full names -> what stands in its place
 
     def mirrored(self, reference: str) -> str:
-        """The image to ask for instead of `reference`; the longest prefix decides."""
+        """Return the image to ask for instead of `reference`; the longest prefix decides."""
         full = full_name(reference)
         fitting = [prefix for prefix in self.mirrors if full.startswith(f"{prefix}/")]
         if not fitting:
@@ -49,7 +49,7 @@ class Registries(Struct, frozen=True):
         return self.mirrors[prefix] + full[len(prefix) :]
 
     def login(self, reference: str) -> bytes:
-        """The value of X-Registry-Auth for an image, b"" when we are nobody at its registry."""
+        """Return the value of X-Registry-Auth for an image, b"" when we are nobody at its registry."""
         registry = full_name(reference).partition("/")[0]
         credential = self.credentials.get(registry)
         if credential is None:
@@ -57,7 +57,7 @@ class Registries(Struct, frozen=True):
         return urlsafe_b64encode(msgspec.json.encode({**msgspec.to_builtins(credential), "serveraddress": registry}))
 
     def ask(self, way: EngineRequest) -> tuple[EngineRequest, bytes]:
-        """A request for an image as the engine should get it, and the login to go with it if it is a pull."""
+        """Return a request for an image as the engine should get it, and the login to go with it if it is a pull."""
         if not way.image:
             return way, b""
         image = self.mirrored(way.image)
@@ -69,7 +69,7 @@ NONE = Registries()
 
 
 def full_name(reference: str) -> str:
-    """A reference with its registry, as Docker completes it."""
+    """Return a reference with its registry, as Docker completes it."""
     first, slash, _ = reference.partition("/")
     if not slash:
         return f"{HUB}/library/{reference}"

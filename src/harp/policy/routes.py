@@ -72,7 +72,7 @@ class _Pattern(Protocol):
 
 
 class _Undecided(Exception):
-    """A pattern cannot tell, so the request is refused."""
+    """A pattern cannot be matched in time, so the request is refused."""
 
 
 class RouteTable:
@@ -130,7 +130,7 @@ class RouteTable:
             self._prefixes = nodes[0]
 
     def match(self, path: ExAppPath) -> RouteMatch | Denial:
-        """Find the route of a path, or say why none can be told.
+        """Find the route of a path, or say why none can be found.
 
         The normalised reading decides. If another reading hits a different route, the stricter of them wins, and to
         hit none is the strictest; if the meaning of an encoded slash or a backslash makes the difference, the request
@@ -321,7 +321,7 @@ def _grouped(leaves: list[_Leaf]) -> _Node:
 
 
 def _shown(route: Route) -> str:
-    """The pattern for a reason: one line, printable, short."""
+    """Return the pattern for a reason: one line, printable, short."""
     return ascii(route.url if len(route.url) <= 60 else route.url[:59] + "…")[1:-1]
 
 
@@ -354,7 +354,7 @@ def _guarded(source: bytes) -> _Guarded:
 
 @cache
 def _linear_engine() -> ModuleType | None:
-    """RE2, told to raise where it would fall back to `re` in silence; None where there is no wheel for it (musl)."""
+    """RE2, set to raise where it would fall back to `re` in silence; None where there is no wheel for it (musl)."""
     try:
         import re2  # noqa: PLC0415
     except ImportError:

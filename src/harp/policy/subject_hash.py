@@ -33,13 +33,16 @@ _CAPITALS = {capital: capital + 32 for capital in range(ord("A"), ord("Z") + 1)}
 
 
 def subject_hash(der: bytes) -> str:
-    """The name under which OpenSSL looks for this CA: 8 hexadecimal digits, as `openssl x509 -hash` prints them."""
+    """Return the name under which OpenSSL looks for this CA.
+
+    8 hexadecimal digits, as `openssl x509 -hash` prints them.
+    """
     canonical = b"".join(_tlv(_SET, b"".join(sorted(map(_canonical, _all(rdn))))) for rdn in _all(subject(der)))
     return sha1(canonical, usedforsecurity=False).digest()[3::-1].hex()
 
 
 def _canonical(attribute: bytes) -> bytes:
-    """One attribute in the form that OpenSSL compares: text in UTF-8, lower case, single blanks."""
+    """Return one attribute in the form that OpenSSL compares: text in UTF-8, lower case, single blanks."""
     parts = list(_all_tagged(attribute))
     if len(parts) != 2:
         raise Malformed("a name with an odd attribute")
@@ -54,7 +57,7 @@ def _canonical(attribute: bytes) -> bytes:
 
 
 def subject(der: bytes) -> bytes:
-    """The content of a certificate's subject (RFC 5280 section 4.1). Raises Malformed."""
+    """Return the content of a certificate's subject (RFC 5280 section 4.1). Raises Malformed."""
     certificate = _only(der, _SEQUENCE)
     tag, to_be_signed = next(_all_tagged(certificate), (0, b""))
     if tag != _SEQUENCE:
@@ -91,7 +94,7 @@ def _all_tagged(data: bytes) -> Iterator[tuple[int, bytes]]:
             length = int.from_bytes(data[at : at + size])
             at += size
             if not 0 < size <= 4:
-                raise Malformed("a length that is no length")
+                raise Malformed("an invalid length")
         if at + length > len(data):
             raise Malformed("cut off")
         yield tag, data[at : at + length]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 FRESH = 2.0  # seconds: what may not be sent twice goes out on no connection that was idle longer
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"PROPFIND", b"REPORT", b"SEARCH"))
 QUIET = 0.5  # seconds without a byte, after which a WebSocket is taken to be between two frames
-RETRY_AFTER = 2  # seconds, told to clients of an ExApp that is away
+RETRY_AFTER = 2  # seconds, for clients of an ExApp that is unreachable
 
 log = structlog.get_logger()
 

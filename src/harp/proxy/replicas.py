@@ -1,7 +1,7 @@
 """Requests to an ExApp with several replicas: each goes to the one that has the fewest under way.
 
 Connections are kept for each replica by itself, and the replica is chosen before one of them is looked for. Where none
-of them answers, the address of their Service is tried. Nothing here is loaded unless a cluster tells of replicas.
+of them answers, the address of their Service is tried. Nothing here is loaded unless a cluster lists replicas.
 """
 
 from __future__ import annotations

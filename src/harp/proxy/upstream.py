@@ -41,7 +41,8 @@ class User(Protocol):
     After on_answer, on_head with `end`, on_end and on_lost it is over.
     """
 
-    def on_interim(self, head: ResponseHead) -> None: ...
+    def on_interim(self, head: ResponseHead) -> None:
+        """A response with 1xx, which another one follows."""
 
     def on_answer(self, status: int, start: bytes, data: bytes) -> None:
         """A whole final response, as `requester.Whole`."""
@@ -49,11 +50,14 @@ class User(Protocol):
     def on_head(self, head: ResponseHead, length: int, data: bytes, end: bool) -> None:
         """The final response, as `requester.FinalHead`."""
 
-    def on_upgrade(self, head: ResponseHead, data: bytes) -> None: ...
+    def on_upgrade(self, head: ResponseHead, data: bytes) -> None:
+        """A response with 101; `data` are the first bytes after it."""
 
-    def on_data(self, data: bytes) -> None: ...
+    def on_data(self, data: bytes) -> None:
+        """Bytes of the response's body, without the framing of chunks."""
 
-    def on_end(self, trailers: Fields) -> None: ...
+    def on_end(self, trailers: Fields) -> None:
+        """The response is complete; `trailers` came after the last chunk."""
 
     def on_eof(self) -> None:
         """The other side of a raw stream has finished sending."""
@@ -64,9 +68,11 @@ class User(Protocol):
     def on_lost(self, reason: str, *, status: int, silent: bool) -> None:
         """The exchange cannot go on. `silent`: not a byte came, so the request may be worth another try."""
 
-    def on_blocked(self) -> None: ...
+    def on_blocked(self) -> None:
+        """More than HIGH_WATER bytes wait to be sent: send no more."""
 
-    def on_drained(self) -> None: ...
+    def on_drained(self) -> None:
+        """There is room again after on_blocked."""
 
 
 class Nobody:
@@ -159,6 +165,7 @@ class Upstream(asyncio.Protocol):
 
     @property
     def state(self) -> RequesterState:
+        """Where the exchange on this connection is."""
         return self.requester.state
 
     # The exchange

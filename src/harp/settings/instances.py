@@ -106,7 +106,7 @@ class _EntryReader(VariableReader):
         self.problems += faults
 
     def required(self, name: str, parse: Parser[str], what: str) -> str:
-        """The value of a key without which there is no instance."""
+        """Return the value of a key without which there is no instance."""
         if not self.given(name):
             self.problem(name, f"is missing; write {what}")
             return ""
@@ -168,7 +168,7 @@ def _settings(r: _EntryReader, base: Settings) -> Settings:
 
 
 def _clashes(found: list[Settings]) -> Iterator[str]:
-    """What two entries cannot both have."""
+    """Yield what two entries cannot both have."""
     fix = "every Nextcloud has its own"
     seen: dict[tuple[str, object], str] = {}
     for number, one in enumerate(found, 1):

@@ -110,7 +110,7 @@ def _pods(r: VariableReader) -> ExAppPods:
 
 
 def _own_cluster(r: VariableReader) -> str:
-    """The API server of the cluster whose pod we are, as its environment tells; "" in no pod."""
+    """Return the API server of the cluster whose pod we are, as its environment says; "" in no pod."""
     host, port = r.raw("KUBERNETES_SERVICE_HOST"), r.raw("KUBERNETES_SERVICE_PORT") or "443"
     if ":" in host:
         host = f"[{host}]"
@@ -131,7 +131,7 @@ def _not_verified(text: str, note: Note) -> bool:
 
 
 def name(text: str, note: Note) -> str:
-    """The name of an object of the cluster."""
+    """Return the name of an object of the cluster."""
     if not _NAME.fullmatch(text):
         raise Fault(f"{shown(text)} is not a name in Kubernetes; use small letters, digits, - and .")
     return text
@@ -143,7 +143,7 @@ def names(text: str, note: Note) -> tuple[str, ...]:
 
 
 def pairs(text: str, note: Note) -> Pairs:
-    """`key=value`, with commas between them; a value holds no comma."""
+    """`key=value`, with commas between them; a value contains no comma."""
     found = []
     for part in _parts(text):
         key, equals, value = part.partition("=")
@@ -183,7 +183,7 @@ def user_and_group(text: str, note: Note) -> tuple[int, int]:
 
 
 def resource_name(text: str, note: Note) -> str:
-    """The name of an extended resource."""
+    """Return the name of an extended resource."""
     if "/" not in text or not _KEY.fullmatch(text):
         raise Fault(f"{shown(text)} is not the name of a resource; write such as nvidia.com/gpu.shared")
     return text
@@ -198,14 +198,14 @@ def config_map_key(text: str, note: Note) -> tuple[str, str]:
 
 
 def quantity(text: str, note: Note) -> str:
-    """An amount of storage."""
+    """Return an amount of storage."""
     if not _QUANTITY.fullmatch(text):
         raise Fault(f"{shown(text)} is not an amount of storage; write such as 10Gi")
     return text
 
 
 def access_mode(text: str, note: Note) -> str:
-    """How the nodes may use a volume."""
+    """Return how the nodes may use a volume."""
     for mode in ACCESS_MODES:
         if text.lower() == mode.lower():
             return mode

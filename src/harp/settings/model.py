@@ -90,7 +90,7 @@ class Timeouts:
     tunnel: float  # HP_TIMEOUT_TUNNEL: silence on an upgraded connection
     half_closed: float  # HP_TIMEOUT_HALF_CLOSED: a client that has closed its sending side
     upstream_idle: float  # HP_TIMEOUT_UPSTREAM_IDLE: an unused pooled connection to an ExApp
-    drain: float  # HP_TIMEOUT_DRAIN: requests that run when we are told to stop
+    drain: float  # HP_TIMEOUT_DRAIN: requests that run when we are asked to stop
 
 
 @dataclass(frozen=True, slots=True)

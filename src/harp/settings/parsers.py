@@ -42,7 +42,7 @@ class Address:
 
 
 def shown(text: str) -> str:
-    """A faulty value for a message: quoted, on one line, not too long."""
+    """Return a faulty value for a message: quoted, on one line, not too long."""
     short = text if len(text) <= SHOWN else text[:SHOWN] + "…"
     return '"' + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short) + '"'
 
@@ -58,7 +58,7 @@ def word(text: str, note: Note) -> str:
 
 
 def choice(*words: str) -> Parser[str]:
-    """One of `words`, in any case."""
+    """Return one of `words`, in any case."""
 
     def parse(text: str, note: Note) -> str:
         if text.lower() not in words:
@@ -103,7 +103,7 @@ def exactly(wanted: str) -> Parser[bool]:
 
 
 def number(least: int, most: int) -> Parser[int]:
-    """A whole number within limits."""
+    """Return a whole number within limits."""
 
     def parse(text: str, note: Note) -> int:
         if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
@@ -177,7 +177,7 @@ def duration(bare: str = "ms", *, zero: float | None = None, most: float = NEVER
 
 
 def address(text: str, note: Note) -> Address:
-    """One listener in HAProxy's bind syntax: host:port, [v6]:port, :port, *:port, unix:/path or /path."""
+    """Return one listener in HAProxy's bind syntax: host:port, [v6]:port, :port, *:port, unix:/path or /path."""
     where, *parameters = text.split()
     for parameter in parameters:
         if parameter not in {"v4v6", "v6only"}:
@@ -221,7 +221,7 @@ def addresses(text: str, note: Note) -> tuple[Address, ...]:
     """Comma separated listeners, at least one. "[::]" beside "0.0.0.0" of the same port listens for IPv6 only."""
     found = [address(part.strip(), note) for part in text.split(",") if part.strip()]
     if not found:
-        raise Fault(f"{shown(text)} holds no address; write host:port")
+        raise Fault(f"{shown(text)} is not an address; write host:port")
     v4 = {one.port for one in found if one.host == "0.0.0.0"}  # noqa: S104 - compared, not bound
     return tuple(replace(one, v6only=True) if one.host == "::" and one.port in v4 else one for one in found)
 
@@ -258,21 +258,21 @@ def _network(entry: str, note: Note) -> Network | None:
     if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped:
         network = ipaddress.IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - 96))
     elif "/" in entry and ipaddress.ip_address(entry.partition("/")[0]) != network.network_address:
-        note(f"{shown(entry)} has bits set behind its prefix and counts as {network}")
+        note(f"{shown(entry)} has bits set after its prefix and counts as {network}")
     if network.prefixlen == 0:
         note(f"{network} lets every client choose the address it is seen under; list your own proxies instead")
     return network
 
 
 def header_name(text: str, note: Note) -> str:
-    """The name of an HTTP header, lower case (RFC 9110 section 5.6.2)."""
+    """Return the name of an HTTP header, lower case (RFC 9110 section 5.6.2)."""
     if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", text):
         raise Fault(f"{shown(text)} is not the name of a header; write such as X-Forwarded-For or CF-Connecting-IP")
     return text.lower()
 
 
 def web_url(text: str, note: Note) -> str:
-    """An http or https URL without trailing "/"."""
+    """Return an http or https URL without trailing "/"."""
     try:
         parts = urlsplit(text)
         host, _port = parts.hostname, parts.port
@@ -283,12 +283,14 @@ def web_url(text: str, note: Note) -> str:
     if parts.scheme.lower() not in {"http", "https"} or not host:
         raise Fault(f"{shown(text)} is not a URL; write such as https://cloud.example.com")
     if parts.query or parts.fragment or not text.isprintable() or " " in text:
-        raise Fault(f"{shown(text)} holds more than scheme, host and path; write such as https://cloud.example.com")
+        raise Fault(
+            f"{shown(text)} contains more than scheme, host and path; write, for example, https://cloud.example.com"
+        )
     return text.rstrip("/")
 
 
 def nextcloud_url(text: str, note: Note) -> str:
-    """A web URL, also without trailing "/index.php" (A 5)."""
+    """Return a web URL, also without trailing "/index.php" (A 5)."""
     return web_url(text, note).removesuffix("/index.php").rstrip("/")
 
 
@@ -296,7 +298,7 @@ def nextcloud_url(text: str, note: Note) -> str:
 
 
 def path(text: str, note: Note) -> Path:
-    """A path of the file system."""
+    """Return a path of the file system."""
     return Path(word(text, note))
 
 
@@ -331,7 +333,7 @@ def local_ports(text: str, note: Note) -> tuple[range, ...]:
 
 
 def engine_host(text: str, note: Note) -> Address:
-    """Where the engine of this host is: /path, unix:///path or tcp://host:port, as in DOCKER_HOST."""
+    """Return where the engine of this host is: /path, unix:///path or tcp://host:port, as in DOCKER_HOST."""
     if text.startswith("unix://"):
         text = text.removeprefix("unix://")
     elif text.startswith("tcp://"):
@@ -342,7 +344,7 @@ def engine_host(text: str, note: Note) -> Address:
 
 
 def label(text: str, note: Note) -> str:
-    """A short id that can stand in a container's label; empty is none."""
+    """Return a short id that can stand in a container's label; empty is none."""
     if not re.fullmatch(r"[A-Za-z0-9._-]{0,64}", text):
         raise Fault(f"{shown(text)} is not an id; use at most 64 letters, digits, . _ -")
     return text
@@ -361,7 +363,7 @@ def mounts(*, suffix: bool) -> Parser[tuple[str, ...]]:
 def _mount(entry: str, *, suffix: bool) -> str:
     place, mode = (entry.removesuffix(":rw"), ":rw") if suffix and entry.endswith(":rw") else (entry, "")
     if re.search(r"\s/", place):
-        raise Fault(f"{shown(entry)} holds several paths; separate them by commas")
+        raise Fault(f"{shown(entry)} contains several paths; separate them by commas")
     if not place.startswith("/") or ":" in place or ".." in place.split("/") or not place.isprintable():
         raise Fault(f'{shown(entry)} is not an absolute path without ".." and ":"; write such as /srv/data')
     return "/" + posixpath.normpath(place).lstrip("/") + mode
@@ -372,7 +374,7 @@ def host_aliases(text: str, note: Note) -> tuple[tuple[str, tuple[str, ...]], ..
     found: dict[str, list[str]] = {}
     for entry in (part.strip() for part in text.split(",")):
         if entry:
-            name, _, ip = entry.partition(":")  # a name holds no colon, an IPv6 address does
+            name, _, ip = entry.partition(":")  # a name contains no colon, an IPv6 address does
             try:
                 found.setdefault(str(ipaddress.ip_address(ip.strip())), []).append(name.strip())
             except ValueError:
@@ -384,7 +386,7 @@ def host_aliases(text: str, note: Note) -> tuple[tuple[str, tuple[str, ...]], ..
 
 
 def secret(text: str, note: Note) -> str:
-    """A secret as it is meant: any printable characters. No message repeats any of it.
+    """Return a secret as it is meant: any printable characters. No message repeats any of it.
 
     Blanks around it cannot be sent in a header (RFC 9110 section 5.5), and one pair of quotes around it comes from
     a compose list; both are removed.
@@ -403,7 +405,7 @@ def secret(text: str, note: Note) -> str:
 
 
 def shared_key(text: str, note: Note) -> str:
-    """The key that we share with Nextcloud."""
+    """Return the key that we share with Nextcloud."""
     key = secret(text, note)
     if len(key) < 12:
         note("is short enough to be guessed; use a long random text, such as from: openssl rand -hex 32")
@@ -417,7 +419,7 @@ LARGEST_NETWORKS_FILE = 1 << 20  # bytes
 
 
 def shared_key_file(text: str, note: Note) -> str:
-    """The key in the file of that path, trailing line ends dropped."""
+    """Return the key in the file of that path, trailing line ends dropped."""
     key = _content(text, LARGEST_KEY_FILE).rstrip("\r\n")
     if not key.strip():
         raise Fault(f"{shown(text)} is empty; write the key into it")
@@ -431,7 +433,7 @@ def networks_file(text: str, note: Note) -> tuple[Network, ...]:
 
 
 def _content(text: str, most: int) -> str:
-    """What is in the file of that path. Raises Fault when it cannot be read or has more than `most` bytes."""
+    """Return what is in the file of that path. Raises Fault when it cannot be read or has more than `most` bytes."""
     try:
         with Path(text).open("rb") as file:
             content = file.read(most + 1)

@@ -37,14 +37,14 @@ class VariableReader:
         self.values: list[Value] = []
 
     def read(self, name: str, default: str, parse: Parser[T]) -> T:
-        """The value of `name`; an absent or empty variable means `default`."""
+        """Return the value of `name`; an absent or empty variable means `default`."""
         value = self.optional(name, parse, default)
         return parse(default, _ignore) if value is None else value
 
     def optional(self, name: str, parse: Parser[T], instead: str, *, empty_counts: bool = False) -> T | None:
-        """The value of `name`, or None when it is absent, faulty, or empty unless `empty_counts`.
+        """Return the value of `name`, or None when it is absent, faulty, or empty unless `empty_counts`.
 
-        `instead` tells people what None means.
+        `instead` says what None means, for people.
         """
         text = self._text(name)
         given = self.given(name) or (empty_counts and name in self._env)
@@ -53,7 +53,7 @@ class VariableReader:
         return value
 
     def secret(self, name: str, parse: Parser[str]) -> str:
-        """The secret in `name`, "" when it is absent or faulty. Blanks and quotes are left to the parser."""
+        """Return the secret in `name`, "" when it is absent or faulty. Blanks and quotes are left to the parser."""
         value = (self._parse(name, self.raw(name), parse) or "") if self.given(name) else ""
         self.values.append(Value(name, value or "not set", given=value != "", secret=value != ""))
         return value
@@ -66,7 +66,7 @@ class VariableReader:
             return None
 
     def _text(self, name: str) -> str:
-        """The text without surrounding blanks and quotes, "" when absent; quotes are warned of."""
+        """Return the text without surrounding blanks and quotes, "" when absent; quotes are warned of."""
         raw = self.raw(name).strip()
         text = raw.strip(QUOTES).strip()
         if text != raw:
@@ -74,7 +74,7 @@ class VariableReader:
         return text
 
     def raw(self, name: str) -> str:
-        """The text as it is, "" when absent."""
+        """Return the text as it is, "" when absent."""
         return self._env.get(name, "")
 
     def given(self, name: str) -> bool:
@@ -82,9 +82,11 @@ class VariableReader:
         return self.raw(name).strip().strip(QUOTES).strip() != ""
 
     def problem(self, name: str, text: str) -> None:
+        """Add what makes a variable unusable."""
         self.problems.append(f"{name}: {text}")
 
     def warn(self, name: str, text: str) -> None:
+        """Add what is odd about a variable that is used all the same."""
         self.warnings.append(f"{name}: {text}")
 
     def warn_unknown(self, prefix: str, ignored: Iterable[str]) -> None:

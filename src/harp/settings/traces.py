@@ -10,7 +10,7 @@ EXAMPLE = "http://127.0.0.1:4318"
 
 
 def traces(r: VariableReader) -> str:
-    """The URL that takes OTLP over HTTP; "" = none."""
+    """Return the URL that takes OTLP over HTTP; "" = none."""
     base = r.optional("OTEL_EXPORTER_OTLP_ENDPOINT", _url("/v1/traces"), "no traces")
     whole = r.optional("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", _url(""), "/v1/traces of OTEL_EXPORTER_OTLP_ENDPOINT")
     r.read("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", _protocol)
@@ -19,7 +19,7 @@ def traces(r: VariableReader) -> str:
 
 
 def _url(path: str) -> Parser[str]:
-    """A collector's URL, and `path` below it."""
+    """Return a collector's URL, and `path` below it."""
 
     def parse(text: str, note: Note) -> str:
         try:
@@ -31,7 +31,7 @@ def _url(path: str) -> Parser[str]:
 
 
 def _protocol(text: str, note: Note) -> str:
-    """http/protobuf. Whoever injects these variables into every container may want another; that is no mistake."""
+    """http/protobuf. Whoever injects these variables into every container may want another; that is not a mistake."""
     if text.lower() != "http/protobuf":
         note(f"{shown(text)} is not supported; traces are sent as http/protobuf, which collectors take on port 4318")
     return "http/protobuf"

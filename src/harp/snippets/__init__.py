@@ -29,7 +29,7 @@ class ReverseProxy(NamedTuple):
     name: str  # for people
     files: tuple[str, ...]  # its templates
     reload: str  # what makes it read its configuration
-    header: str = "x-forwarded-for"  # in which it tells clients' addresses
+    header: str = "x-forwarded-for"  # in which it reports clients' addresses
 
 
 PROXIES: Mapping[str, ReverseProxy] = {

@@ -115,7 +115,7 @@ class BanList:
         return len(self._banned)
 
     def ended(self) -> list[str]:
-        """The addresses whose ban has ended, each told once. A lifted ban is none of them."""
+        """Return the addresses whose ban has ended, each reported once. A lifted ban is not one of them."""
         now, over = self._now(), []
         while self._ends and self._ends[0][0] <= now:
             address = heappop(self._ends)[1]
@@ -132,7 +132,7 @@ class BanList:
         return self._ends[0][0] if self._ends else float("inf")
 
     def list(self) -> list[Ban]:
-        """Every ban now, the longest last."""
+        """Return every ban now, the longest last."""
         bans = [
             Ban(address, seconds, record.reason)
             for address, record in self._records.items()
@@ -141,7 +141,7 @@ class BanList:
         return sorted(bans, key=lambda ban: ban.seconds)
 
     def __len__(self) -> int:
-        """How many addresses are remembered."""
+        """Return how many addresses are remembered."""
         return len(self._records)
 
     def _left(self, record: _Strikes) -> float:

@@ -78,7 +78,7 @@ class _Kept(Generic[K]):
 
 
 def engines_directory(settings: Settings) -> Path:
-    """Where the engines of a Nextcloud are remembered: where there are several, each has its own."""
+    """Return where the engines of a Nextcloud are remembered: where there are several, each has its own."""
     directory = settings.certs / "frp"
     return directory / "instances" / settings.instance if settings.instance else directory
 

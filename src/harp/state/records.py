@@ -44,7 +44,7 @@ class RecordCache:
         self.changes = 0  # counts put() and delete()
 
     def get(self, app_id: str) -> ExApp | UnknownApp | None:
-        """What is known of an id."""
+        """Return what is known of an id."""
         entry = self._entries.get(app_id)
         if entry is not None:
             return entry.record
@@ -106,7 +106,7 @@ class RecordCache:
         return True
 
     def list(self) -> list[ExApp]:
-        """Every record, by id."""
+        """Return every record, by id."""
         return [self._entries[app_id].record for app_id in sorted(self._entries)]
 
     def _forget_unknown(self) -> None:

@@ -27,13 +27,13 @@ class SessionCache:
         self._answers: OrderedDict[bytes, tuple[float, Visitor]] = OrderedDict()  # digest -> expiry, answer
 
     def digest(self, cookie: bytes, authorization: bytes | None) -> bytes:
-        """The name of these credentials here. The length keeps the two values apart; an empty one is none."""
+        """Return the name of these credentials here. The length keeps the two values apart; an empty one is none."""
         state = self._hash.copy()
         state.update(b"%d;%b%b" % (len(cookie), cookie, authorization or b""))
         return state.digest()
 
     def get(self, digest: bytes) -> Visitor | None:
-        """The answer, while it lives."""
+        """Return the answer, while it lives."""
         found = self._answers.get(digest)
         return found[1] if found is not None and self._now() < found[0] else None
 
@@ -60,5 +60,5 @@ class SessionCache:
         self._answers.clear()
 
     def __len__(self) -> int:
-        """How many answers are kept, expired ones included."""
+        """Return how many answers are kept, expired ones included."""
         return len(self._answers)

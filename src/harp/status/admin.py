@@ -122,7 +122,10 @@ class AdminGate:
         return answer
 
     def _responder(self, head: RequestHead, peer: str, guest: Guest | None) -> Respond | None:
-        """What answers a request that takes its time, is a form, or is answered in pieces; None for all others."""
+        """Return what answers a request that takes its time, is a form, or is answered in pieces.
+
+        None for all others.
+        """
         metrics, examine, site = self._metrics, self._examine, self._site
         if head.path == METRICS and metrics is not None and head.method in (b"GET", b"HEAD"):
             return lambda body: metrics()

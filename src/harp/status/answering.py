@@ -108,7 +108,7 @@ class Answering:
 
 
 def start_of(page: Page) -> bytes:
-    """The status line and header lines, but for the length."""
+    """Return the status line and header lines, but for the length."""
     lines = [
         f"HTTP/1.1 {page.status} {HTTPStatus(page.status).phrase}",
         f"content-type: {page.kind}",

@@ -41,37 +41,37 @@ class ApiFacts(Protocol):
     """What the API shows and changes: `harp.facts.HarpFacts`."""
 
     def apps(self) -> Sequence[AppLine]:
-        """Every ExApp that is known."""
+        """Return every ExApp that is known."""
 
     def tunnels(self) -> Sequence[TunnelLine]:
-        """Every tunnel that is connected."""
+        """Return every tunnel that is connected."""
 
     def engines(self) -> Sequence[EngineLine]:
-        """Every engine that was used or has a tunnel."""
+        """Return every engine that was used or has a tunnel."""
 
     def cluster(self) -> ClusterStatus | None:
-        """The Kubernetes cluster, None where there is none."""
+        """Return the Kubernetes cluster, None where there is none."""
 
     def bans(self) -> Sequence[BanLine]:
-        """Every ban now."""
+        """Return every ban now."""
 
     def members(self) -> Sequence[MemberLine]:
         """Every process of this HaRP; none where there is one."""
 
     def certificates(self) -> Sequence[CertificateLine]:
-        """Every certificate in use."""
+        """Return every certificate in use."""
 
     def process(self) -> Process:
-        """The process itself."""
+        """Return the process itself."""
 
     def snapshot(self) -> Snapshot:
-        """All of it."""
+        """Return all of it."""
 
     def requests(self, app: str) -> RequestLines:
-        """The last requests of an ExApp, or all."""
+        """Return the last requests of an ExApp, or all."""
 
     def follow(self, app: str) -> AsyncIterator[bytes]:
-        """Its requests as they end, as server-sent events."""
+        """Yield its requests as they end, as server-sent events."""
 
     def end_engine(self, name: str, instance: str = "") -> int:
         """End the tunnels of an engine, of one Nextcloud or all; how many there were."""
@@ -139,7 +139,7 @@ class StatusApi:
         return Page(200, msgspec.json.encode(self._facts.requests(app)))
 
     def _show(self, what: str, instance: str) -> object:
-        """The answer to a GET; lists are of one Nextcloud where `instance` names it."""
+        """Return the answer to a GET; lists are of one Nextcloud where `instance` names it."""
         if what in self._shown:
             return self._shown[what]()
         return {what: [line for line in self._lists[what]() if instance in ("", line.instance)]}
@@ -173,7 +173,10 @@ def _description() -> Page:
 
 
 def objection_to_changes(peer: str, header: bytes | None) -> str:
-    """Why a caller from `peer` ("" on a unix socket), with that value of the header, may not change anything; or ""."""
+    """Return why a caller from `peer` ("" on a unix socket), with that value of the header, may not change anything.
+
+    Or "".
+    """
     try:
         here = not peer or ip_address(peer.partition("%")[0]).is_loopback
     except ValueError:

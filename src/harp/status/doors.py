@@ -30,7 +30,7 @@ class BanKeeper(Protocol):
     """The ban list: `nextcloud.instance.Instance`."""
 
     def banned(self, ban_key: str) -> float:
-        """Seconds until this client is served again; 0.0 = it is not banned."""
+        """Return seconds until this client is served again; 0.0 = it is not banned."""
 
     def strike(self, ban_key: str, reason: str, proxy_key: str = "") -> None:
         """Count a strike."""
@@ -81,11 +81,14 @@ class Doors:
         self._sessions.pop(guest.cookie, None)
 
     def banned_for(self, guest: Guest) -> float:
-        """Seconds until this address may try a password again."""
+        """Return seconds until this address may try a password again."""
         return self._bans.banned(guest.address)
 
     def form_token(self, cookie: str) -> str:
-        """The token that a form carries: only a page of ours can know it, and only its own visitor can use it."""
+        """Return the token that a form carries.
+
+        Only a page of ours can know it, and only its own visitor can use it.
+        """
         return hmac.new(self._seal, cookie.encode("latin-1", "replace"), sha256).hexdigest()
 
     def is_own_form(self, guest: Guest, token: str) -> bool:
@@ -124,7 +127,7 @@ def is_local(head: RequestHead, peer: str) -> bool:
 
 
 def cookie_of(head: RequestHead) -> str:
-    """The value of our cookie, "" without one."""
+    """Return the value of our cookie, "" without one."""
     for part in (head.get(b"cookie") or b"").split(b";"):
         name, _, value = part.strip().partition(b"=")
         if name == COOKIE.encode():

@@ -38,7 +38,7 @@ def inventory(
     tunnels: Iterable[tuple[int, TunnelOfEngine]],
     instance: str = "",
 ) -> list[EngineLine]:
-    """Every engine that ever answered or has a tunnel now, by port; the local one in any case."""
+    """Return every engine that ever answered or has a tunnel now, by port; the local one in any case."""
     known = {status.port: status for status in statuses}
     seen = {port for port, status in known.items() if status.last_seen is not None}
     connected = dict(tunnels)

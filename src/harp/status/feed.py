@@ -268,7 +268,7 @@ def _of_app(lines: deque[RequestLine], app: str) -> list[RequestLine]:
 
 
 def _fields(head: RequestHead) -> Iterator[tuple[bytes, bytes]]:
-    """Every header line of a request; those that HaRP reads itself come first."""
+    """Yield every header line of a request; those that HaRP reads itself come first."""
 
     yield from head.fields.special
     for line in head.plain.split(b"\r\n"):

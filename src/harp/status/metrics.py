@@ -68,7 +68,7 @@ def collected(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _of_one(snapshot: Snapshot) -> Iterator[Metric]:
-    """What there is of each Nextcloud."""
+    """Yield what there is of each Nextcloud."""
     yield from _of_requests(snapshot)
     yield from _of_tunnels(snapshot)
     yield from _of_nextcloud(snapshot)
@@ -79,7 +79,7 @@ def _of_one(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _of_instances(snapshot: Snapshot) -> Iterator[Metric]:
-    """The same with the label `instance`; what was for none of them has "" there."""
+    """Yield the same with the label `instance`; what was for none of them has "" there."""
     families: dict[str, Metric] = {}
     for line in (*snapshot.instances, *([snapshot.strangers] if snapshot.strangers else [])):
         for family in _of_one(part_of(snapshot, line)):
@@ -103,7 +103,7 @@ def _of_instances(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _unhurried(things: Iterable[T], count: int) -> Iterator[T]:
-    """The same things, with a pause after each `count` of them."""
+    """Yield the same things, with a pause after each `count` of them."""
     for number, thing in enumerate(things, 1):
         yield thing
         if number % count == 0:
@@ -156,7 +156,7 @@ def _of_requests(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _of_steps(kinds: list[tuple[str, TrafficLine]]) -> Iterator[Metric]:
-    """The parts of durations."""
+    """Yield the parts of durations."""
     text = "Seconds from a request's head to the first byte of its response; upgraded streams excluded."
     first = HistogramMetricFamily("harp_request_first_byte_seconds", text, labels=["app"])
     text = "Seconds of waiting, and the requests that had to, for nextcloud, a tunnel, or to connect."

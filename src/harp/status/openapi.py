@@ -96,7 +96,7 @@ def document() -> dict[str, Any]:
 
 
 def _special(named: dict[str, Any]) -> dict[str, Any]:
-    """What is no plain reading."""
+    """Return what is more than plain reading."""
     word = {"type": "string"}
     report = named["DoctorReport"]
     follow = _reading("Requests as they end, as server-sent events; each event's data is a RequestLine", word)

@@ -1,6 +1,6 @@
 """The pages of the admin listener: is the process alive, and should it get requests?
 
-Nothing here needs a key, so nothing here tells a secret.
+Nothing here needs a key, so nothing here reveals a secret.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class Facts(Protocol):
         ...
 
     def nextcloud(self) -> Condition | None:
-        """How the last call to Nextcloud ended; None before the first one ended."""
+        """Return how the last call to Nextcloud ended; None before the first one ended."""
         ...
 
     def draining(self) -> bool:
-        """Have we been told to stop?"""
+        """Have we been asked to stop?"""
         ...
 
     def engines(self) -> Sequence[EngineLine]:
-        """Every engine that was used or has a tunnel, by port."""
+        """Return every engine that was used or has a tunnel, by port."""
         ...
 
 
@@ -64,7 +64,7 @@ class Pages:
         return list(self._pages)
 
     def at(self, path: bytes) -> Page | None:
-        """The page at a path, without its query; None when there is none."""
+        """Return the page at a path, without its query; None when there is none."""
         page = self._pages.get(path)
         return None if page is None else page()
 
@@ -88,14 +88,14 @@ class Pages:
         draining = self._facts.draining()
         required = {
             **self._facts.listeners(),
-            "accepting": Condition(not draining, "draining: told to stop" if draining else "accepting requests"),
+            "accepting": Condition(not draining, "draining: asked to stop" if draining else "accepting requests"),
         }
         conditions = {**required, "nextcloud": nextcloud or Condition(False, "not asked yet")}
         ready = nextcloud is not None and all(condition.ok for condition in required.values())
         return _page("ready" if ready else "not ready", conditions, ready)
 
     def engines(self) -> Page:
-        """The inventory of engines."""
+        """Return the inventory of engines."""
         return Page(200, msgspec.json.encode(self._facts.engines()))
 
 

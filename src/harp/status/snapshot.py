@@ -53,7 +53,7 @@ class RouteLine(Struct, frozen=True):
 
 
 class AppLine(Struct, frozen=True, omit_defaults=True):
-    """An ExApp that this HaRP knows: Nextcloud or AppAPI has told of it since the start."""
+    """An ExApp that this HaRP knows: Nextcloud or AppAPI has reported it since the start."""
 
     app: str
     version: str

@@ -110,7 +110,7 @@ class Traces:
 
 
 def _parent(plain: bytes) -> Context:
-    """The span that the client's header lines name, if they name one. Several of them name none."""
+    """Return the span that the client's header lines name, if they name one. Several of them name none."""
     said: dict[str, str] = {}
     for name, value in _LINES.findall(plain):
         key, text = name.decode().lower(), value.decode("latin-1").strip()
@@ -119,7 +119,7 @@ def _parent(plain: bytes) -> Context:
 
 
 def _name(exchange: Exchange, method: str) -> str:
-    """The name of a span: few enough of them to be grouped by."""
+    """Return the name of a span: few enough of them to be grouped by."""
     verb = method if method in METHODS else "HTTP"
     match exchange.verdict:
         case Forward(record=record):

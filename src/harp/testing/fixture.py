@@ -55,6 +55,7 @@ class Answer:
     body: bytes
 
     def json(self) -> Any:
+        """Return the body, decoded. Raises ValueError when it is not JSON."""
         return json.loads(self.body)
 
 
@@ -193,11 +194,11 @@ class HarpForTests:
             raise TimeoutError(f"no tunnel of {app.app_id} within {seconds:g} s") from error
 
     def log_in(self, user: str) -> str:
-        """The `Cookie` header of a browser in which `user` has logged in."""
+        """Return the `Cookie` header of a browser in which `user` has logged in."""
         return self._nextcloud.log_in(user)
 
     def get(self, app: RegisteredApp, path: str, *, headers: dict[str, str] | None = None) -> Answer:
-        """What a browser gets that asks for a page of the app: `path` begins with "/"."""
+        """Return what a browser gets that asks for a page of the app: `path` begins with "/"."""
         return self._request("GET", app, path, headers or {})
 
     # What AppAPI does (A 6.4-6.6).
@@ -260,7 +261,7 @@ class HarpForTests:
         }
 
     def free_tcp_port(self) -> int:
-        """A port on 127.0.0.1 that nobody listens on, for `direct_port`."""
+        """Return a port on 127.0.0.1 that nobody listens on, for `direct_port`."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             return int(listener.getsockname()[1])
 

@@ -46,7 +46,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def static_content(size: int) -> Iterator[bytes]:
-    """The body of /static/<size>, in pieces."""
+    """Yield the body of /static/<size>, in pieces."""
     for _ in range(size // len(BLOCK)):
         yield BLOCK
     if size % len(BLOCK):
@@ -71,13 +71,13 @@ class Hello(Served):
         self.app_id = app_id
         self._secret = secret
         self._login = login
-        self.enabled: bool | None = None  # what AppAPI told last
+        self.enabled: bool | None = None  # what AppAPI said last
         self.initialised = 0  # number of /init calls
         self._open: set[web.WebSocketResponse] = set()
         self._stopping = asyncio.Event()
 
     def record(self, host: str, port: int) -> ExApp:
-        """What Nextcloud knows of this ExApp when it is reached at `host` and `port`."""
+        """Return what Nextcloud knows of this ExApp when it is reached at `host` and `port`."""
         return ExApp(self.app_id.lower(), self._secret, VERSION, host, port, ROUTES)
 
     def application(self) -> web.Application:
@@ -116,7 +116,7 @@ class Hello(Served):
             return web.Response()
 
     def _user(self, request: web.Request) -> str:
-        """The calling user, "" for nobody. Raises PermissionError unless id and secret are ours."""
+        """Return the calling user, "" for nobody. Raises PermissionError unless id and secret are ours."""
         if request.headers.get("ex-app-id") != self.app_id or not request.headers.get("ex-app-version"):
             raise PermissionError("EX-APP-ID or EX-APP-VERSION is missing or not ours")
         try:
@@ -132,7 +132,7 @@ class Hello(Served):
         return web.Response(text=f"Hello {request[USER] or 'stranger'}, this is {request.path}\n")
 
     async def _page(self, request: web.Request) -> web.Response:
-        """A page for a browser, with everything that there is to try."""
+        """Return a page for a browser, with everything that there is to try."""
         login = f' <a href="{escape(self._login)}">Log in</a> as user:user or admin:admin.' if self._login else ""
         text = PAGE.read_text("utf-8").replace("{user}", escape(request[USER] or "stranger")).replace("{login}", login)
         return web.Response(text=text, content_type="text/html")
@@ -152,7 +152,7 @@ class Hello(Served):
         return response
 
     async def _echo(self, request: web.Request) -> web.Response:
-        """The request head as JSON; header bytes as ISO 8859-1, in their order and spelling."""
+        """Return the request head as JSON; header bytes as ISO 8859-1, in their order and spelling."""
         headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.raw_headers]
         version = f"{request.version.major}.{request.version.minor}"
         return web.json_response(

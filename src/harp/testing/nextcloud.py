@@ -52,7 +52,7 @@ class Request:
     headers: tuple[tuple[str, str], ...] = field(repr=False)
 
     def values(self, name: str) -> list[str]:
-        """Every value of the header `name` (lower case)."""
+        """Return every value of the header `name` (lower case)."""
         return [value for header, value in self.headers if header == name]
 
 
@@ -82,7 +82,7 @@ class NextcloudStandIn(Served):
         self.down = False  # connections break without an answer
         self.slow = 0.0  # seconds before each answer
         self.status: int | None = None  # answered instead of the real answer, such as 503 or 429
-        self.body = b""  # of that answer; with status 200 a body that is no JSON is possible
+        self.body = b""  # of that answer; with status 200 a body that is not JSON is possible
 
     def register(self, app: ExApp) -> None:
         """Know `app` from now on, instead of one with the same id."""
@@ -130,7 +130,7 @@ class NextcloudStandIn(Served):
         return await handler(request)
 
     def _app(self, request: web.Request) -> ExApp | None:
-        """The app that is asked for, None if unknown or if the key is wrong: the answer does not tell which."""
+        """Return the app that is asked for, None if unknown or if the key is wrong: the answer does not say which."""
         key = request.headers.get("harp-shared-key", "")
         if not hmac.compare_digest(key.encode(errors="surrogateescape"), self._shared_key.encode()):
             return None
@@ -169,7 +169,7 @@ class NextcloudStandIn(Served):
         return web.json_response({"user_id": user_id, "access_level": int(level)})
 
     def _basic_user(self, request: web.Request) -> str:
-        """The user of the Basic credentials, "" without any. Raises PermissionError when they are wrong."""
+        """Return the user of the Basic credentials, "" without any. Raises PermissionError when they are wrong."""
         scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "basic":
             return ""
@@ -186,7 +186,7 @@ class NextcloudStandIn(Served):
             raise PermissionError
 
     def _session_user(self, request: web.Request) -> str:
-        """The user of the cookies' session, "" without one. An ended session is no error: it is nobody."""
+        """Return the user of the cookies' session, "" without one. An ended session is not an error: it is nobody."""
         values = request.cookies.get(PASSPHRASE_COOKIE, ""), request.cookies.get(SESSION_COOKIE, "")
         return self.sessions.get(values, "")
 

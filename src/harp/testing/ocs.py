@@ -91,7 +91,7 @@ class Ocs:
         self._own[method.upper(), path] = data
 
     async def serve(self, request: web.Request) -> web.Response:
-        """The handler for everything below /ocs."""
+        """Return the handler for everything below /ocs."""
         path = request.match_info["path"]
         try:
             app = self._caller(request)
@@ -199,7 +199,7 @@ async def _body(request: web.Request) -> Any:
 
 
 def _field(call: OcsCall, name: str) -> Any:
-    """A field of the body."""
+    """Return a field of the body."""
     if not isinstance(call.body, dict) or name not in call.body:
         raise OcsFailure(BAD, f"{name} is missing")
     return call.body[name]

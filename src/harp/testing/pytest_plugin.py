@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def harp() -> Iterator[HarpForTests]:
-    """A Nextcloud stand-in and a real HaRP, running beside the tests (`harp.testing`)."""
+    """Yield a Nextcloud stand-in and a real HaRP, running beside the tests (`harp.testing`)."""
     from harp.testing import HarpForTests  # noqa: PLC0415 - loads everything
 
     with HarpForTests() as running:

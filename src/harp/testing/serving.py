@@ -23,7 +23,7 @@ class Served:
         self._runner: web.AppRunner | None = None
 
     def application(self) -> web.Application:
-        """The application to serve; called at each start."""
+        """Return the application to serve; called at each start."""
         raise NotImplementedError
 
     @property

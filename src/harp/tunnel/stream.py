@@ -130,7 +130,7 @@ class MuxStream(asyncio.Transport):
     # What asyncio expects of a transport
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """The session's `peername` and `sockname`; nothing else."""
+        """Return the session's `peername` and `sockname`; nothing else."""
         return self._carrier.get_extra_info(name, default) if name in ("peername", "sockname") else default
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:

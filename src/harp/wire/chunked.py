@@ -135,7 +135,7 @@ class ChunkedDecoder:
         return position + len(ending)
 
     def _check_partial(self, data: bytes, position: int) -> None:
-        """What is no size line may be the beginning of one."""
+        """What is not a size line may be the beginning of one."""
         end = data.find(b"\n", position)
         if end < 0:
             if len(data) - position > MAX_LINE:
@@ -189,7 +189,7 @@ def chunk(data: bytes) -> bytes:
 
 
 def last_chunk(trailers: Fields) -> bytes:
-    """The end of a chunked body with its trailer section."""
+    """Return the end of a chunked body with its trailer section."""
     if not trailers:
         return LAST_CHUNK
     return b"0\r\n" + b"".join([b"%b: %b\r\n" % field for field in trailers]) + b"\r\n"

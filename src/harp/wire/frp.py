@@ -35,7 +35,7 @@ class Message(Struct, omit_defaults=True):
     """The root of all messages. Zero, "", false and empty collections are left out, as Go's omitempty does."""
 
     def __repr__(self) -> str:
-        """The fields that have a value, but for those that prove or carry a secret."""
+        """Return the fields that have a value, but for those that prove or carry a secret."""
         absent = type(self)()
         fields = ((name, getattr(self, name)) for name in self.__struct_fields__ if name not in SECRETS)
         shown = (f"{name}={value!r}" for name, value in fields if value != getattr(absent, name))
@@ -206,7 +206,7 @@ def encode(message: Message, version: int) -> bytes:
 
 
 def frame(kind: FrameType, payload: bytes) -> bytes:
-    """A frame of version 2."""
+    """Return a frame of version 2."""
     return V2_HEADER.pack(kind, 0, len(payload)) + payload
 
 
@@ -216,7 +216,7 @@ class MessageReader:
     `version` 1 or 2 says what to expect; None is the server's side of a new connection, where a client of version 2
     begins with MAGIC. feed() adds bytes, next() gives the next complete message, rest() what was not consumed: raw
     bytes follow StartWorkConn, an encrypted stream follows LoginResp. Raises PeerError on an unknown type, a length
-    over the limit (before the body is awaited), flags, or JSON that is no such message.
+    over the limit (before the body is awaited), flags, or JSON that is not such a message.
     """
 
     def __init__(self, version: int | None = None) -> None:
@@ -233,7 +233,7 @@ class MessageReader:
         return rest
 
     def next(self) -> Received | None:
-        """The next message, or None until more bytes are fed."""
+        """Return the next message, or None until more bytes are fed."""
         if self.version is None and not self._detect():
             return None
         return self._next_v1() if self.version == 1 else self._next_v2()
@@ -351,7 +351,10 @@ class ServerHello(Struct, omit_defaults=True):
 
 
 def client_hello(random: bytes, *, tls: bool, mux: bool) -> bytes:
-    """The payload of a ClientHello that offers what we speak: JSON and AES-256-GCM. `random` is 32 fresh bytes."""
+    """Return the payload of a ClientHello that offers what we speak: JSON and AES-256-GCM.
+
+    `random` is 32 fresh bytes.
+    """
     ciphers = Ciphers([AES_GCM], b64encode(random).decode())
     return msgspec.json.encode(
         ClientHello(Bootstrap("tcp", tls, mux), Capabilities(Codecs(["json"]), ciphers)),
@@ -387,7 +390,7 @@ def _refusal(offer: Capabilities) -> str:
 
 
 def check_server_hello(payload: bytes) -> str:
-    """The client's side: "" when the server chose what we offered, else why it did not. Raises PeerError."""
+    """Return the client's side: "" when the server chose what we offered, else why it did not. Raises PeerError."""
     hello = decoded(payload, ServerHello, _bad("ServerHello"))
     if hello.error or hello.selected is None:
         return hello.error or "the server selected nothing"

@@ -16,14 +16,14 @@ class Encryptor(Protocol):
     """One direction of a control connection, sending."""
 
     def encrypt(self, data: bytes) -> bytes:
-        """What goes on the wire for `data`; the first call puts the IV or nonce in front."""
+        """Return what goes on the wire for `data`; the first call puts the IV or nonce in front."""
 
 
 class Decryptor(Protocol):
     """One direction of a control connection, receiving."""
 
     def decrypt(self, data: bytes) -> bytes:
-        """The plaintext that `data` completes, any slicing. Raises PeerError when it was tampered with."""
+        """Return the plaintext that `data` completes, any slicing. Raises PeerError when it was tampered with."""
 
 
 def privilege_key(token: str, timestamp: int) -> str:
@@ -32,7 +32,7 @@ def privilege_key(token: str, timestamp: int) -> str:
 
 
 def control_key(token: str) -> bytes:
-    """The AES-128 key of a version 1 control connection, both directions."""
+    """Return the AES-128 key of a version 1 control connection, both directions."""
     return hashlib.pbkdf2_hmac("sha1", token.encode(), b"frp", 64, 16)
 
 
@@ -45,7 +45,7 @@ def transcript(client_hello: bytes, server_hello: bytes) -> bytes:
 
 
 def control_keys(token: str, transcript: bytes) -> tuple[bytes, bytes]:
-    """The AES-256 keys of a version 2 control connection: client to server, server to client.
+    """Return the AES-256 keys of a version 2 control connection: client to server, server to client.
 
     HKDF-SHA256 of one block: the key is as long as the hash.
     """

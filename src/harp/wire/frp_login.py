@@ -19,7 +19,7 @@ MUX_BYTE = b"\0"
 BARE_BYTES = (b"o", b"w", b"F")
 WEBSOCKET = b"GET /~!frp"
 REQUESTS = (Login, NewWorkConn)
-ENOUGH = len(WEBSOCKET)  # bytes that tell what a connection speaks
+ENOUGH = len(WEBSOCKET)  # bytes that show what a connection speaks
 
 S = TypeVar("S", bound="LoginMove")
 E = TypeVar("E", bound="LoginMove")
@@ -171,7 +171,7 @@ class FirstMessages:
         self._reader.feed(data)
 
     def next(self) -> HelloFrame | Login | NewWorkConn | None:
-        """The next message, while one can come."""
+        """Return the next message, while one can come."""
         if self.state not in READING:
             return None
         message = self._reader.next()

@@ -75,7 +75,10 @@ IGNORE = Ignore()
 
 
 def read_lines(lines: list[bytes], special: frozenset[bytes]) -> tuple[Fields, list[bytes]]:
-    """The special and the plain of the lines of a head, whose last two are empty; plain ones as complete lines."""
+    """Return the special and the plain of the lines of a head, whose last two are empty.
+
+    Plain ones as complete lines.
+    """
     found: Fields = []
     plain: list[bytes] = []
     for line in lines[:-2]:

@@ -244,7 +244,7 @@ class Session:
     # Receiving
 
     def receive(self, data: bytes, cost: int = UNLIMITED) -> Iterator[Frame | MuxEvent]:
-        """What the bytes say, in order; see FrameParser.feed for `cost`. Raises PeerError; Flooded is one.
+        """Yield what the bytes say, in order; see FrameParser.feed for `cost`. Raises PeerError; Flooded is one.
 
         Each event is given when all before it were dealt with: what is done about one counts for the next.
         """
@@ -395,10 +395,11 @@ class Session:
             self._forget(stream)
 
     def has_to_send(self) -> bool:
+        """Return whether `data_to_send` would return anything."""
         return bool(self._control or self._data)
 
     def data_to_send(self) -> bytes:
-        """Everything that has gathered: control frames first, then data in the order of the calls."""
+        """Return everything that has gathered: control frames first, then data in the order of the calls."""
         batch = b"".join(self._control + self._data)
         self._control.clear()
         self._data.clear()

@@ -138,6 +138,7 @@ class Requester:
 
     @property
     def silent(self) -> bool:
+        """Not a byte of the response has come."""
         return self.state is WAITING
 
     def _move(self, event: RequesterEvent) -> None:

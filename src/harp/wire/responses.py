@@ -32,7 +32,7 @@ _NAMED = frozenset((b"content-type", b"cache-control", b"set-cookie", b"location
 
 
 class ResponseHead(Struct):
-    """The head of one response. `length` is bytes, CHUNKED or UNTIL_CLOSE; it tells nothing for HEAD, 1xx, 204, 304.
+    """The head of one response. `length` is bytes, CHUNKED or UNTIL_CLOSE; it means nothing for HEAD, 1xx, 204, 304.
 
     `start` is what of it goes on to the client: status line and header lines without hop-by-hop fields and without an
     empty line at the end. Content-Length is there when the length is known, also where there is no body (HEAD, 304)

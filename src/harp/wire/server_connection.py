@@ -83,7 +83,7 @@ MOVES: dict[State, _Moves] = {
 
 
 class Framing(Enum):
-    """How the end of the answer under way is told."""
+    """How the end of the answer under way is signalled."""
 
     LENGTH = auto()
     CHUNKS = auto()

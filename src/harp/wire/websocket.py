@@ -26,6 +26,7 @@ class FrameFinder:
 
     @property
     def at_boundary(self) -> bool:
+        """The last slices each ended with a frame, so that nothing is cut if no more is sent."""
         return self._whole >= CERTAIN
 
     def feed(self, data: bytes) -> None:

@@ -66,7 +66,7 @@ class Frame(Struct, frozen=True, gc=False):
     payload: bytes = b""
 
     def __str__(self) -> str:
-        """One line for a debug log: `DATA SYN stream 3, 5 bytes`."""
+        """Return one line for a debug log: `DATA SYN stream 3, 5 bytes`."""
         flags = "".join(f" {flag.name}" for flag in Flags if self.flags & flag)
         if self.kind == DATA:
             return f"DATA{flags} stream {self.stream}, {self.length or len(self.payload)} bytes"
@@ -96,7 +96,7 @@ class FrameParser:
         return len(self._rest) - self._at >= HEADER_SIZE
 
     def feed(self, data: bytes, cost: int = UNLIMITED) -> list[Frame]:
-        """Every frame, and part of a frame, that `data` completes, in order.
+        """Return every frame, and part of a frame, that `data` completes, in order.
 
         Stops when frames of `cost` have been given out: 1 for a frame, ASKING for one that has SYN, which opens a
         stream or asks for a pong. Call it with b"" for those that follow.
@@ -139,7 +139,7 @@ class FrameParser:
 
 
 def data_header(stream: int, length: int, flags: int = 0) -> bytes:
-    """The header of a DATA frame; `length` bytes of payload follow it."""
+    """Return the header of a DATA frame; `length` bytes of payload follow it."""
     return HEADER.pack(0, DATA, flags, stream, length)
 
 

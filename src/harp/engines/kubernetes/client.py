@@ -111,7 +111,7 @@ class ClusterApi:
     async def watch(
         self, path: str, query: Mapping[str, str], *, seconds: int, silence: float
     ) -> AsyncIterator[Change]:
-        """Yield the changes that the API server tells of, for at most `seconds`.
+        """Yield the changes that the API server reports, for at most `seconds`.
 
         Raises EngineError; EngineTimeout after `silence` seconds without a word.
         """

@@ -69,7 +69,7 @@ class KubernetesCluster:
     # Verbs: all raise EngineError
 
     async def exists(self, names: ClusterNames) -> bool:
-        """Whether the ExApp has a Deployment."""
+        """Return whether the ExApp has a Deployment."""
         return await self._deploying.exists(names)
 
     async def create(self, plan: ClusterPlan) -> str:
@@ -115,7 +115,7 @@ class KubernetesCluster:
     # What people ask
 
     async def info(self) -> ClusterInfo:
-        """Whether the cluster answers, and lets us do our work."""
+        """Return whether the cluster answers, and lets us do our work."""
         error = await self._trouble()
         lacking = self.rights.lacking() or UNSET
         if not error:
@@ -124,7 +124,7 @@ class KubernetesCluster:
         return ClusterInfo(True, f"{self._api.server} ({error[:300]})", False, error, lacking)
 
     async def _trouble(self) -> str:
-        """Why the cluster is of no use, "" when it is."""
+        """Return why the cluster is of no use, "" when it is."""
         try:
             await self._api.call("GET", "/api", limit=PROBE)
             await self.rights.fresh()
@@ -135,7 +135,10 @@ class KubernetesCluster:
         return self.rights.problem()
 
     def status(self) -> ClusterStatus:
-        """Every ExApp and everything that has lost its ExApp, as last seen; nothing of it is ever removed unasked."""
+        """Return every ExApp and everything that has lost its ExApp, as last seen.
+
+        Nothing of it is ever removed unasked.
+        """
         lookout = self.lookout
         bases = {one.metadata.label(PART_OF) for one in lookout.deployments()}
         names = {one.metadata.name for one in lookout.deployments()}

@@ -53,7 +53,7 @@ class Deploying:
         self._bundle = ""  # digest of the certificate authorities in our ConfigMap, "" = not known
 
     async def exists(self, names: ClusterNames) -> bool:
-        """Whether there is a Deployment that is not on its way out."""
+        """Return whether there is a Deployment that is not on its way out."""
         try:
             found = await self._at.deployment(names)
         except EngineRefused as error:
@@ -147,7 +147,7 @@ class Deploying:
     # Parts
 
     async def _certificates(self) -> CaFile | None:
-        """The file of certificate authorities that new pods get."""
+        """Return the file of certificate authorities that new pods get."""
         if self._pods.ca_config_map is not None:
             return CaFile(*self._pods.ca_config_map)
         if not self._rights.may(CERTIFICATES):
@@ -190,7 +190,10 @@ class Deploying:
             raise EngineError(f"Error creating Secret '{names.deployment}': {error}") from error
 
     async def _check_claim(self, names: ClusterNames) -> bool:
-        """Whether an existing claim is being deleted, where we may look. Raises ForeignOwner when it is another's."""
+        """Return whether an existing claim is being deleted, where we may look.
+
+        Raises ForeignOwner when it is another's.
+        """
         if not self._rights.may(CLAIMS):
             return False
         found = await self._at.api.find(f"{self._at.claims}/{names.claim}", Bare)

@@ -96,7 +96,7 @@ class Exposing:
             raise EngineError(f"Failed to list K8s nodes: {status_words(error)}") from error
 
     async def _service(self, names: ClusterNames, wish: ServiceWish) -> ClusterService:
-        """The Service as wished: made, left, changed, or created again where we may not change it."""
+        """Return the Service as wished: made, left, changed, or created again where we may not change it."""
         for _ in range(ATTEMPTS):
             found = await self._read(names)
             if found is None:

@@ -31,7 +31,7 @@ class ClusterLogin:
         self._looked = float("-inf")
 
     async def current(self) -> tuple[str, ssl.SSLContext | bool]:
-        """The token, and how to do TLS (True: plain HTTP, or as the system does). Raises EngineUnreachable."""
+        """Return the token, and how to do TLS (True: plain HTTP, or as the system does). Raises EngineUnreachable."""
         if not self._settings.api_server:
             raise EngineUnreachable("Kubernetes API server is not configured.")
         if self._context is None or self._now() - self._looked >= LOOK:
@@ -73,7 +73,7 @@ class ClusterLogin:
 
 
 def _first_bytes(path: Path) -> str:
-    """The token in a file, "" without one."""
+    """Return the token in a file, "" without one."""
     try:
         with path.open("rb") as file:
             return file.read(LARGEST_TOKEN).decode("ascii", "replace").strip()

@@ -80,7 +80,7 @@ class Lookout:
     # What the rest of HaRP asks
 
     def placed(self, record: ExApp) -> ExApp:
-        """The record with the address that its ExApp has in the cluster; as it is where the cluster has none."""
+        """Return the record with the address that its ExApp has in the cluster; as it is where the cluster has none."""
         base = base_of(record.app_id)
         place, found = self._places.get(base), self._found.get(base)
         if place is None or found is None or place.trouble or found.app.lower() not in ("", record.app_id):
@@ -88,7 +88,7 @@ class Lookout:
         return record.at(place.host, place.port)
 
     def replicas(self, app_id: str) -> Replicas | None:
-        """The pods of an ExApp, where there may be several and the cluster tells of them."""
+        """Return the pods of an ExApp, where there may be several and the cluster lists them."""
         base = base_of(app_id)
         found = self._found.get(base)
         return self._replicas.get(base) if found is not None and found.app.lower() in ("", app_id) else None
@@ -101,7 +101,7 @@ class Lookout:
                     await self._listed.wait()
 
     def is_base(self, app_id: str, base: str) -> bool:
-        """Whether the objects of this ExApp have this base of their names."""
+        """Return whether the objects of this ExApp have this base of their names."""
         return base_of(app_id) == base
 
     def doubt(self, app_id: str) -> None:
@@ -130,15 +130,15 @@ class Lookout:
         self._settle()
 
     def deployments(self) -> Sequence[Deployment]:
-        """Every Deployment of an ExApp of this instance, by name."""
+        """Return every Deployment of an ExApp of this instance, by name."""
         return [self._deployments[name] for name in sorted(self._deployments)]
 
     def services(self) -> Sequence[ClusterService]:
-        """Every Service of an ExApp of this instance, by name."""
+        """Return every Service of an ExApp of this instance, by name."""
         return [self._services[name] for name in sorted(self._services)]
 
     def place(self, base: str) -> Place | None:
-        """The address of what has this base of its names."""
+        """Return the address of what has this base of its names."""
         return self._places.get(base)
 
     # The work
@@ -258,7 +258,7 @@ class Lookout:
         return found.metadata.label(INSTANCE) in ("", self._mine)
 
     def _settle(self) -> None:
-        """Work out all addresses again, and tell when one has changed."""
+        """Work out all addresses again, and report when one has changed."""
         self._found = self._pinned | exposed(self._deployments.values(), self._services.values())
         places = {
             base: place_of(one.exposure, one.service, self._nodes, self._at.name) for base, one in self._found.items()

@@ -84,5 +84,5 @@ EXAPPS = {"labelSelector": f"{COMPONENT}={EXAPP}"}
 
 
 def status_words(error: EngineRefused) -> str:
-    """A refusal as answers end: the number, then the cluster's words."""
+    """Return a refusal as answers end: the number, then the cluster's words."""
     return f"Status {error.status}: {error.message}"

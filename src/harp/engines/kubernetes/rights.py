@@ -41,7 +41,7 @@ class Rights:
         self._told: dict[str, str] = {}
 
     def may(self, feature: Feature) -> bool:
-        """Whether everything that a feature needs is allowed."""
+        """Return whether everything that a feature needs is allowed."""
         if self._known is None:
             return not feature.optional
         if self._known.incomplete and not feature.optional:
@@ -49,7 +49,7 @@ class Rights:
         return not missing(self._known.resource_rules, feature)
 
     def lacking(self) -> dict[str, str]:
-        """What is missing for which feature, in words; empty until it is known."""
+        """Return what is missing for which feature, in words; empty until it is known."""
         if self._known is None:
             return {}
         found = {}
@@ -60,7 +60,7 @@ class Rights:
         return found
 
     def problem(self) -> str:
-        """Why nothing can be deployed, "" when it can, as far as we know."""
+        """Return why nothing can be deployed, "" when it can, as far as we know."""
         if self._known is None or self._known.incomplete:
             return ""
         rights = missing(self._known.resource_rules, DEPLOY)

@@ -151,7 +151,7 @@ class StartWait:
         self._waits: tuple[str, str, int] = ("", "", 0)  # for what, and with which container
 
     async def run(self) -> PodOutcome:
-        """The outcome, after our patience at the latest."""
+        """Return the outcome, after our patience at the latest."""
         while True:
             try:
                 outcome = await self._look()
@@ -195,7 +195,7 @@ class StartWait:
         return None if outcome is None else await self._with_event(pod, outcome)
 
     def _settled(self, pod: Pod) -> bool:
-        """Whether the present container has been seen running for long enough."""
+        """Return whether the present container has been seen running for long enough."""
         return self._waits == _wait(pod, "settled") and self._now() - self._since >= self._pace.settle
 
     def _note(self, pod: Pod, what: str) -> None:
@@ -222,7 +222,10 @@ class StartWait:
         return unschedulable(pod, words(note))
 
     async def _explained(self, pod: Pod, outcome: PodOutcome) -> PodOutcome:
-        """The same with the last lines of the container: in the cluster's status, or from its log if we may read it."""
+        """Return the same with the last lines of the container.
+
+        In the cluster's status, or from its log if we may read it.
+        """
         lines = (outcome.message or "").strip()
         if not lines and self._rights.may(LOGS):
             lines = await self._log(pod)
@@ -243,7 +246,7 @@ class StartWait:
         return answer.body.decode("utf-8", "replace").strip()
 
     async def _with_event(self, pod: Pod, outcome: PodOutcome) -> PodOutcome:
-        """The same with the cluster's last warning about the pod, if we may read it."""
+        """Return the same with the cluster's last warning about the pod, if we may read it."""
         if not self._rights.may(EVENTS):
             return outcome
         query = {"fieldSelector": f"involvedObject.name={pod.metadata.name},type=Warning", "limit": "50"}

@@ -41,7 +41,7 @@ CLUSTER = "Kubernetes allows what HaRP needs"
 
 
 def cluster_finding(cluster: ClusterStatus | None) -> Finding:
-    """What the cluster allows."""
+    """Return what the cluster allows."""
     if cluster is None:
         return skipped("kubernetes", CLUSTER, "HP_K8S_ENABLED is not set")
     if cluster.trouble:

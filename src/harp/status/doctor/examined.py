@@ -28,10 +28,10 @@ class Examined(Protocol):
         """The ExApp that was asked for when Nextcloud knew none with our key, "" when it ever did."""
 
     def snapshot(self) -> Snapshot:
-        """Every fact."""
+        """Return every fact."""
 
     def certificate_fixes(self) -> Mapping[str, str]:
-        """What to do about certificates that end, by file."""
+        """Return what to do about certificates that end, by file."""
 
     def private_bans(self) -> Sequence[BanLine]:
         """Bans of addresses that may be reverse proxies."""
@@ -49,7 +49,7 @@ class Examined(Protocol):
         """Ask Nextcloud now; why it cannot be asked, or ""."""
 
     async def ask_record(self, app_id: str) -> RecordFact:
-        """What Nextcloud says of an ExApp now."""
+        """Return what Nextcloud says of an ExApp now."""
 
     async def ask_engine(self, port: int, patience: float) -> tuple[str, Sequence[str]]:
         """Version with API range, and what it has for GPUs. Raises EngineError."""
@@ -58,7 +58,7 @@ class Examined(Protocol):
         """Ask an ExApp for its heartbeat: the first line of its answer. Raises HarpError, TimeoutError."""
 
     def begin_walk(self) -> str:
-        """The nonce of a walk through the public URL."""
+        """Return the nonce of a walk through the public URL."""
 
     def end_walk(self, nonce: str) -> None:
         """It is over."""

@@ -69,7 +69,7 @@ SETTING = "correct the variable; `harp check` shows all of them"
 
 
 def no_address(header: str) -> str:
-    """How clients' addresses are passed on."""
+    """Return how clients' addresses are passed on."""
     if header != "x-forwarded-for":
         return f"make the reverse proxy set {header} itself, or set HP_REAL_IP_HEADER to the header that it sets"
     return (
@@ -79,5 +79,5 @@ def no_address(header: str) -> str:
 
 
 def trusted_proxy(peer: str) -> str:
-    """Who has to be trusted."""
+    """Return who has to be trusted."""
     return f"set HP_TRUSTED_PROXY_IPS to the reverse proxy's address: HP_TRUSTED_PROXY_IPS={peer}"

@@ -61,7 +61,7 @@ def _descriptors(snapshot: Snapshot, room: Room) -> Finding:
 def certificate_findings(
     certificates: Iterable[CertificateLine], now: float, fix_of: Mapping[str, str]
 ) -> list[Finding]:
-    """Every certificate of ours by its end; `fix_of` a file."""
+    """Return every certificate of ours by its end; `fix_of` a file."""
     findings = []
     for certificate in certificates:
         days = (certificate.end - now) / DAY
@@ -86,7 +86,7 @@ def ban_findings(bans: Sequence[BanLine], private: Iterable[BanLine]) -> Finding
 
 
 def setting_findings(settings: Settings) -> list[Finding]:
-    """What was tolerated."""
+    """Return what was tolerated."""
     title = "the settings are in order"
     if not settings.warnings:
         return [ok("settings", title)]
@@ -94,7 +94,7 @@ def setting_findings(settings: Settings) -> list[Finding]:
 
 
 def tunnel_findings(snapshot: Snapshot, named: Mapping[int, str], recent: Sequence[RecentWarning]) -> list[Finding]:
-    """Every tunnel that has to be there; `named` are the engines by port, `recent` the last warnings."""
+    """Return every tunnel that has to be there; `named` are the engines by port, `recent` the last warnings."""
     holders = {port: tunnel for tunnel in snapshot.tunnels for port in tunnel.ports}
     findings = [_tunnel_of(app, holders, recent) for app in snapshot.apps if app.tunnel]
     for port, name in sorted(named.items()):
@@ -128,7 +128,7 @@ def _tunnel_of(app: AppLine, holders: Mapping[int, TunnelLine], recent: Sequence
 
 
 def _refusal_of(name: str, port: int, recent: Sequence[RecentWarning]) -> str:
-    """Why it may be that a tunnel is not there, as the log has told."""
+    """Return why it may be that a tunnel is not there, as the log has it."""
     for warned in reversed(recent):
         if warned.event in REFUSALS and (_is_about(warned, name, port) or "port" not in warned.fields):
             return f"; a client from {warned.source or 'somewhere'} was refused: {warned.cause}"

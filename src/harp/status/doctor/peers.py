@@ -48,7 +48,7 @@ async def nextcloud_findings(examined: Examined, app: str) -> list[Finding]:
 
 
 def nextcloud_fix(trouble: str) -> str:
-    """What to do about trouble with Nextcloud, by its words."""
+    """Return what to do about trouble with Nextcloud, by its words."""
     for sign, fix in (
         ("AppAPI", fixes.APPAPI),
         ("trusted_domains", fixes.DOMAINS),
@@ -102,7 +102,7 @@ def clock_finding(url: str) -> Finding:
         ours = (before + time.time()) / 2
         theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
     except (RoadBroken, ValueError):
-        return skipped("clock", title, "Nextcloud has not told the time")
+        return skipped("clock", title, "Nextcloud did not send the time")
     skew = theirs - ours
     if abs(skew) > SKEW:
         ahead = "ahead of" if skew > 0 else "behind"
@@ -112,7 +112,7 @@ def clock_finding(url: str) -> Finding:
 
 
 async def engine_findings(examined: Examined, named: Iterable[int]) -> list[Finding]:
-    """Every engine that is here, has a tunnel, or was added and has one."""
+    """Return every engine that is here, has a tunnel, or was added and has one."""
     snapshot = examined.snapshot()
     ports = {line.port for line in snapshot.engines if line.tunnel is not None}
     ports |= {line.port for line in snapshot.engines if line.port == LOCAL_ENGINE_PORT}

@@ -17,7 +17,7 @@ def address_findings(
     """Judge a step, and one that came with an `invented` address. `direct`: nothing stands between us and HaRP."""
     header = proxies.header
     if direct:
-        return [ok("road.address", TITLE, "nothing stands before HaRP")]
+        return [ok("road.address", TITLE, "nothing is in front of HaRP")]
     if not seen.told:
         cause = f"{seen.peer} sends no {header}: all visitors have its address, and one ban hits them all"
         return [failed("road.address", TITLE, cause, fixes.no_address(header))]

@@ -99,7 +99,7 @@ class Site:
         return Page(view.status, self._rendered("page.html", view).encode(), kind=HTML, lines=lines)
 
     def _look(self, guest: Guest, path: str, search: str) -> View | None:
-        """What a page shows to this visitor at this moment."""
+        """Return what a page shows to this visitor at this moment."""
         view = self._views.view(path, search)
         if view is not None:
             view.values.update(done="", guest=guest, form_token=self._doors.form_token(guest.cookie))
@@ -182,7 +182,7 @@ def _quoted(text: str) -> str:
 
 
 def _form(data: bytes) -> dict[str, str]:
-    """The last value of each field."""
+    """Return the last value of each field."""
     try:
         fields = parse_qs(data.decode("latin-1"), keep_blank_values=True, max_num_fields=32)
     except ValueError:
@@ -191,7 +191,7 @@ def _form(data: bytes) -> dict[str, str]:
 
 
 def _cookie(value: str, *, secure: bool = False, seconds: float | None = None) -> str:
-    """The header line that sets our cookie."""
+    """Return the header line that sets our cookie."""
     age = "" if seconds is None else f"; Max-Age={seconds:.0f}"
     return f"set-cookie: {COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict{age}{'; Secure' if secure else ''}"
 

@@ -30,16 +30,16 @@ class PageFacts(Protocol):
     history: History
 
     def snapshot(self) -> Snapshot:
-        """Everything that is known."""
+        """Return everything that is known."""
 
     def running(self, app: str) -> Sequence[RunningLine]:
-        """The requests of an ExApp that are not over yet; "" = all."""
+        """Return the requests of an ExApp that are not over yet; "" = all."""
 
     def settings(self) -> Sequence[SettingLine]:
-        """Every variable as it is in effect, without secrets."""
+        """Return every variable as it is in effect, without secrets."""
 
     def report(self) -> DoctorReport | None:
-        """The doctor's last report; None before the first."""
+        """Return the doctor's last report; None before the first."""
 
     async def examine_now(self) -> None:
         """Have the doctor make a report."""
@@ -209,7 +209,7 @@ class Views:
 
 
 def _busiest(apps: Sequence[AppLine]) -> list[AppLine]:
-    """Those in trouble first, then by what they have served."""
+    """Return those in trouble first, then by what they have served."""
     return sorted(
         apps, key=lambda line: (line.tunnel != "not connected", -sum(line.traffic.statuses.values()), line.app)
     )

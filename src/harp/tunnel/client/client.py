@@ -212,7 +212,7 @@ class _Link:
             self._mux.measure()
 
     async def open(self, factory: Callable[[], P]) -> P:
-        """A stream, or a connection, with `factory()` attached. Raises Unreachable or SettingsError."""
+        """Return a stream, or a connection, with `factory()` attached. Raises Unreachable or SettingsError."""
         if self._mux is not None:
             return self._mux.open(factory)[1]
         return await self._dial(factory)
@@ -243,7 +243,7 @@ class _Link:
             raise Unreachable(_words(error)) from error
 
     async def _announced(self) -> socket.socket:
-        """A connected socket on which FRP's own first byte was sent, that says "TLS follows"."""
+        """Return a connected socket on which FRP's own first byte was sent, that says "TLS follows"."""
         loop = asyncio.get_running_loop()
         server = self._config.server
         family, kind, protocol, _, address = (
@@ -261,7 +261,7 @@ class _Link:
 
 
 def _words(error: OSError) -> str:
-    """What the system or OpenSSL says."""
+    """Return what the system or OpenSSL says."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is refused: {error.verify_message}"
     return words_of(error)

@@ -134,14 +134,14 @@ class _Table:
         return value
 
     def choice(self, key: str, choices: tuple[str, ...], why: str) -> str:
-        """One of `choices`, the first being the default; `why` says what to do about any other."""
+        """Return one of `choices`, the first being the default; `why` says what to do about any other."""
         value = self.text(key, choices[0])
         if value not in choices:
             self.problem(key, f'is "{value}"; {why}')
         return value
 
     def seconds(self, key: str, default: float) -> float:
-        """A time in whole seconds; none or negative switches it off."""
+        """Return a time in whole seconds; none or negative switches it off."""
         if key not in self._values:
             return default
         value = self._take(key, 0, "a number of seconds")
@@ -165,7 +165,7 @@ class _Table:
         return _Table(value, f"{self._where}{key}.", self._problems)
 
     def tables(self, key: str) -> list[_Table]:
-        """An array of tables; problems in it are told by name where there is one."""
+        """Return an array of tables; problems in it are reported by name where there is one."""
         values = self._values.pop(key, [])
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
             self.problem(key, f"must be written as [[{key}]]")
@@ -176,12 +176,12 @@ class _Table:
         ]
 
     def texts(self, key: str) -> dict[str, str]:
-        """A table of strings."""
+        """Return a table of strings."""
         inner = self.table(key)
         return {name: inner.text(name) for name in list(inner._values)}
 
     def names(self, key: str, known: tuple[str, ...]) -> frozenset[str]:
-        """An array of words, each one of `known`."""
+        """Return an array of words, each one of `known`."""
         value = self._values.pop(key, [])
         words = frozenset(map(str, value)) if isinstance(value, list) else frozenset({str(value)})
         if words - set(known):
@@ -195,7 +195,7 @@ class _Table:
 
     def _take(self, key: str, default: T, kind: str) -> T:
         value = self._values.pop(key, default)
-        if type(value) is type(default):  # not isinstance: a bool is no number here
+        if type(value) is type(default):  # not isinstance: a bool is not a number here
             return value
         self.problem(key, f"must be {kind}")
         return default
@@ -256,7 +256,7 @@ def _proxies(top: _Table) -> tuple[ClientProxy, ...]:
 
 
 def _proxy(table: _Table) -> ClientProxy | None:
-    """One proxy, or None when it is switched off."""
+    """Return one proxy, or None when it is switched off."""
     enabled = table.flag("enabled", default=True)
     name = table.text("name")
     if not 1 <= len(name) <= MAX_NAME:

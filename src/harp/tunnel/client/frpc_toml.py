@@ -51,5 +51,5 @@ def _proxy(proxy: ClientProxy) -> Iterator[str]:
 
 
 def _quoted(text: str) -> str:
-    """A TOML basic string: JSON's, but for the character that only TOML wants escaped."""
+    """Return a TOML basic string: JSON's, but for the character that only TOML wants escaped."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

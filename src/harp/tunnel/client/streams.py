@@ -76,7 +76,7 @@ class ControlConnection(asyncio.Protocol):
         self._pong_limit = NEVER
 
     def work_hello(self) -> bytes:
-        """What a work connection starts with."""
+        """Return what a work connection starts with."""
         key, timestamp = self._proof("NewWorkConns")
         message = frp.NewWorkConn(run_id=self.run_id, privilege_key=key, timestamp=timestamp)
         return (frp.MAGIC if self._config.wire == 2 else b"") + frp.encode(message, self._config.wire)
@@ -395,14 +395,15 @@ class Service(asyncio.Protocol):
 
 
 def wire_name(config: ClientConfig, proxy: ClientProxy) -> str:
-    """A proxy's name as the server knows it: frpc itself puts the user in front."""
+    """Return a proxy's name as the server knows it: frpc itself puts the user in front."""
     return f"{config.user}.{proxy.name}" if config.user else proxy.name
 
 
 def text_of(target: Tcp | Unix) -> str:
+    """Return a target for people: `host:port`, or a path."""
     return f"{target.host}:{target.port}" if isinstance(target, Tcp) else target.path
 
 
 def clean(text: str) -> str:
-    """A server's words, fit for a log."""
+    """Return a server's words, fit for a log."""
     return "".join(character if character.isprintable() else "?" for character in text[:MAX_TEXT])

@@ -1,4 +1,4 @@
-"""The FRP listener: accepts connections, tells TLS from plain, and bounds what has not logged in (F 1.2)."""
+"""The FRP listener: accepts connections, distinguishes TLS from plain, and bounds what has not logged in (F 1.2)."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class Acceptor:
                 pending.gone()
 
     async def _sniff(self, pending: PendingConnection, sock: socket.socket) -> ssl.SSLContext | None:
-        """The TLS context to use. One byte decides: a handshake may come in several segments (F 6.5)."""
+        """Return the TLS context to use. One byte decides: a handshake may come in several segments (F 6.5)."""
         await _readable(sock)
         start = sock.recv(ENOUGH, socket.MSG_PEEK)
         if not start:

@@ -33,7 +33,7 @@ class RecordSource(Protocol):
     """Where ExApps' records come from: `nextcloud.instance.Instance`."""
 
     def record(self, app_id: str) -> RecordFact | None:
-        """What is known."""
+        """Return what is known."""
         ...
 
     async def record_of(self, app_id: str) -> RecordFact:
@@ -103,7 +103,7 @@ class ClaimCheck:
             return {}
 
     def _engine_of(self, token: str, salts: Mapping[str, str]) -> str:
-        """The engine whose own key this is now, "" when it is nobody's."""
+        """Return the engine whose own key this is now, "" when it is nobody's."""
         name = engine_of(token)
         salt = salts.get(name, "")
         return name if salt and is_engine_key(token, self._shared_key, name, salt) else ""
@@ -137,7 +137,7 @@ class ClaimCheck:
             self._warnings.warning("doubtful tunnel claim", objection, address, name=name, port=port)
 
     async def _record_objection(self, name: str, port: int) -> str:
-        """What Nextcloud says; what does not fit is asked again, the app may have been installed again.
+        """Return what Nextcloud says; what does not fit is asked again, the app may have been installed again.
 
         A Nextcloud that cannot be asked, because it is about to start, is asked again as long as a client waits.
         """

@@ -22,7 +22,7 @@ Check = Callable[[str, str, int, str], Awaitable[str]]
 
 
 class Answers(Protocol):
-    """Who tells the client."""
+    """Who answers the client."""
 
     def granted(self, claim: Claim) -> None:
         """`claim` is held."""

@@ -60,7 +60,7 @@ class TunnelGroup:
         self.tunnels: dict[str, Tunnel] = {}  # by run id
 
     def facts(self) -> list[TunnelFacts]:
-        """Every live tunnel."""
+        """Return every live tunnel."""
         return [tunnel.facts() for tunnel in self.tunnels.values()]
 
     def end_engine(self, name: str) -> int:

@@ -96,7 +96,7 @@ class TunnelServer:
         self._acceptor.set_tls(tls)
 
     def facts(self) -> list[TunnelFacts]:
-        """Every live tunnel."""
+        """Return every live tunnel."""
         return [facts for group in self.groups for facts in group.facts()]
 
     def stop_accepting(self) -> None:
@@ -196,7 +196,7 @@ class TunnelServer:
         return next((others for others in known if others.serve(run_id)), None)
 
     def _group_of(self, address: str, first: FirstMessage, login: Login) -> TunnelGroup | str:
-        """Where the client belongs, or why it is refused."""
+        """Return where the client belongs, or why it is refused."""
         group = self._admit(address, login.metas.get("token", ""))
         if isinstance(group, str):
             return group

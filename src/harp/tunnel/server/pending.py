@@ -67,9 +67,9 @@ class LoginHandler(Protocol):
 
 
 class PendingConnection(asyncio.Protocol):
-    """One TCP or TLS connection; the protocol of its transport until the first byte tells what it speaks.
+    """One TCP or TLS connection; the protocol of its transport until the first byte shows what it speaks.
 
-    `tunnel` is set by the login. A connection without one, and that is no work connection, is dropped at `deadline`.
+    `tunnel` is set by the login. A connection without one, and that is not a work connection, is dropped at `deadline`.
     `greeting` is the task that brings the connection here.
     """
 

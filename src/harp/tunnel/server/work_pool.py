@@ -49,7 +49,7 @@ class WorkPool:
         self._closed = ""  # the reason, once it is
 
     def __len__(self) -> int:
-        """Streams that wait for use."""
+        """Return streams that wait for use."""
         return len(self._streams)
 
     def __repr__(self) -> str:
