@@ -78,7 +78,8 @@ def workers_of(settings: Settings) -> int:
     """Return how many workers there shall be: with "auto" as many as this process may use processors."""
     if settings.workers:
         return settings.workers
-    return max(1, min(len(os.sched_getaffinity(0)), _processors_of_group(), AUTO_MOST))
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, _processors_of_group(), AUTO_MOST))
 
 
 def _processors_of_group() -> int:
@@ -181,8 +182,11 @@ class Supervisor:
         """Have a worker run until we stop."""
         while not self._told.is_set():
             began = time.monotonic()
-            process = process or await self._start(worker)
-            status = await process.wait()
+            try:
+                process = process or await self._start(worker)
+                status: int | str = await process.wait()
+            except (OSError, ValueError) as error:  # of the system, or we stop and have closed the sockets
+                status = f"not started: {error}"
             process = None
             self._gone(worker)
             if self._told.is_set():
@@ -267,9 +271,13 @@ class Supervisor:
 
     def _signal(self, number: signal.Signals) -> None:
         for worker in self._workers:
-            if worker.process is not None and worker.process.returncode is None:
-                with suppress(ProcessLookupError):
-                    worker.process.send_signal(number)
+            process = worker.process
+            if process is None or process.returncode is not None:
+                continue
+            if number == signal.SIGHUP and not worker.ready.is_set():
+                continue  # it would end by it, and reads everything as it is now
+            with suppress(ProcessLookupError):
+                process.send_signal(number)
 
     def _stop(self) -> None:
         """Have all workers drain; the second time, stop at once."""

@@ -53,8 +53,8 @@ class StandIn:
 class Worker:
     """What makes a gateway one of several: the Membership of `Harp`, and the MembersOwner of its links.
 
-    The worker with the lowest number of those that are linked leads: it has the admin listener, and stands in for
-    workers that are away.
+    The worker with the lowest number of those that answer leads: it has the admin listener, and stands in for workers
+    that do not. For a moment two may lead: all have the same sockets, and whoever is first accepts a connection.
     """
 
     def __init__(self, place: Post, settings: Settings) -> None:
@@ -117,6 +117,7 @@ class Worker:
         """The gateway serves."""
         self._say({"ready": True})
         self.links_changed()
+        self._tasks.start(self.members.watch())
 
     def renewed_here(self) -> None:
         """As Membership."""
@@ -176,7 +177,7 @@ class Worker:
     async def _arrange(self) -> None:
         """Take or leave what the leading worker has."""
         async with self._arranging:
-            linked = {int(member) for member in self.members.talking}
+            linked = {int(member) for member in self.members.talking - self.members.busy}
             number = self._place.number
             leads = all(other > number for other in linked)
             if self._stopping:

@@ -1,6 +1,6 @@
 """What the admin listener of several workers shows: the facts of all of them.
 
-The other workers are asked over the links, at most once a second, when somebody looks: whatever is shown was gathered
+The other workers are asked over the links when somebody looks: whatever is shown was gathered
 just before. While nobody does, they are asked with every sample of the plots.
 """
 
@@ -21,7 +21,7 @@ from harp.facts import HarpFacts
 from harp.frontend.traffic import CLASSES, Traffic
 from harp.gathering import NO_TRAFFIC
 from harp.status.history import ALL
-from harp.status.merged import merged
+from harp.status.merged import ended, merged
 from harp.status.snapshot import MemberLine, RequestLine, RequestLines, RunningLine, Snapshot, TrafficLine
 from harp.wire.decoding import decoded
 from harp.wire.member import Operated
@@ -29,7 +29,7 @@ from harp.wire.member import Operated
 if TYPE_CHECKING:
     from harp.app import Harp
 
-FRESH = 0.9  # seconds that what the others have said will do
+FRESH = 0.05  # seconds that what the others have said will do
 PATIENCE = 2.0  # seconds for all of them to answer
 SAMPLES = 4.0  # seconds between two questions while nobody looks: there are samples every 5 s
 LOOKED = 30.0  # seconds after a look that the others are asked every second
@@ -47,6 +47,7 @@ class WorkerFacts(HarpFacts):
         self._count = count
         self._loop = asyncio.get_running_loop()
         self._others: dict[str, Snapshot] = {}  # by member
+        self._ended: dict[str, Snapshot] = {}  # what processes have counted that are no more, or not linked any more
         self._seen: dict[str, tuple[float, int, int]] = {}  # its start, and the last request and failure that we have
         self._running: dict[str, tuple[RunningLine, ...]] = {}
         self._asked = self._looked = float("-inf")
@@ -55,7 +56,7 @@ class WorkerFacts(HarpFacts):
     async def keep_asking(self) -> None:
         """Ask the others until cancelled: this worker leads."""
         while True:
-            recently = self._loop.time() - self._looked < LOOKED
+            recently = self.feed.followed or self._loop.time() - self._looked < LOOKED
             await asyncio.sleep(1.0 if recently else SAMPLES)
             await self._ask(requests=recently)
 
@@ -82,8 +83,9 @@ class WorkerFacts(HarpFacts):
     # As HarpFacts, of all
 
     def snapshot(self, *, bans: bool = True) -> Snapshot:
+        self._looked = self._loop.time()  # an open page does not refresh
         own = self.own_snapshot(bans=bans)
-        others = [self._others[member] for member in self._members.talking if member in self._others]
+        others = [*self._others.values(), *self._ended.values()]
         every = merged(own, others if bans else [replace(one, bans=()) for one in others])
         return replace(every, members=tuple(self._lines(own)))
 
@@ -100,7 +102,7 @@ class WorkerFacts(HarpFacts):
                 yield app, own
             else:
                 apps[app] = own
-        for snapshot in self._others.values():
+        for snapshot in (*self._others.values(), *self._ended.values()):
             yield ALL, _counts(snapshot.control)
             yield ALL, _counts(snapshot.others)
             for line in snapshot.apps:  # several with one id, where there are several Nextclouds
@@ -131,7 +133,8 @@ class WorkerFacts(HarpFacts):
 
     async def _ask(self, *, requests: bool) -> None:
         links = list(self._members.links.values())
-        self._others = {link.member: self._others[link.member] for link in links if link.member in self._others}
+        for gone in set(self._others) - {link.member for link in links}:
+            self._end(gone)
         questions = [self._ask_one(link, requests=requests) for link in links if link.member in self._members.talking]
         try:
             async with asyncio.timeout(PATIENCE):
@@ -143,6 +146,9 @@ class WorkerFacts(HarpFacts):
     async def _ask_one(self, link: Link, *, requests: bool) -> None:
         try:
             snapshot = decoded(await link.ask("snapshot"), Snapshot, _wrong)
+            known = self._others.get(link.member)
+            if known is not None and known.process.number != snapshot.process.number:
+                self._end(link.member)
             self._others[link.member] = snapshot
             if requests:
                 lines = decoded(await link.ask("requests"), RequestLines, _wrong)
@@ -150,6 +156,13 @@ class WorkerFacts(HarpFacts):
                 self._take(link.member, snapshot.process.started, lines)
         except HarpError as error:
             log.info("member not asked", member=link.member, reason=str(error))
+
+    def _end(self, member: str) -> None:
+        """A process is no more. What it has counted goes on to count, or the metrics would seem to begin again."""
+        last = ended(self._others.pop(member))
+        before = self._ended.get(member)
+        self._ended[member] = last if before is None else merged(last, [before])
+        self._running.pop(member, None)
 
     def _take(self, member: str, started: float, lines: RequestLines) -> None:
         """Show what that member has served since the last time."""

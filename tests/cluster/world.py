@@ -42,9 +42,20 @@ class MemberWorld:
         self.members.attach("", self.ports, self.group, self.instance)
         self.members.answers = {"name": self._answer}
         self.happened: list[str] = []
+        self.others: dict[str, tuple[PortTable, Instance]] = {}  # more Nextclouds
 
     def _admit(self, address: str, token: str) -> TunnelGroup | str:
         return self.group
+
+    async def serve_another(self, name: str) -> None:
+        """Serve one more Nextcloud, whose clients are all that log in from now on."""
+        made = replace(settings(), instance=name)
+        ports = PortTable()
+        self.group = TunnelGroup(made, ports, self.clock.deadlines)
+        self.server.groups.append(self.group)
+        instance = Instance(made, self.clock, self.clock.deadlines)
+        self.others[name] = (ports, instance)
+        self.members.attach(name, ports, self.group, instance)
 
     async def _answer(self, about: str) -> bytes:
         return (f"{self.name} {about} " * 100_000).encode()
@@ -65,7 +76,8 @@ class MemberWorld:
     async def close(self) -> None:
         await self.members.close()
         await self.server.close()
-        await self.instance.close()
+        for instance in (self.instance, *(instance for _, instance in self.others.values())):
+            await instance.close()
 
     # As MembersOwner
 

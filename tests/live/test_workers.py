@@ -76,10 +76,8 @@ def test_every_exapp_answers_through_either_worker(workers: Workers) -> None:
 
 def test_connections_are_spread_over_the_workers(workers: Workers) -> None:
     before = [line.requests for line in workers.members()]
-    time.sleep(1)  # what members say of themselves is up to a second old
     for _ in range(100):
         assert workers.product.status("/exapps/direct/public") == 200
-    time.sleep(1)
     grown = [line.requests - old for line, old in zip(workers.members(), before, strict=True)]
     assert sum(grown) >= 100
     assert min(grown) > 15
@@ -196,6 +194,7 @@ def test_members_are_listed_and_what_they_have_done_is_added_up(workers: Workers
     assert snapshot["process"]["requests"] >= sum(one.requests for one in members)
     assert [(line["app"], line["tunnel"]) for line in snapshot["apps"]] == [("direct", ""), ("hello", "connected")]
     assert len(snapshot["tunnels"]) == 1
+    assert 'harp_worker_linked{worker="1"} 1.0' in workers.page("/metrics")
     assert harp(workers.product, "health").returncode == 0
 
 
@@ -216,6 +215,22 @@ def test_a_worker_that_is_stopped_holds_up_nobody_at_the_other(fresh: Workers) -
         finally:
             signal_to(stopped, signal.SIGCONT)
     assert sorted(times)[197] < 0.5
+
+
+@pytest.mark.parametrize("which", ["that leads", "other"])
+def test_a_worker_that_hangs_is_stood_in_for_until_it_answers(fresh: Workers, which: str) -> None:
+    lines = {line.leads: line.process for line in fresh.members()}
+    stopped = lines[which == "that leads"]
+    product = fresh.product
+    signal_to(stopped, signal.SIGSTOP)
+    try:
+        product.process.until(lambda: all(product.status("/exapps/direct/public") == 200 for _ in range(20)), "service")
+        product.process.until(lambda: product.admin_status("/heartbeat") == 200, "admin listener")
+    finally:
+        signal_to(stopped, signal.SIGCONT)
+    fresh.until_whole()
+    fresh.connect(stopped).close()
+    assert stopped in fresh.pids()
 
 
 @pytest.mark.parametrize("which", ["with the tunnel", "without"])

@@ -31,12 +31,16 @@ class Workers:
 
     def told(self, what: str) -> Any:
         """The JSON of /api/v1/`what`, {} without an answer."""
+        return json.loads(self.page(f"/api/v1/{what}") or "{}")
+
+    def page(self, path: str) -> str:
+        """A page of the admin listener, "" without an answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.product.admin, timeout=10)
         try:
-            connection.request("GET", f"/api/v1/{what}")
-            return json.loads(connection.getresponse().read())
-        except (OSError, http.client.HTTPException, ValueError):
-            return {}
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
+        except (OSError, http.client.HTTPException):
+            return ""
         finally:
             connection.close()
 

@@ -118,6 +118,10 @@ class Directory:
         for run_id in [run_id for run_id, holder in self._runs.items() if holder is link]:
             del self._runs[run_id]
 
+    def held_by(self, link: Link) -> list[str]:
+        """The names of what a member holds."""
+        return [shown(remote.name) for remote in self._remote.values() if remote.link is link]
+
     # As ClaimWatch and OtherMembers: what happens here
 
     def held(self, claim: Claim) -> None:
@@ -262,6 +266,7 @@ class Directory:
         if held.offered and not remote.offered:
             remote.offered = True
             self._ports.claim(remote.port, remote)
+            self._group.news.granted(shown(held.name), held.port, f"member {link.member}")  # if it was lost here
 
     def _wins(self, link: Link, held: Held) -> bool:
         """Does a claim that another member tells of win over those that we know of? Then these are over."""

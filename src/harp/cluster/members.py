@@ -24,6 +24,8 @@ from harp.wire.member import Ask, Attached, Drained, Greeted, Operated, Renewed,
 from harp.wire.windows import Budget
 
 STRANGERS = "*"  # no Nextcloud has this name
+PROBES = 2.0  # seconds between two looks whether the others answer
+PROBE_LIMIT = 2.0  # seconds for an answer
 GREETING = 3.0  # seconds that a new member waits for what others know
 
 log = structlog.get_logger()
@@ -66,7 +68,8 @@ class Members:
         self.window = tunnel.window
         self.links: dict[str, Link] = {}  # by the member's name
         self.answers: Mapping[str, Answer] = {}
-        self.talking: set[str] = set()  # those that have answered
+        self.talking: set[str] = set()  # those that have said who they are
+        self.busy: set[str] = set()  # of them, those that did not answer the last time
         self._owner = owner
         self._directories: dict[str, Directory] = {}  # by instance
         self._events: dict[str, Events] = {}
@@ -116,6 +119,19 @@ class Members:
         except TimeoutError:
             log.warning("members are slow to answer", members=sorted(set(self.links) - self._greeted))
         self.fresh = False
+
+    async def watch(self) -> None:
+        """See again and again whether the others answer, until cancelled."""
+        while True:
+            await asyncio.sleep(PROBES)
+            links = [link for name, link in self.links.items() if name in self.talking]
+            answers = await asyncio.gather(*(link.mux.probe(PROBE_LIMIT) for link in links))
+            busy = {link.member for link, alive in zip(links, answers, strict=True) if not alive} & self.talking
+            if busy != self.busy:
+                for name in busy - self.busy:
+                    log.warning("member busy", member=name, seconds=PROBE_LIMIT)
+                self.busy = busy
+                self._owner.links_changed()
 
     def tell(self, message: Told) -> None:
         """Tell everybody."""
@@ -189,9 +205,10 @@ class Members:
         if self.links.get(link.member) is not link:
             return
         del self.links[link.member]
+        tunnels = sorted(name for directory in self._directories.values() for name in directory.held_by(link))
         self._forget(link)
         if not self._closed:
-            log.warning("member lost", member=link.member, reason=link.mux.reason)
+            log.warning("member lost", member=link.member, reason=link.mux.reason, tunnels=tunnels)
             self._owner.links_changed()
             self._owner.link_lost(link.member, link.serial)
 
@@ -199,6 +216,7 @@ class Members:
         self._greeted.discard(link.member)
         self.talking.discard(link.member)
         self._drained.discard(link.member)
+        self.busy.discard(link.member)
         self._news.set()
         for directory in self._directories.values():
             directory.lost(link)

@@ -83,6 +83,11 @@ class RequestFeed:
         """Return the last requests that failed, newest first."""
         return _of_app(self._failures, app)
 
+    @property
+    def followed(self) -> bool:
+        """Does somebody watch requests as they end?"""
+        return bool(self._watchers)
+
     def own(self, lines: list[RequestLine]) -> list[RequestLine]:
         """Those that this process has served."""
         return [line for line in lines if line.number not in self._taken]

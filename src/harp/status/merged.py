@@ -47,6 +47,29 @@ def merged(own: Snapshot, others: Sequence[Snapshot]) -> Snapshot:
     )
 
 
+def ended(last: Snapshot) -> Snapshot:
+    """Return what is left of a process that is no more: what it has counted."""
+    process = replace(last.process, memory=0, descriptors=0, connections=0, loop_lag=0.0)
+    return replace(
+        last,
+        process=process,
+        apps=tuple(replace(line, tunnel="") for line in last.apps),
+        tunnels=(),
+        engines=(),
+        bans=(),
+        ban_totals=replace(last.ban_totals, now=0),
+        nextcloud=replace(last.nextcloud, condition=None),
+        instances=tuple(_ended_instance(line) for line in last.instances),
+        strangers=_ended_instance(last.strangers) if last.strangers else None,
+    )
+
+
+def _ended_instance(line: InstanceLine) -> InstanceLine:
+    totals = replace(line.ban_totals, now=0)
+    nextcloud = replace(line.nextcloud, condition=None)
+    return replace(line, nextcloud=nextcloud, connections=0, running=0, waiting=0, ban_totals=totals)
+
+
 def _instances(every: Sequence[Snapshot]) -> tuple[InstanceLine, ...]:
     lines: dict[str, list[InstanceLine]] = {}
     for one in every:

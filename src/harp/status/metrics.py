@@ -119,6 +119,11 @@ def _of_process(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily("process_open_fds", "Open file descriptors.", process.descriptors)
     yield GaugeMetricFamily("process_max_fds", "Limit of open file descriptors.", process.most_descriptors)
     yield GaugeMetricFamily("harp_connections", "Open connections of clients.", process.connections)
+    if snapshot.members:
+        workers = GaugeMetricFamily("harp_worker_linked", "1 while a worker is linked (HP_WORKERS).", labels=["worker"])
+        for member in snapshot.members:
+            workers.add_metric([member.name], float(member.linked))
+        yield workers
     text = "The longest delay of the event loop in the last minute."
     yield GaugeMetricFamily("harp_loop_lag_seconds", text, process.loop_lag)
     up = GaugeMetricFamily("harp_listener_up", "1 while a listener accepts connections.", labels=["listener"])

@@ -34,6 +34,7 @@ def problems_of(snapshot: Snapshot, now: float) -> list[Problem]:
         *_of_cluster(snapshot),
         *_of_certificates(snapshot, now),
         *_of_process(snapshot),
+        *_of_members(snapshot),
     ]
     return sorted(found, key=lambda problem: problem.level != ERROR)
 
@@ -42,6 +43,13 @@ def _of_listeners(snapshot: Snapshot) -> Iterator[Problem]:
     for name, condition in snapshot.listeners.items():
         if not condition.ok:
             yield Problem(ERROR, f"The {name} listener is {condition.detail}", "Restart HaRP and look at its log.", "")
+
+
+def _of_members(snapshot: Snapshot) -> Iterator[Problem]:
+    for member in snapshot.members:
+        if not member.linked:
+            fix = "It is started again by itself; `harp members` shows it, and the log why it ended."
+            yield Problem(WARNING, f"Worker {member.name} is not linked", fix, "")
 
 
 def _of_nextcloud(snapshot: Snapshot) -> Iterator[Problem]:

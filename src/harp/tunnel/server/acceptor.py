@@ -78,7 +78,8 @@ class Acceptor:
     @property
     def bound_ports(self) -> list[int]:
         """The TCP ports that are listened on, in the order of the addresses."""
-        return [sock.getsockname()[1] for sock in self._sockets if sock.family != socket.AF_UNIX]
+        ports = [(sock.family, sock.getsockname()) for sock in self._sockets if sock.family != socket.AF_UNIX]
+        return [name[1] for _, name in dict.fromkeys(ports)]
 
     def set_tls(self, tls: ssl.SSLContext) -> None:
         """Use `tls` for connections from now on."""
