@@ -4,7 +4,8 @@
 # Without PyPI: put wheels of everything in requirements.lock, and of hatchling, into ./wheels, and build with
 # --build-arg PIP_ARGS="--no-index --find-links=/build/wheels".
 # Traces: --build-arg EXTRAS=[otel].
-# The compiled part, if you want it: `pip wheel --no-deps --wheel-dir wheels ./core` on the same architecture, first.
+# The compiled parts, for half the work per request: `make core` on a machine like BASE (the same Python, processor and C
+# library), then `mkdir -p wheels && cp .cache/wheels/* wheels/`.
 
 ARG BASE=docker.io/library/python:3.13-slim
 
@@ -15,7 +16,8 @@ WORKDIR /build
 COPY . .
 RUN set -e; \
     python3 -m venv /opt/harp; \
-    PIP_CONSTRAINT=requirements.lock /opt/harp/bin/pip install --no-cache-dir --no-compile ${PIP_ARGS} ".${EXTRAS}"; \
+    for project in ./wheels/appapi_harp-*.whl .; do if [ -e "$project" ]; then break; fi; done; \
+    PIP_CONSTRAINT=requirements.lock /opt/harp/bin/pip install --no-cache-dir --no-compile ${PIP_ARGS} "$project${EXTRAS}"; \
     for wheel in wheels/appapi_harp_core-*.whl; do \
         if [ -e "$wheel" ]; then /opt/harp/bin/pip install --no-cache-dir --no-compile --no-index --no-deps "$wheel"; fi; \
     done; \

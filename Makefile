@@ -13,8 +13,8 @@ $(READY): pyproject.toml requirements.lock scripts/setup
 	PYTHON="$(PYTHON)" scripts/setup
 	@touch $@
 
-# The optional compiled part, built by cargo and installed. The same suite passes with it and without it:
-# HARP_CORE=required make test, HARP_CORE=off make test.
+# The optional compiled parts: core/, built by cargo and installed, and what of src/ mypyc compiles, in .cache/compiled. The
+# same suite passes with them and without them: HARP_CORE=required make test, HARP_CORE=off make test.
 core: $(READY)
 	scripts/build-core
 
@@ -36,7 +36,7 @@ coverage: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src tests benchmarks scripts/coverage_gate.py scripts/rights.py scripts/release.py scripts/prose.py scripts/reference.py
+	$(BIN)/mypy src tests benchmarks compiled scripts/coverage_gate.py scripts/rights.py scripts/release.py scripts/prose.py scripts/reference.py
 	$(BIN)/codespell
 	$(BIN)/python scripts/prose.py
 	$(BIN)/python scripts/reference.py --check
@@ -48,10 +48,10 @@ docs: $(READY)
 
 # Us beside HAProxy, nginx, Caddy, Traefik and frps. ARGS=--publish writes the figures to docs/; see docs/performance.md.
 bench: $(READY)
-	$(BIN)/python -m benchmarks $(ARGS)
+	PYTHONPATH="$$(scripts/compiled)" $(BIN)/python -m benchmarks $(ARGS)
 
 bench-quick: $(READY)
-	$(BIN)/python -m benchmarks --quick $(ARGS)
+	PYTHONPATH="$$(scripts/compiled)" $(BIN)/python -m benchmarks --quick $(ARGS)
 
 # Real frpc and frps, built from source into .cache/frp.
 frp:

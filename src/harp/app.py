@@ -17,7 +17,7 @@ import structlog
 from harp.errors import HarpError
 from harp.facts import HarpFacts
 from harp.frontend.access import AccessLog
-from harp.frontend.connection import ClientConnection
+from harp.frontend.connection import serving
 from harp.lazy import load_module
 from harp.logs import RareWarnings, configure, drain, hide
 from harp.loops import event_loop
@@ -278,21 +278,21 @@ class Harp:
     async def open_http(self, bind: Bind) -> list[Listener]:
         """Serve clients on more sockets."""
         gate = self.gate
-        return await listen(bind(self.settings.listen.http), lambda: ClientConnection(gate, secure=False))
+        return await listen(bind(self.settings.listen.http), serving(gate, secure=False))
 
     async def open_https(self, bind: Bind) -> list[Listener]:
         """The same over TLS, if there is a certificate."""
         gate, addresses = self.gate, self.settings.listen.https
         if self._https is None:
             return []
-        return listen_tls(bind(addresses), lambda: ClientConnection(gate, secure=True), self._https, gate, self.turns)
+        return listen_tls(bind(addresses), serving(gate, secure=True), self._https, gate, self.turns)
 
     async def open_admin(self) -> None:
         """Serve the admin listener, once."""
         admin = self._admin
         if not self._admin_servers:
             sockets = self._bind(self.settings.listen.admin)
-            self._admin_servers = await listen(sockets, lambda: ClientConnection(admin, secure=False))
+            self._admin_servers = await listen(sockets, serving(admin, secure=False))
             self.admin_ports = ports_of(self._admin_servers)
 
     def close_admin(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harp.commands.health import problem_of
-from harp.frontend.connection import ClientConnection
+from harp.frontend.connection import serving
 from harp.net.deadlines import Deadlines
 from harp.net.listen import bound_sockets, listen
 from harp.settings import Address, Settings, load
@@ -59,7 +59,7 @@ async def listeners(directory: Path) -> AsyncIterator[dict[str, str]]:
     servers: list[Any] = [await asyncio.start_server(accept, "127.0.0.1", 0) for _ in range(2)]
     http, frp = (server.sockets[0].getsockname()[1] for server in servers)
     gate = AdminGate(settings(directory), Pages(Fine()), Deadlines())
-    servers += await listen(bound_sockets((Address("", 0, str(path)),)), lambda: ClientConnection(gate, secure=False))
+    servers += await listen(bound_sockets((Address("", 0, str(path)),)), serving(gate, secure=False))
     try:
         yield {
             "HP_EXAPPS_ADDRESS": f"0.0.0.0:{http}",

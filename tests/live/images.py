@@ -26,7 +26,16 @@ SMALL_EXAPP = "harp-test/exapp-small:1"  # busybox, one static program, frpc and
 PYTHON_EXAPP = "harp-test/exapp-python:1"  # Debian, Python, our tunnel client, a user without rights
 GOSU_EXAPP = "harp-test/exapp-gosu:1"  # Debian, frpc and our start script as root, the app as a plain user
 STATIC_EXAPP = "harp-test/exapp-static:1"  # one program and nothing else
-CHECKOUT = ("pyproject.toml", "requirements.lock", "README.md", "LICENSE", "healthcheck.sh", "Dockerfile", "src")
+CHECKOUT = (
+    "pyproject.toml",
+    "requirements.lock",
+    "README.md",
+    "LICENSE",
+    "healthcheck.sh",
+    "Dockerfile",
+    "src",
+    "compiled",
+)
 OFFLINE = {"BASE": DEBIAN, "PIP_ARGS": "--no-index --find-links=/build/wheels"}
 # What wheels for Debian 12 are called, the newest first.
 MANYLINUX = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014", "manylinux_2_5", "manylinux1")
@@ -56,7 +65,8 @@ def provide_harp(engine: Engine) -> str:
     if not engine.has_image(HARP_IMAGE):
         provide_debian(engine)
         files: dict[str, bytes | Path | str] = {name: ROOT / name for name in CHECKOUT}
-        engine.build(HARP_IMAGE, tar_of({**files, "wheels": wheels()}), OFFLINE)
+        compiled: dict[str, bytes | Path | str] = {f"wheels/{wheel.name}": wheel for wheel in compiled_wheels()}
+        engine.build(HARP_IMAGE, tar_of({**files, "wheels": wheels(), **compiled}), OFFLINE)
     return HARP_IMAGE
 
 
@@ -152,6 +162,13 @@ def static_program() -> Path:
 def _go() -> str:
     """The system's Go, or the one that `make frp` has fetched. Any version will do."""
     return find("go") or path_of("Go", str(ROOT / ".cache/go/bin/go"))
+
+
+def compiled_wheels() -> list[Path]:
+    """What `make core` has built, if that fits Debian 12."""
+    system = Path("/etc/os-release").read_text()
+    fits = sys.version_info[:2] == (3, 11) and "\nID=debian\n" in system and '\nVERSION_ID="12"\n' in system
+    return sorted((ROOT / ".cache/wheels").glob("*.whl")) if fits else []
 
 
 def wheels() -> Path:

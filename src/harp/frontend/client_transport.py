@@ -20,7 +20,7 @@ TURN, BODY, FULL = 1, 2, 4  # others are to be served first; the handler wants n
 _WHY = {TURN: "others come first", BODY: "the handler pauses", FULL: "enough waits"}
 
 
-class ClientTransport(asyncio.BufferedProtocol):
+class ClientTransport:
     """See the module. `deadline` is when whatever the connection waits for takes too long, see `net.deadlines`."""
 
     __slots__ = (

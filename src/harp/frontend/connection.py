@@ -13,9 +13,12 @@ from time import monotonic, thread_time
 from harp.errors import BadRequest
 from harp.frontend.answers import refusal, told
 from harp.frontend.client_transport import FULL, HIGH_WATER, LINGER_TIME
+from harp.frontend.decider import Decider
 from harp.frontend.exchange import NO_ID, Exchange
 from harp.frontend.incoming import LAST_RESORT, Incoming
 from harp.net.deadlines import NEVER
+from harp.net.ports import ProtocolFactory
+from harp.net.protocols import as_protocol
 from harp.wire.ends import How
 from harp.wire.http import Fields
 from harp.wire.server_connection import (
@@ -364,6 +367,11 @@ class ClientConnection(Incoming):
             self.end(How.GRACEFUL)
         elif core.state is RAW and self._handler is not None:
             self._handler.drain()
+
+
+def serving(gate: Decider, *, secure: bool) -> ProtocolFactory:
+    """Return what makes a connection for each client that a listener accepts."""
+    return lambda: as_protocol(ClientConnection(gate, secure=secure))
 
 
 def _with_id(start: bytes, exchange: Exchange) -> bytes:

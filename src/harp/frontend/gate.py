@@ -16,7 +16,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
-from msgspec.structs import replace
 
 from harp.frontend.books import Books
 from harp.frontend.caller import Caller, Callers, is_request_id
@@ -303,7 +302,7 @@ class Gate(OpenConnections):
         location_prefix = verdict.prefix if self._settings.rewrite_location else b""
         hop = self._hop(verdict.app_id, app.app_id, app.host, app.port, location_prefix)
         if self.replicas is not None:
-            hop = replace(hop, replicas=self.replicas(app.app_id))
+            hop = Hop(hop.target, hop.name, hop.location_prefix, self.replicas(app.app_id))
         identity = _identity(verdict.app_id, app.version, verdict.authorization, verdict.aa_version)
         return Plan(verdict, hop, identity, self._books.traffic_of(app.app_id), version, until)
 

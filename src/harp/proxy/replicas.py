@@ -23,7 +23,6 @@ from harp.wire.responses import ResponseHead
 DOUBT = 5.0  # seconds for which a replica that did not answer is chosen only if there is no other
 COOKIE = b"harp-replica"
 
-_GIVEN = ("_upstreams", "_downstream", "_request", "_hop", "_head", "_silence")  # what a Forwarding is made from
 _marked = re.compile(rb"(?:^|;)[ \t]*" + COOKIE + rb"=([0-9a-f]{16})[ \t]*(?:;|$)").search
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -79,12 +78,19 @@ class Replicas:
 
     def spread(self, forwarding: Forwarding, prefix: bytes) -> Spread:
         """Forward to one of them what was to go to their Service. `prefix` is where clients see the ExApp."""
-        spread = Spread(*(getattr(forwarding, name) for name in _GIVEN))
+        spread = Spread(
+            forwarding._upstreams,
+            forwarding._downstream,
+            forwarding._request,
+            forwarding._hop,
+            forwarding._head,
+            forwarding._silence,
+        )
         spread.replicas, spread.prefix = self, prefix
         return spread
 
 
-class Spread(Forwarding, eq=False):
+class Spread(Forwarding):
     """One exchange with the replica that is chosen for it. `leave` it when it is over."""
 
     replicas: Replicas | None = None

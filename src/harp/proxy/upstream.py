@@ -119,7 +119,7 @@ class Pool(Protocol):
     def lost(self, connection: Upstream) -> None: ...
 
 
-class Upstream(asyncio.Protocol):
+class Upstream:
     """Sends one request at a time and hands the answers to its user."""
 
     __slots__ = (

@@ -11,6 +11,7 @@ from harp.errors import Unreachable
 from harp.net.deadlines import Deadlines
 from harp.net.dial import Reached
 from harp.net.ports import Offer, PortTable, ProtocolFactory
+from harp.net.protocols import as_protocol
 from harp.net.targets import EngineTunnel, ExAppTunnel, Target
 from harp.net.tasks import Tasks
 from harp.net.turns import Turns
@@ -182,8 +183,9 @@ class Upstreams:
 
     async def dial(self, target: Target) -> Upstream:
         """A new connection, or Unreachable at the first refusal."""
-        reached = await self._dialer.reach(target, lambda: Upstream(self, target))  # one for each address that is tried
-        connection, offer = cast(Upstream, reached.protocol), reached.offer
+        # One for each address that is tried.
+        reached = await self._dialer.reach(target, lambda: as_protocol(Upstream(self, target)))
+        connection, offer = cast(Upstream, cast(object, reached.protocol)), reached.offer
         if offer is not None:
             connection.offer = offer
             connection.number = self.listening(offer).opened()
