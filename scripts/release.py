@@ -18,6 +18,7 @@ from pathlib import Path
 
 VERSION = "src/harp/__init__.py"
 CHANGELOG = "CHANGELOG.md"
+CHART = "deploy/helm/harp/Chart.yaml"
 NAMED = (
     "Dockerfile",
     "deploy/helm/harp/Chart.yaml",
@@ -72,7 +73,21 @@ def edits(root: Path, version: str, day: str) -> Mapping[Path, str]:
         if old not in text:
             raise NotReady(f"{name} does not name {old}")
         edited[root / name] = re.sub(rf"(?<![\d.]){re.escape(old)}(?![\d.])", version, text)
+    edited[root / CHART] = with_chart_version(edited[root / CHART], old, version)
     return edited
+
+
+def with_chart_version(chart: str, old: str, new: str) -> str:
+    """Return Chart.yaml with a version of its own that is as much newer as `new` is than `old`. Raises NotReady."""
+    found = re.search(r"^version: (\S+)$", chart, re.MULTILINE)
+    if found is None:
+        raise NotReady(f"{CHART} has no version")
+    part = next(
+        place for place, (was, is_now) in enumerate(zip(numbers(old), numbers(new), strict=True)) if was != is_now
+    )
+    now = numbers(found[1])
+    moved = ".".join(str(number + (place == part) if place <= part else 0) for place, number in enumerate(now))
+    return chart.replace(found[0], f"version: {moved}")
 
 
 def git(*words: str) -> str:
@@ -103,6 +118,22 @@ def build(into: Path) -> None:
         if shutil.which("cargo"):
             built = {**os.environ, "CARGO_TARGET_DIR": str(Path.cwd() / ".cache" / "core")}  # not in core/
             subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(into), "./core"], check=True, env=built)
+    describe(into)
+
+
+def describe(into: Path) -> None:
+    """Write the SBOM: what the new wheel brings with it, in the versions of requirements.lock."""
+    (wheel,) = into.glob(f"appapi_harp-{current_version(Path.cwd())}-*.whl")
+    with tempfile.TemporaryDirectory() as tools, tempfile.TemporaryDirectory() as installed:
+        for place, wanted in ((tools, "cyclonedx-bom"), (installed, str(wheel))):
+            subprocess.run([sys.executable, "-m", "venv", place], check=True)
+            pip = [str(Path(place, "bin", "python")), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+            subprocess.run([*pip, "install", "--constraint", "requirements.lock", wanted], check=True)
+        python = str(Path(installed, "bin", "python"))
+        subprocess.run([python, "-m", "pip", "--quiet", "uninstall", "--yes", "setuptools", "pip"], check=True)
+        bom = into / f"{wheel.name.removesuffix('.whl')}.cdx.json"
+        made = [str(Path(tools, "bin", "cyclonedx-py")), "environment", "--pyproject", "pyproject.toml"]
+        subprocess.run([*made, "--output-reproducible", "--output-file", str(bom), python], check=True)
 
 
 def main() -> int:
@@ -134,7 +165,7 @@ def main() -> int:
         print("pyproject.toml has no [project.urls]: nobody knows yet where this repository will be. Write them first.")
     print(f"""Look at dist/. To publish:
   git push origin main {tag}
-  pipx run twine check --strict dist/* && pipx run twine upload dist/*
+  pipx run twine check --strict dist/*.whl dist/*.gz && pipx run twine upload dist/*.whl dist/*.gz
   docker build --tag appapi-harp:{options.version} .
 To take it back instead: git tag --delete {tag} && git reset --hard HEAD~1""")
     return 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import harp
 
@@ -92,6 +94,22 @@ def test_releases_are_made_on_main(repository: Path) -> None:
 def test_there_is_no_release_without_changes(repository: Path) -> None:
     (repository / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n## 0.5.0\n\n- First.\n")
     assert "nothing under Unreleased" in release(repository, "99.0.0").stderr
+
+
+@pytest.mark.parametrize(
+    ("release", "chart"), [("0.5.1", "0.1.1"), ("0.6.0", "0.2.0"), ("0.7.3", "0.2.0"), ("1.0.0", "1.0.0")]
+)
+def test_the_version_of_the_chart_moves_as_far_as_that_of_harp(release: str, chart: str) -> None:
+    moved = runpy.run_path(str(ROOT / "scripts" / "release.py"))["with_chart_version"]
+    text = "version: 0.1.0\nappVersion: x\n"
+    assert moved(text, "0.5.0", release) == f"version: {chart}\nappVersion: x\n"
+
+
+def test_wheels_are_built_for_both_architectures_and_both_c_libraries() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    built = workflow["jobs"]["wheels"]["strategy"]["matrix"]
+    assert built["machine"] == ["amd64", "arm64"]
+    assert [name.partition("linux")[0] for name in built["libc"]] == ["many", "musl"]
 
 
 def test_the_pythons_that_are_promised_are_those_that_are_tested() -> None:
