@@ -22,6 +22,7 @@ from harp.gathering import (
     ban_totals_of,
     bans_of,
     by_app,
+    caches_of,
     cluster_of,
     engines_of,
     instances_of,
@@ -187,6 +188,7 @@ class HarpFacts:
             bans=tuple(self._own_bans()) if bans else (),
             ban_totals=ban_totals_of(tenants),
             certificates=tuple(self.certificates()),
+            caches=caches_of(tenants),
             instances=instances_of(tenants),
             strangers=strangers_of(tenants),
         )

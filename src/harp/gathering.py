@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -128,8 +129,18 @@ def _app(tenant: Tenant, record: ExApp, traffic: Traffic) -> AppLine:
         tunnel,
         tuple(RouteLine(route.url, route.access_level.name) for route in record.routes),
         line_of(traffic),
+        time.time() - (time.monotonic() - traffic.answered) if traffic.answered else None,
         tenant.settings.instance,
     )
+
+
+def caches_of(tenants: Tenants) -> dict[str, int]:
+    """Return how much is remembered, of all Nextclouds together."""
+    return {
+        "records": sum(len(tenant.instance.records) for tenant in tenants),
+        "sessions": sum(len(tenant.instance.sessions) for tenant in tenants),
+        "decisions": sum(len(tenant.plans) for tenant in tenants),
+    }
 
 
 def tunnels_of(tenant: Tenant) -> Iterator[TunnelLine]:
@@ -147,6 +158,8 @@ def tunnels_of(tenant: Tenant) -> Iterator[TunnelLine]:
             streams=tunnel.streams,
             mux=tunnel.mux,
             wire=tunnel.wire,
+            received=tunnel.received,
+            sent=tunnel.sent,
             instance=tenant.settings.instance,
         )
 

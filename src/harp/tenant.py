@@ -11,6 +11,7 @@ from harp.engines.inventory import EngineInventory
 from harp.frontend.access import AccessLog
 from harp.frontend.books import Books, Tracer
 from harp.frontend.gate import CONTROL, Gate
+from harp.frontend.plans import Plans
 from harp.lazy import load_module
 from harp.logs import RareWarnings
 from harp.net.deadlines import Deadlines
@@ -96,7 +97,10 @@ class Tenant:
         )
         self.engines = EngineInventory(settings, self.dialer, self.ports, now)
         self.books = Books(commons.access_log, self.warnings, commons.tracer, settings.instance)
-        self.gate = Gate(settings, self.instance, self.upstreams, deadlines, self.books, turns, reader=commons.reader)
+        self.plans = Plans(deadlines)
+        self.gate = Gate(
+            settings, self.instance, self.upstreams, deadlines, self.books, turns, self.plans, reader=commons.reader
+        )
 
     async def find_cluster(self) -> None:
         """Have a look at the Kubernetes cluster, if there is one: its ExApps are not where Nextcloud says."""

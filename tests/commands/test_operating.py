@@ -131,6 +131,7 @@ async def test_apps_counts_what_each_has_served(demo: Demo, harp: Command) -> No
         "5xx",
         "average",
         "sent",
+        "answered",
     ]
     assert line.split()[:4] == ["hello", "1.0.0", "127.0.0.1:23000", "connected"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,7 +65,7 @@ def test_tunnels_shows_the_client_and_its_port(product: Product) -> None:
     assert (tunnel["names"], tunnel["ports"], tunnel["address"]) == (["hello"], [TUNNEL_PORT], "127.0.0.1")
     assert tunnel["client"] == SHIPPED
     lines = harp(product, "tunnels").stdout.splitlines()
-    assert " ".join(lines[0].split()) == "port name address host client up for round trip streams"
+    assert " ".join(lines[0].split()) == "port name address host client up for round trip streams received sent"
     assert lines[1].split()[:3] == ["23000", "hello", "127.0.0.1"]
 
 
@@ -86,6 +87,10 @@ def test_apps_shows_what_each_has_served(product: Product) -> None:
     assert product.status("/exapps/hello/public") == 200
     after = told(product, "apps")["apps"][0]
     assert after["traffic"]["statuses"]["2xx"] == before["traffic"]["statuses"]["2xx"] + 1
+    assert before["answered"] <= after["answered"] <= time.time()
+    assert told(product, "status")["snapshot"]["caches"]["records"] >= 1
+    (tunnel,) = told(product, "tunnels")["tunnels"]
+    assert tunnel["received"] > 0 < tunnel["sent"]
     assert harp(product, "apps").stdout.splitlines()[1].split()[0] == "hello"
 
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from harp.status.conditions import Condition
 from harp.status.engines import EngineLine
 from harp.status.merged import ended, merged
-from harp.status.snapshot import BanLine, BanTotals, InstanceLine
+from harp.status.snapshot import BanLine, BanTotals, InstanceLine, Snapshot
 from tests.fakes.facts import DIRECT, ENGINE, HELLO, NONE, SOME, TUNNEL, FakeFacts
 
 ONE = replace(FakeFacts().snapshot(), bans=(BanLine("192.0.2.1", 100.0, "x"),), ban_totals=BanTotals(5, 1, 1))
@@ -47,6 +47,15 @@ def test_an_exapp_is_one_line_with_all_its_requests_and_connected_where_anybody_
     assert hello.traffic.statuses == {name: 2 * count for name, count in SOME.statuses.items()}
     assert hello.traffic.buckets == tuple(2 * count for count in SOME.buckets)
     assert both.tunnels == (TUNNEL,)
+
+
+def test_an_exapp_has_answered_when_it_last_did_anywhere_and_caches_are_added() -> None:
+    def one(answered: float | None) -> Snapshot:
+        return replace(ONE, apps=(replace(HELLO, answered=answered),), caches={"sessions": 2})
+
+    both = merged(one(100.0), [one(None), one(200.0)])
+    assert [line.answered for line in both.apps] == [200.0]
+    assert both.caches == {"sessions": 6}
 
 
 def test_bans_are_those_of_all_once_with_the_longest_time() -> None:

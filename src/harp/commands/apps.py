@@ -8,10 +8,10 @@ from msgspec import Struct
 
 from harp.commands.admin import of_environment
 from harp.commands.arguments import add_instance, asks_harp
-from harp.commands.tables import of_instances
+from harp.commands.tables import ago, of_instances
 from harp.status.snapshot import AppLine
 
-HEADERS = ("app", "version", "address", "tunnel", "routes", "requests", "4xx", "5xx", "average", "sent")
+HEADERS = ("app", "version", "address", "tunnel", "routes", "requests", "4xx", "5xx", "average", "sent", "answered")
 
 
 class _Apps(Struct):
@@ -50,4 +50,5 @@ def _row(line: AppLine) -> tuple[str, ...]:
         str(traffic.statuses["5xx"]),
         f"{traffic.seconds / timed * 1000:.1f} ms" if timed else "",
         f"{traffic.sent / 1e6:.1f} MB",
+        "never" if line.answered is None else f"{ago(line.answered)} ago",
     )

@@ -11,7 +11,7 @@ from harp.commands.arguments import add_instance, asks_harp
 from harp.commands.tables import ago, of_instances
 from harp.status.snapshot import TunnelLine
 
-HEADERS = ("port", "name", "address", "host", "client", "up for", "round trip", "streams")
+HEADERS = ("port", "name", "address", "host", "client", "up for", "round trip", "streams", "received", "sent")
 
 
 class _Tunnels(Struct):
@@ -46,4 +46,6 @@ def _row(tunnel: TunnelLine) -> tuple[str, ...]:
         ago(tunnel.since),
         "" if tunnel.round_trip is None else f"{tunnel.round_trip * 1000:.1f} ms",
         str(tunnel.streams),
+        f"{tunnel.received / 1e6:.1f} MB" if tunnel.mux else "",
+        f"{tunnel.sent / 1e6:.1f} MB" if tunnel.mux else "",
     )

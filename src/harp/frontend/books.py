@@ -63,6 +63,8 @@ class Books:
             traffic.count_early(exchange.began - exchange.started, seconds)
         if exchange.refused or status >= INTERNAL:
             self._enter_failure(exchange, seconds)
+        else:
+            traffic.answered = exchange.started
         if self.watcher is not None:
             self.watcher(exchange, seconds)
         if self.tracer is not None:

@@ -81,3 +81,7 @@ class Plans:
         self._version = version
         self._tables.clear()
         self._plans.clear()
+
+    def __len__(self) -> int:
+        """Return how many are kept."""
+        return len(self._plans)

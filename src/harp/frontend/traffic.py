@@ -29,7 +29,7 @@ NONE_EARLY = Durations()
 class Traffic:
     """The requests of one kind since the start: those to one ExApp, or to none."""
 
-    __slots__ = ("buckets", "classes", "early", "received", "seconds", "sent", "waits")
+    __slots__ = ("answered", "buckets", "classes", "early", "received", "seconds", "sent", "waits")
 
     def __init__(self) -> None:
         self.classes = [0] * len(CLASSES)
@@ -38,6 +38,7 @@ class Traffic:
         self.seconds = 0.0  # from the heads of all requests to the ends of their answers, without upgraded streams
         self.buckets = [0] * (len(BOUNDS) + 1)  # the same: how many took up to each bound, and longer than all
         self.waits: dict[str, Durations] = {}  # of those that had to wait, by what for
+        self.answered = 0.0  # monotonic time of the last request that was answered, and not by us or with a 5xx
         self.early: Durations | None = None  # what first bytes came earlier than ends: added to the durations above
 
     def count(self, status: int, received: int, sent: int, seconds: float) -> None:

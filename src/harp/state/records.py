@@ -109,6 +109,10 @@ class RecordCache:
         """Return every record, by id."""
         return [self._entries[app_id].record for app_id in sorted(self._entries)]
 
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._entries)
+
     def _forget_unknown(self) -> None:
         now = self._now()
         while self._unknown:

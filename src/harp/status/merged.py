@@ -42,6 +42,7 @@ def merged(own: Snapshot, others: Sequence[Snapshot]) -> Snapshot:
         engines=_engines(every),
         bans=_bans(every),
         ban_totals=_ban_totals([one.ban_totals for one in every]),
+        caches=_sums(one.caches for one in every),
         instances=_instances(every),
         strangers=_instance(strangers) if (strangers := [one.strangers for one in every if one.strangers]) else None,
     )
@@ -55,6 +56,7 @@ def ended(last: Snapshot) -> Snapshot:
         process=process,
         apps=tuple(replace(line, tunnel="") for line in last.apps),
         tunnels=(),
+        caches={},
         engines=(),
         bans=(),
         ban_totals=replace(last.ban_totals, now=0),
@@ -135,6 +137,7 @@ def _apps(every: Sequence[Snapshot]) -> tuple[AppLine, ...]:
             of_app[0],
             tunnel=next((line.tunnel for line in of_app if line.tunnel == "connected"), of_app[0].tunnel),
             traffic=_traffic([line.traffic for line in of_app]),
+            answered=max((line.answered for line in of_app if line.answered is not None), default=None),
         )
         for _, of_app in sorted(lines.items())
     )

@@ -72,6 +72,10 @@ def _of_one(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _of_requests(snapshot)
     yield from _of_tunnels(snapshot)
     yield from _of_nextcloud(snapshot)
+    kept = GaugeMetricFamily("harp_cache_entries", "What HaRP remembers, by kind.", labels=["cache"])
+    for name, count in snapshot.caches.items():
+        kept.add_metric([name], count)
+    yield kept
     bans = snapshot.ban_totals
     yield GaugeMetricFamily("harp_bans", "Addresses that are banned now.", bans.now)
     yield CounterMetricFamily("harp_bans_begun", "Bans that have begun.", bans.begun)
@@ -192,12 +196,26 @@ def _of_tunnels(snapshot: Snapshot) -> Iterator[Metric]:
             streams.add_metric([name, str(port)], tunnel.streams)
             if tunnel.round_trip is not None:
                 trips.add_metric([name, str(port)], tunnel.round_trip)
-    yield from (streams, trips)
+    text = "Bytes that came through a tunnel, in all its streams; of multiplexed ones, by the first port."
+    received = CounterMetricFamily("harp_tunnel_received_bytes", text, labels=["name", "port"])
+    text = "Bytes that went into a tunnel, likewise."
+    sent = CounterMetricFamily("harp_tunnel_sent_bytes", text, labels=["name", "port"])
+    for tunnel in snapshot.tunnels:
+        if tunnel.mux and tunnel.names:
+            received.add_metric([tunnel.names[0], str(tunnel.ports[0])], tunnel.received)
+            sent.add_metric([tunnel.names[0], str(tunnel.ports[0])], tunnel.sent)
+    yield from (streams, trips, received, sent)
     connected = GaugeMetricFamily("harp_app_tunnel_up", "1 while an ExApp's tunnel is connected.", labels=["app"])
     for line in snapshot.apps:
         if line.tunnel:
             connected.add_metric([line.app], float(line.tunnel == "connected"))
     yield connected
+    text = "When an ExApp last answered a request, and not with a 5xx."
+    answered = GaugeMetricFamily("harp_app_answered_timestamp_seconds", text, labels=["app"])
+    for line in snapshot.apps:
+        if line.answered is not None:
+            answered.add_metric([line.app], line.answered)
+    yield answered
 
 
 def _of_nextcloud(snapshot: Snapshot) -> Iterator[Metric]:

@@ -62,6 +62,7 @@ class AppLine(Struct, frozen=True, omit_defaults=True):
     tunnel: str  # "connected", "not connected"; "" = it is reached without one
     routes: tuple[RouteLine, ...]
     traffic: TrafficLine
+    answered: float | None = None  # when it last answered a request, and not with a 5xx; None = never since the start
     instance: str = ""  # the Nextcloud it is one of, where there are several
 
 
@@ -79,6 +80,8 @@ class TunnelLine(Struct, frozen=True, omit_defaults=True):
     streams: int  # open now, those that wait for requests included
     mux: bool
     wire: int
+    received: int = 0  # bytes; 0 without multiplexing, where nobody counts them
+    sent: int = 0
     instance: str = ""  # where there are several Nextclouds
 
 
@@ -181,6 +184,7 @@ class Snapshot(Struct, frozen=True):
     ban_totals: BanTotals
     certificates: tuple[CertificateLine, ...]
     cluster: ClusterStatus | None = None  # None = no Kubernetes
+    caches: dict[str, int] = {}  # what is remembered, by kind: "records", "sessions", "decisions"
     instances: tuple[InstanceLine, ...] = ()  # where there are several Nextclouds; what is above counts all of them
     members: tuple[MemberLine, ...] = ()  # () = there is one process
     strangers: InstanceLine | None = None  # the same of requests and wrong keys that were for none of them

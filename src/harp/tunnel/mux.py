@@ -97,6 +97,7 @@ class MuxSession(asyncio.Protocol):
         self.reason = ""
         self.fault = False
         self.round_trip: float | None = None  # seconds, of the last ping
+        self.received = self.sent = 0  # bytes, frames and all
         self.deadline = NEVER
         self._clock = clock
         self._deadlines = deadlines
@@ -204,6 +205,7 @@ class MuxSession(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
+        self.received += len(data)
         if self._probes:
             for probe in self._probes:
                 probe.settle(True)
@@ -375,6 +377,7 @@ class MuxSession(asyncio.Protocol):
             if not batch:
                 return
             transport.write(batch)
+            self.sent += len(batch)
             if full:  # control frames, then
                 self._unread_control += len(batch)
                 if self._unread_control > CONTROL_LIMIT:

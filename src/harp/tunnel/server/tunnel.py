@@ -54,6 +54,8 @@ class TunnelFacts(Struct, frozen=True):
     streams: int  # open now, those that wait in the pool included
     mux: bool
     wire: int  # protocol version, 1 or 2
+    received: int  # bytes since it has been connected; 0 without yamux, where each stream is a connection of its own
+    sent: int
 
 
 class Channel(Struct, frozen=True):
@@ -142,6 +144,8 @@ class Tunnel(asyncio.Protocol):
             streams=self.mux.streams if self.mux else len(self._pool),
             mux=self.mux is not None,
             wire=self._channel.version,
+            received=self.mux.received if self.mux else 0,
+            sent=self.mux.sent if self.mux else 0,
         )
 
     @property
