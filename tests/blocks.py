@@ -27,6 +27,7 @@ PAGES = (
     "docs/instances.md",
     "docs/differences.md",
     "docs/troubleshooting.md",
+    "docs/first-exapp.md",
     "docs/exapps.md",
     "exapp/README.md",
 )

@@ -261,3 +261,32 @@ def test_the_test_of_the_page_for_authors_passes_with_the_sample(tmp_path: Path)
     done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\b1 passed", done.stdout)
+
+
+def test_the_first_exapp_works_as_the_page_says(tmp_path: Path) -> None:
+    """Its program, its test, and then both shell blocks, with other ports than the page's."""
+    program, test = (block.text for block in left("docs/first-exapp.md", "python"))
+    (tmp_path / "main.py").write_text(program)
+    (tmp_path / "test_main.py").write_text(test)
+    passed = script(f"{sys.executable} -m pytest -q -p no:cacheprovider test_main.py", tmp_path)
+    assert re.search(r"\b1 passed", passed)
+
+    start, ask = (block.text for block in left("docs/first-exapp.md"))
+    gateway, app, admin = (str(free_port()) for _ in range(3))
+    start = start.replace("9000", app).replace(
+        "harp dev hello", f"harp dev hello --port {gateway} --admin-port {admin}"
+    )
+    secret, program, harp = start.splitlines()
+    environment = {"PATH": f"{BIN}:{os.environ['PATH']}"}
+
+    def started(line: str) -> Process:
+        argv = ["bash", "-euc", f"cd {tmp_path}\n{secret}\nexec {line.removesuffix(' &')}"]
+        return Process(argv, tmp_path / f"{line.split(maxsplit=1)[0]}.log", env=environment)
+
+    with started(program) as server, started(harp) as process:
+        process.until(lambda: "Requests, as they end" in process.text(), "running harp dev")
+        server.until_listening(int(app))
+        for line in ask.replace("8780", gateway).splitlines():
+            code, _, comment = line.partition("#")
+            asked = code.replace("curl ", "curl -so /dev/null -w '%{http_code}' ", 1)
+            assert script(asked, tmp_path) == comment.split()[0].strip(",")
