@@ -67,8 +67,8 @@ class Membership(Protocol):
     def facts(self, harp: Harp) -> HarpFacts:
         """What its admin listener shows: the facts of all."""
 
-    async def refresh(self) -> None:
-        """Somebody looks at them."""
+    async def refresh(self, path: bytes) -> None:
+        """Somebody looks at this page of them."""
 
     async def join(self, harp: Harp) -> None:
         """It is about to listen."""

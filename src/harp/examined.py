@@ -71,8 +71,10 @@ class ExaminedHarp:
         return EngineNames(engines_directory(self.settings)).all()
 
     def tunnel_names(self) -> Sequence[str]:
-        proxies = [proxy for tunnel in self._tenant.tunnels.facts() for proxy in tunnel.proxies]
-        return [name.lower() for name, port in proxies if port in EXAPP_PORTS]
+        instance = self._tenant.settings.instance
+        tunnels = [tunnel for tunnel in self._harp.facts.tunnels() if tunnel.instance in ("", instance)]
+        claims = [claim for tunnel in tunnels for claim in zip(tunnel.names, tunnel.ports, strict=True)]
+        return [name.lower() for name, port in claims if port in EXAPP_PORTS]
 
     async def probe_nextcloud(self) -> str:
         instance = self._tenant.instance

@@ -88,9 +88,9 @@ class Worker:
         self.members.answers = {"snapshot": facts.tell_snapshot, "requests": facts.tell_requests}
         return facts
 
-    async def refresh(self) -> None:
+    async def refresh(self, path: bytes) -> None:
         """As Membership."""
-        await self._facts.refresh()
+        await self._facts.refresh(path)
 
     async def join(self, harp: Harp) -> None:
         """As Membership."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FRESH = 0.05  # seconds that what the others have said will do
 PATIENCE = 2.0  # seconds for all of them to answer
 SAMPLES = 4.0  # seconds between two questions while nobody looks: there are samples every 5 s
+WATCH = "watch"  # ask for requests, and for those that will come
 LOOKED = 30.0  # seconds after a look that the others are asked every second
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -56,16 +57,21 @@ class WorkerFacts(HarpFacts):
     async def keep_asking(self) -> None:
         """Ask the others until cancelled: this worker leads."""
         while True:
-            recently = self.feed.followed or self._loop.time() - self._looked < LOOKED
+            recently = self.feed.watching or self._loop.time() - self._looked < LOOKED
             await asyncio.sleep(1.0 if recently else SAMPLES)
-            await self._ask(requests=recently)
+            await self._ask()
 
-    async def refresh(self) -> None:
-        """Somebody looks: ask the others, unless that was done a moment ago."""
+    async def refresh(self, path: bytes) -> None:
+        """Somebody looks at a page: ask the others, unless that was done a moment ago.
+
+        To watch every request costs as much as to serve some of them, so the others do it only while we do.
+        """
         self._looked = self._loop.time()
+        if b"requests" in path:
+            self.feed.glance()
         if self._looked - self._asked > FRESH:
             if self._asking is None or self._asking.done():
-                self._asking = self._loop.create_task(self._ask(requests=True))
+                self._asking = self._loop.create_task(self._ask())
             await asyncio.shield(self._asking)
 
     # What others ask
@@ -77,7 +83,7 @@ class WorkerFacts(HarpFacts):
     async def tell_requests(self, about: str) -> bytes:
         """As an answer of Members."""
         feed = self.feed
-        recent, failures = feed.own(feed.recent()), feed.own(feed.failures())
+        recent, failures = feed.own(feed.recent() if about == WATCH else feed.seen()), feed.own(feed.failures())
         return msgspec.json.encode(RequestLines(tuple(recent), tuple(failures), tuple(self.own_running(""))))
 
     # As HarpFacts, of all
@@ -131,11 +137,11 @@ class WorkerFacts(HarpFacts):
 
     # Asking
 
-    async def _ask(self, *, requests: bool) -> None:
+    async def _ask(self) -> None:
         links = list(self._members.links.values())
         for gone in set(self._others) - {link.member for link in links}:
             self._end(gone)
-        questions = [self._ask_one(link, requests=requests) for link in links if link.member in self._members.talking]
+        questions = [self._ask_one(link) for link in links if link.member in self._members.talking]
         try:
             async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*questions)
@@ -143,17 +149,17 @@ class WorkerFacts(HarpFacts):
             pass  # one that is busy is shown as it was
         self._asked = self._loop.time()
 
-    async def _ask_one(self, link: Link, *, requests: bool) -> None:
+    async def _ask_one(self, link: Link) -> None:
         try:
             snapshot = decoded(await link.ask("snapshot"), Snapshot, _wrong)
             known = self._others.get(link.member)
             if known is not None and known.process.number != snapshot.process.number:
                 self._end(link.member)
             self._others[link.member] = snapshot
-            if requests:
-                lines = decoded(await link.ask("requests"), RequestLines, _wrong)
-                self._running[link.member] = lines.running
-                self._take(link.member, snapshot.process.started, lines)
+            about = WATCH if self.feed.watching else ""
+            lines = decoded(await link.ask("requests", about), RequestLines, _wrong)
+            self._running[link.member] = lines.running
+            self._take(link.member, snapshot.process.started, lines)
         except HarpError as error:
             log.info("member not asked", member=link.member, reason=str(error))
 

@@ -80,3 +80,13 @@ async def test_certificates_and_an_operators_changes_reach_all(one: MemberWorld,
     one.members.tell(Renewed())
     one.members.tell(Operated("level", "debug"))
     await until(lambda: two.happened[-2:] == ["certificates renewed", "level debug"])
+
+
+async def test_the_doctors_steps_are_expected_everywhere_until_its_walk_is_over(
+    one: MemberWorld, two: MemberWorld
+) -> None:
+    nonce = one.instance.walks.begin()
+    step = f"/doctor/{nonce}/hello".encode()
+    await until(lambda: two.instance.expects(step))
+    one.instance.walks.end(nonce)
+    await until(lambda: not two.instance.expects(step))

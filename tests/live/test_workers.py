@@ -198,6 +198,34 @@ def test_members_are_listed_and_what_they_have_done_is_added_up(workers: Workers
     assert harp(workers.product, "health").returncode == 0
 
 
+def test_the_doctor_finds_everything_in_order_wherever_its_steps_arrive(world: World, tmp_path: Path) -> None:
+    product = Product(tmp_path / "harp", world.nextcloud, HP_GATEWAY_URL=world.nextcloud, **TWO)
+    product.environment["HP_PUBLIC_URL"] = product.url
+    product.start()
+    try:
+        with serving(product, world, OWN):
+            for _ in range(4):  # its steps are spread anew each time
+                report = json.loads(harp(product, "doctor", "--json").stdout)
+                assert [finding for finding in report["findings"] if finding["state"] == "failed"] == []
+    finally:
+        product.stop()
+
+
+def test_requests_of_both_are_shown_to_whoever_looks(workers: Workers) -> None:
+    clients = [workers.connect(pid) for pid in workers.pids()]
+    wanted = {f"/exapps/direct/number/{number}" for number in range(2)}
+
+    def shown() -> bool:
+        seen = {line["path"] for line in workers.told("requests")["recent"]}
+        for number, client in enumerate(clients):
+            ask(client, f"/exapps/direct/number/{number}")
+        return wanted <= seen
+
+    workers.product.process.until(shown, "requests of both", pause=0.1)
+    for client in clients:
+        client.close()
+
+
 # When one is away
 
 

@@ -35,6 +35,8 @@ from harp.wire.member import (
     Struck,
     Talk,
     ToPort,
+    WalkBegun,
+    WalkEnded,
     WorkFor,
     packed,
 )
@@ -54,6 +56,8 @@ TOLD: list[MemberMessage] = [
     RecordPut(msgspec.Raw(b'{"app_id":"x"}')),
     RecordGone("x"),
     Greeted(),
+    WalkBegun("nonce"),
+    WalkEnded("nonce"),
     Attached(instance="second"),
     Drained(),
     Renewed(),

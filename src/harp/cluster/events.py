@@ -1,4 +1,5 @@
-"""What members tell each other of one Nextcloud besides tunnels: strikes, lifted bans, and records of ExApps."""
+"""What members tell each other of one Nextcloud besides tunnels: strikes, lifted bans, records of ExApps, and the
+doctor's walks."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from harp.nextcloud.banning import Banning
 from harp.nextcloud.instance import Instance
 from harp.policy.exapp import ExApp
 from harp.wire.decoding import decoded
-from harp.wire.member import Lifted, RecordGone, RecordPut, Struck, Told
+from harp.wire.member import Lifted, RecordGone, RecordPut, Struck, Told, WalkBegun, WalkEnded
 
 MOST_STRUCK = 8192  # addresses whose strikes a fresh member is told
 
@@ -20,7 +21,7 @@ Tell = Callable[[Told], None]
 
 
 class Events:
-    """Takes what others tell, and tells them what happens here: BanNews and RecordNews of an Instance."""
+    """Takes what others tell, and tells them what happens here: BanNews, RecordNews and WalkNews of an Instance."""
 
     def __init__(self, name: str, banning: Banning, instance: Instance | None, tell: Tell) -> None:
         """Without an `instance` there are bans alone."""
@@ -30,7 +31,7 @@ class Events:
         self._tell = tell
         banning.news = self
         if instance is not None:
-            instance.news = self
+            instance.news = instance.walks.news = self
 
     def greet(self, link: Link) -> None:
         """Tell a fresh member what it cannot find out itself."""
@@ -48,6 +49,10 @@ class Events:
                 self._instance.take(decoded(bytes(message.record), ExApp, _wrong))
             case RecordGone() if self._instance is not None:
                 self._instance.drop(message.app_id)
+            case WalkBegun() if self._instance is not None:
+                self._instance.walks.expect(message.nonce)
+            case WalkEnded() if self._instance is not None:
+                self._instance.walks.forget(message.nonce)
             case _:
                 return False
         return True
@@ -69,6 +74,14 @@ class Events:
     def record_gone(self, app_id: str) -> None:
         """As RecordNews."""
         self._tell(RecordGone(app_id, instance=self._name))
+
+    def walk_begun(self, nonce: str) -> None:
+        """As WalkNews."""
+        self._tell(WalkBegun(nonce, instance=self._name))
+
+    def walk_ended(self, nonce: str) -> None:
+        """As WalkNews."""
+        self._tell(WalkEnded(nonce, instance=self._name))
 
 
 def _wrong(error: Exception) -> PeerError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from secrets import token_hex
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -18,23 +19,46 @@ MOST = 4  # walks at a time
 SEEN = "harp-seen"  # the header line in which the control API learns how a step has arrived
 
 
+class WalkNews(Protocol):
+    """Who tells other members, where a step may arrive as well: `cluster.events.Events`."""
+
+    def walk_begun(self, nonce: str) -> None:
+        """A walk has begun here."""
+
+    def walk_ended(self, nonce: str) -> None:
+        """It is over."""
+
+
 class Walks:
     """The nonces that are good now."""
 
     def __init__(self, now: Callable[[], float]) -> None:
+        self.news: WalkNews | None = None
         self._now = now
         self._ends: dict[bytes, float] = {}
 
     def begin(self) -> str:
         """Return the nonce of a new walk; the oldest gives way when there are too many."""
+        nonce = token_hex(24)
+        self.expect(nonce)
+        if self.news is not None:
+            self.news.walk_begun(nonce)
+        return nonce
+
+    def expect(self, nonce: str) -> None:
+        """Take the steps of a walk that has begun, here or at another member."""
         if len(self._ends) >= MOST:
             del self._ends[next(iter(self._ends))]
-        nonce = token_hex(24)
         self._ends[nonce.encode()] = self._now() + LIFETIME
-        return nonce
 
     def end(self, nonce: str) -> None:
         """Take no more steps of a walk."""
+        self.forget(nonce)
+        if self.news is not None:
+            self.news.walk_ended(nonce)
+
+    def forget(self, nonce: str) -> None:
+        """The same, at another member's word."""
         self._ends.pop(nonce.encode(), None)
 
     def expects(self, target: bytes) -> bool:

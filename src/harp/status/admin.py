@@ -30,6 +30,7 @@ ENGINES = b"/engines"  # a page for people, and JSON for programs
 
 LOG_IN = b'{"error":"from another host this needs Authorization: Bearer, with the password of the status page"}'
 
+Refresh = Callable[[bytes], Awaitable[None]]  # of what a path shows
 Visit = Callable[[RequestHead, Guest, bytes], Awaitable[Page]]
 
 log = structlog.get_logger()
@@ -57,7 +58,7 @@ class AdminGate:
         examine: ExamineFunction | None = None,
         doors: Doors | None = None,
         site: Visit | None = None,
-        refresh: Callable[[], Awaitable[None]] | None = None,
+        refresh: Refresh | None = None,
     ) -> None:
         """`site` answers what nothing else does: the status page, for people. `refresh` comes before any fact."""
         self.deadlines = deadlines
@@ -86,7 +87,9 @@ class AdminGate:
             respond = self._responder(head, connection.peer, guest)
             page = None
             if self._refresh is not None and head.path not in LIVENESS:
-                respond = self._refreshed(self._refresh, respond, lambda: self._page(head, connection.peer, guest))
+                respond = self._refreshed(
+                    self._refresh, head.path, respond, lambda: self._page(head, connection.peer, guest)
+                )
             if respond is None:
                 page = self._page(head, connection.peer, guest)
                 respond = _streaming(page) if page is not None and page.stream is not None else None
@@ -109,12 +112,12 @@ class AdminGate:
         return f"the admin listener has {', '.join([*(path.decode() for path in self._pages.paths), *more])}"
 
     def _refreshed(
-        self, refresh: Callable[[], Awaitable[None]], respond: Respond | None, page: Callable[[], Page | None]
+        self, refresh: Refresh, path: bytes, respond: Respond | None, page: Callable[[], Page | None]
     ) -> Respond:
         """Answer as ever, when the other processes have been asked."""
 
         async def answer(body: bytes) -> Page:
-            await refresh()
+            await refresh(path)
             if respond is not None:
                 return await respond(body)
             return page() or Page(404, msgspec.json.encode({"error": self._known()}))

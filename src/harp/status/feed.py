@@ -84,9 +84,13 @@ class RequestFeed:
         return _of_app(self._failures, app)
 
     @property
-    def followed(self) -> bool:
-        """Does somebody watch requests as they end?"""
-        return bool(self._watchers)
+    def watching(self) -> bool:
+        """Does somebody look at requests, or has lately?"""
+        return bool(self._watchers) or self.deadline != NEVER
+
+    def seen(self) -> list[RequestLine]:
+        """As `recent`, without watching for longer."""
+        return _of_app(self._recent, "")
 
     def own(self, lines: list[RequestLine]) -> list[RequestLine]:
         """Those that this process has served."""

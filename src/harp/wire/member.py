@@ -155,6 +155,18 @@ class RecordGone(MemberMessage, frozen=True):
     app_id: str
 
 
+class WalkBegun(MemberMessage, frozen=True):
+    """The doctor walks through the public URL: its steps may arrive anywhere."""
+
+    nonce: str
+
+
+class WalkEnded(MemberMessage, frozen=True):
+    """It does no more."""
+
+    nonce: str
+
+
 class Greeted(MemberMessage, frozen=True):
     """A new link has been told everything that there is to know now."""
 
@@ -193,6 +205,8 @@ Told: TypeAlias = (
     | Lifted
     | RecordPut
     | RecordGone
+    | WalkBegun
+    | WalkEnded
     | Greeted
     | Attached
     | Drained
