@@ -182,6 +182,7 @@ async def test_who_leaves_the_line_takes_nobodys_place(tmp_path: Path) -> None:
         await asyncio.gather(*asked[1:3], return_exceptions=True)
         world.apps[RED].hold.set()
         assert [who(await asked[place])[0] for place in (0, 3)] == [RED, RED]
+        await until(lambda: load(world, RED) == (0, 0))
 
 
 async def test_metrics_name_the_instance(tmp_path: Path) -> None:
@@ -289,3 +290,24 @@ async def test_an_own_key_of_an_exapp_opens_a_tunnel_of_its_nextcloud_alone(tmp_
         assert admit("192.0.2.1", own_key(KEYS[BLUE], "hello")) is blue.tunnels
         assert admit("192.0.2.1", KEYS[BLUE]) is blue.tunnels
         assert isinstance(admit("192.0.2.1", own_key("another key", "hello")), str)
+
+
+async def test_the_status_page_tells_the_nextclouds_apart(tmp_path: Path) -> None:
+    async with two_clouds(tmp_path, HP_BLACKLIST_COUNT="1") as world:
+        for name in NAMES:
+            await world.get(HOSTS[name])
+        await world.get(HOSTS[RED], "/exapps/app_api/info", harp_shared_key="wrong")
+
+        async def page(path: str) -> str:
+            async with world.client.get(f"http://127.0.0.1:{world.harp.admin_ports[0]}{path}") as answer:
+                assert answer.status == 200, path
+                return await answer.text()
+
+        overview = await page("/")
+        for name in NAMES:
+            assert HOSTS[name] in overview
+            assert f'href="/apps/{name}%2Fhello"' in overview
+            assert world.clouds[name].url in overview
+        assert f":{world.apps[BLUE].port}" in await page("/apps/blue%2Fhello")
+        assert f":{world.apps[RED].port}" not in await page("/apps/blue%2Fhello")
+        assert 'name="instance" value="red"' in await page("/bans")

@@ -21,7 +21,7 @@ from harp.gathering import (
     apps_of,
     ban_totals_of,
     bans_of,
-    by_app,
+    by_key,
     caches_of,
     cluster_of,
     engines_of,
@@ -267,10 +267,7 @@ class HarpFacts:
     def traffic(self) -> Iterator[tuple[str, Traffic]]:
         """Every count of requests, by ExApp; for the plots."""
         books = self.books.books()
-        if len(books) == 1:
-            yield from books[0].apps.items()
-        else:
-            yield from by_app(books)
+        yield from by_key(books)
         for one in books:
             yield ALL, one.control
             yield ALL, one.others

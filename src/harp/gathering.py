@@ -26,6 +26,7 @@ from harp.status.snapshot import (
     RouteLine,
     TrafficLine,
     TunnelLine,
+    key_of,
 )
 from harp.tenant import Tenant
 from harp.tenants import Tenants
@@ -233,13 +234,11 @@ def refusals_of(books: Iterable[Books]) -> dict[int, int]:
     return total
 
 
-def by_app(books: Iterable[Books]) -> Iterator[tuple[str, Traffic]]:
-    """Yield the counts of every app id, of all instances that have such an ExApp together."""
-    same: dict[str, list[Traffic]] = {}
+def by_key(books: Iterable[Books]) -> Iterator[tuple[str, Traffic]]:
+    """Yield the counts of every ExApp."""
     for one in books:
         for app, traffic in one.apps.items():
-            same.setdefault(app, []).append(traffic)
-    yield from ((app, _sum(traffics)) for app, traffics in same.items())
+            yield key_of(app, one.instance), traffic
 
 
 def total_of(traffics: Sequence[Traffic]) -> TrafficLine:

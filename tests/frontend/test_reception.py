@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from io import BytesIO
+from random import Random
 
 from harp.frontend.access import AccessLog
 from harp.frontend.books import Books
@@ -147,3 +148,46 @@ async def test_what_is_no_request_is_nobodys() -> None:
     connection.data_received(b"nonsense\r\n\r\n")
     assert wire.take().startswith(b"HTTP/1.1 400")
     assert [lobby.reception.load(name) for name in NAMES] == [(0, 0, 0)] * 2
+
+
+PEERS = ("10.0.0.1", "10.0.0.2", "8.8.4.4", "192.168.1.1")
+HOSTS = ("red.example", "blue.example", "green.example", "RED.example:1")
+KEYS = ("", "harp-shared-key: key of red\r\n", "harp-shared-key: key of blue\r\n", "harp-shared-key: wrong\r\n")
+
+
+async def chosen(lobby: Lobby, peer: str, lines: str) -> dict[str, int]:
+    """Requests under way of each, after one more."""
+    wire, connection = lobby.connect(peer)
+    connection.data_received(f"GET /exapps/hello/public HTTP/1.1\r\n{lines}\r\n".encode())
+    await settled()
+    wire.take()
+    found = {name: lobby.reception.load(name)[1] for name in NAMES}
+    connection.connection_lost(None)
+    await settled()
+    return found
+
+
+async def test_what_is_remembered_changes_no_choice() -> None:
+    """Random requests in random order at one reception, and each at one that has never seen any."""
+    random, env = Random(7), {"HP_TRUSTED_PROXY_IPS": "10.0.0.1", "HP_BLACKLIST_COUNT": "0"}
+    lobby = Lobby(**env)
+    for _ in range(300):
+        told = random.choice(("", "X-Forwarded-Host: blue.example\r\n", "X-Forwarded-Host: red.example, x\r\n"))
+        lines = f"Host: {random.choice(HOSTS)}\r\n{told}{random.choice(KEYS)}"
+        peer = random.choice(PEERS)
+        assert await chosen(lobby, peer, lines) == await chosen(Lobby(**env), peer, lines), (peer, lines)
+
+
+async def test_a_line_that_half_has_left_is_closed_up() -> None:
+    lobby = Lobby()
+    settings, gate = lobby.served["red"]
+    shares = replace(settings.shares, requests=1, connections=10)
+    lobby.reception.open({**lobby.served, "red": (replace(settings, shares=shares), gate)})
+    crowd = [lobby.connect() for _ in range(9)]
+    for _, connection in crowd:
+        connection.data_received(request("red"))
+    await settled()
+    assert lobby.reception.load("red") == (9, 1, 8)
+    for _, connection in crowd[1:6]:
+        connection.connection_lost(None)
+    assert lobby.reception.load("red")[2] <= 5

@@ -35,12 +35,13 @@ KB = 1000
 class Clouds:
     """Both Nextclouds, their ExApps, and the HaRP in front."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **environment: str) -> None:
         self.directory = directory
         self.apps = {name: NamedApp(name, socket=directory / f"{name}.sock") for name in NAMES}
         self.clouds = {name: NextcloudStandIn(KEYS[name]) for name in NAMES}
         self.file = directory / "instances.toml"
-        self.product = Product(directory / "harp", "", HP_INSTANCES_FILE=str(self.file), HP_BLACKLIST_COUNT="10")
+        environment |= {"HP_INSTANCES_FILE": str(self.file), "HP_BLACKLIST_COUNT": "10"}
+        self.product = Product(directory / "harp", "", **environment)
         self.product.environment = {
             name: value
             for name, value in self.product.environment.items()
@@ -74,9 +75,9 @@ class Clouds:
 
 
 @asynccontextmanager
-async def running_clouds(directory: Path) -> AsyncIterator[Clouds]:
+async def running_clouds(directory: Path, **environment: str) -> AsyncIterator[Clouds]:
     """Both with their tunnels connected."""
-    world = Clouds(directory)
+    world = Clouds(directory, **environment)
     async with AsyncExitStack() as stack:
         for name in NAMES:
             await stack.enter_async_context(world.clouds[name])
@@ -154,8 +155,9 @@ async def ask(world: Clouds, asked: Sequence[Case], first: int) -> int:
     return len(asked)
 
 
-async def test_of_ten_thousand_mixed_requests_none_crosses(tmp_path: Path) -> None:
-    async with running_clouds(tmp_path) as world:
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_of_ten_thousand_mixed_requests_none_crosses(tmp_path: Path, workers: str) -> None:
+    async with running_clouds(tmp_path, HP_WORKERS=workers) as world:
         kinds, random = cases(world), Random(5)
         mixed = [random.choice(kinds) for _ in range(REQUESTS)]
         share = REQUESTS // CONNECTIONS

@@ -137,3 +137,22 @@ def test_a_stream_of_a_near_peer_begins_with_less() -> None:
     assert window.reopen(1.0, 0.0005, MOST) == NEAR_WINDOW - (INITIAL_WINDOW - 200_000)
     window.left -= NEAR_WINDOW // 2
     assert window.reopen(1.0005, 0.0005, MOST) == NEAR_WINDOW // 2 + NEAR_WINDOW
+
+
+def test_a_part_of_the_budget_lends_no_more_than_it_has_and_no_more_than_is_left_of_the_whole() -> None:
+    whole = Budget(1000)
+    part, other = whole.part(600), whole.part(600)
+    assert part.borrow(1000) == 600
+    assert other.borrow(1000) == 400
+    part.give_back(300)
+    assert other.borrow(1000) == 200
+    assert (part.lent, other.lent, whole.lent) == (300, 600, 900)
+
+
+def test_what_a_part_keeps_is_missing_from_the_whole_until_the_part_is_dropped() -> None:
+    whole = Budget(1000)
+    part, other = whole.part(600), whole.part(1000)
+    part.kept = 500
+    assert (part.left, other.left, whole.left) == (100, 500, 500)
+    whole.drop(part)
+    assert whole.left == 1000

@@ -46,7 +46,7 @@ UPGRADED = 101
 class Desk:
     """One instance at the reception."""
 
-    __slots__ = ("begun", "connections", "gate", "line", "most_connections", "most_requests", "name", "running")
+    __slots__ = ("begun", "connections", "gate", "left", "line", "most_connections", "most_requests", "name", "running")
 
     def __init__(self, settings: Settings, gate: Gate, capacity: int, instances: int) -> None:
         half = max(capacity // 2, 1) if instances > 1 else capacity
@@ -58,6 +58,7 @@ class Desk:
         self.begun = 0  # requests in this turn of the loop
         self.running: set[Exchange] = set()
         self.line: deque[tuple[ClientConnection, Exchange]] = deque()
+        self.left = 0  # who have left the line since it was looked through, at most
 
     @property
     def has_room(self) -> bool:
@@ -65,6 +66,15 @@ class Desk:
         if len(self.running) >= self.most_requests:
             self.running = {exchange for exchange in self.running if exchange.status != UPGRADED}
         return len(self.running) < self.most_requests
+
+    def note_leaving(self) -> None:
+        """Somebody may have left the line: when that is half of it, let those who wait move up."""
+        self.left += 1
+        if 2 * self.left >= len(self.line):
+            self.line = deque(
+                (connection, exchange) for connection, exchange in self.line if connection.waits(exchange)
+            )
+            self.left = 0
 
 
 class Reception(OpenConnections):
@@ -201,9 +211,11 @@ class Reception(OpenConnections):
         if desk is None:
             self._books.enter(exchange)
             return
-        desk.running.discard(exchange)
         if desk.line:
+            if exchange not in desk.running:
+                desk.note_leaving()
             self._await_turn(desk)
+        desk.running.discard(exchange)
         self._as_instance(desk, desk.gate.finished, exchange)
 
     async def close(self) -> None:

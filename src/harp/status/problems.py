@@ -53,8 +53,15 @@ def _of_members(snapshot: Snapshot) -> Iterator[Problem]:
 
 
 def _of_nextcloud(snapshot: Snapshot) -> Iterator[Problem]:
+    for line in snapshot.instances:
+        condition = line.nextcloud.condition
+        if condition is not None and not condition.ok:
+            where = f"{line.instance} at {line.nextcloud.url}"
+            what = f"The Nextcloud {where} does not answer as it should: {condition.detail}"
+            fix = "Check its url in HP_INSTANCES_FILE. Until then only its PUBLIC routes and AppAPI's calls work."
+            yield Problem(ERROR, what, fix, "settings")
     nextcloud = snapshot.nextcloud
-    if nextcloud.condition is not None and not nextcloud.condition.ok:
+    if not snapshot.instances and nextcloud.condition is not None and not nextcloud.condition.ok:
         yield Problem(
             ERROR,
             f"Nextcloud at {nextcloud.url} does not answer as it should: {nextcloud.condition.detail}",
@@ -63,14 +70,18 @@ def _of_nextcloud(snapshot: Snapshot) -> Iterator[Problem]:
         )
 
 
+def _of(instance: str) -> str:
+    return f" of {instance}" if instance else ""
+
+
 def _of_apps(snapshot: Snapshot) -> Iterator[Problem]:
     for line in snapshot.apps:
         if line.tunnel == "not connected":
             yield Problem(
                 ERROR,
-                f"ExApp {line.app} has no tunnel on port {line.port}",
+                f"ExApp {line.app}{_of(line.instance)} has no tunnel on port {line.port}",
                 "Is its container running, and does its log say that frpc connects? It dials port 8782 of this host.",
-                f"apps/{line.app}",
+                f"apps/{line.key}",
             )
 
 
@@ -78,7 +89,12 @@ def _of_engines(snapshot: Snapshot) -> Iterator[Problem]:
     for engine in snapshot.engines:
         if engine.trouble and engine.last_seen is not None:
             fix = "Is the engine running, and its tunnel connected? `harp engine check` asks it again."
-            yield Problem(ERROR, f"The engine on port {engine.port} does not answer: {engine.trouble}", fix, "engines")
+            yield Problem(
+                ERROR,
+                f"The engine on port {engine.port}{_of(engine.instance)} does not answer: {engine.trouble}",
+                fix,
+                "engines",
+            )
 
 
 def _of_cluster(snapshot: Snapshot) -> Iterator[Problem]:

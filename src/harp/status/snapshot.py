@@ -26,6 +26,11 @@ class OfInstance(Protocol):
         """Its name, "" where there is only one."""
 
 
+def key_of(app: str, instance: str) -> str:
+    """Return what distinguishes an ExApp from those of other Nextclouds."""
+    return f"{instance}/{app}" if instance else app
+
+
 class DurationsLine(Struct, frozen=True):
     """How long something took."""
 
@@ -64,6 +69,11 @@ class AppLine(Struct, frozen=True, omit_defaults=True):
     traffic: TrafficLine
     answered: float | None = None  # when it last answered a request, and not with a 5xx; None = never since the start
     instance: str = ""  # the Nextcloud it is one of, where there are several
+
+    @property
+    def key(self) -> str:
+        """Its place below the status page's /apps/, and its name in the history."""
+        return key_of(self.app, self.instance)
 
 
 class TunnelLine(Struct, frozen=True, omit_defaults=True):

@@ -149,8 +149,13 @@ class MuxSession(asyncio.Protocol):
         stream.opened(protocol)
         return stream, protocol
 
-    def welcome(self, max_streams: int, window: int) -> None:
-        """The peer has logged in: what it may have from now on."""
+    def welcome(self, max_streams: int, window: int, budget: Budget | None = None) -> None:
+        """The peer has logged in: what it may have from now on; with `budget`, within that one."""
+        if budget is not None:
+            kept = sum([stream.kept for stream in self._streams.values()])
+            self.budget.kept -= kept
+            budget.kept += kept
+            self.budget = self.core.budget = budget
         self.core.trust()
         self.core.max_streams = max_streams
         self.core.max_window = window

@@ -300,8 +300,13 @@ class MuxStream(asyncio.Transport):
             kept.append(data)
         self._carrier.budget.kept += len(data)
 
+    @property
+    def kept(self) -> int:
+        """Bytes that have been received and not been delivered."""
+        return sum(map(len, self._kept))
+
     def _drop_kept(self) -> None:
-        self._carrier.budget.kept -= sum(map(len, self._kept))
+        self._carrier.budget.kept -= self.kept
         self._kept.clear()
 
     def _reopen_window(self) -> None:

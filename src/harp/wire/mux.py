@@ -212,7 +212,7 @@ class Session:
         self.round_trip: float | None = None  # seconds; what windows are made for
         self.queued = 0  # bytes of data in `data_to_send`
         self._clock = clock
-        self._budget = budget or Budget()
+        self.budget = budget or Budget()
         self._trace = trace
         self._next_id = first or (1 if client else 2)
         self._peer_parity = 0 if client else 1  # of the ids that the peer may open
@@ -413,7 +413,7 @@ class Session:
 
     def _add(self, number: int, state: StreamState) -> Stream:
         stream = self.streams[number] = Stream(
-            number, state, ReceiveWindow(self._budget, self._clock(), self.round_trip)
+            number, state, ReceiveWindow(self.budget, self._clock(), self.round_trip)
         )
         return stream
 

@@ -17,26 +17,52 @@ DEFAULT_BUDGET = 128 << 20  # bytes
 
 
 class Budget:
-    """Bytes that all streams of the process may have beyond their first windows, less what slow readers leave lying."""
+    """Bytes that all streams of the process may have beyond their first windows, less what slow readers leave lying.
 
-    __slots__ = ("kept", "lent", "total")
+    A part of it bounds some of them: what it lends, the whole lends, too.
+    """
 
-    def __init__(self, total: int = DEFAULT_BUDGET) -> None:
+    __slots__ = ("_parts", "_whole", "kept", "lent", "total")
+
+    def __init__(self, total: int = DEFAULT_BUDGET, whole: Budget | None = None) -> None:
         self.total = total
         self.lent = 0  # to windows
-        self.kept = 0  # received, and not taken by its reader yet
+        self.kept = 0  # received, and not taken by its reader yet; what is kept of a part counts there
+        self._whole = whole
+        self._parts: list[Budget] = []
 
     def __repr__(self) -> str:
         return f"<Budget {self.total}, {self.lent} lent, {self.kept} kept>"
 
+    @property
+    def left(self) -> int:
+        """How much can be lent."""
+        left = self.total - self.lent - self.kept - sum([part.kept for part in self._parts])
+        return left if self._whole is None else min(left, self._whole.left)
+
+    def part(self, total: int) -> Budget:
+        """Return a budget within this one, which `drop` ends."""
+        part = Budget(total, self)
+        self._parts.append(part)
+        return part
+
+    def drop(self, part: Budget) -> None:
+        """Forget a part whose streams have ended."""
+        self._parts.remove(part)
+
     def borrow(self, wanted: int) -> int:
         """As much of `wanted` as there is. It counts until it is given back."""
-        given = max(0, min(wanted, self.total - self.lent - self.kept))
-        self.lent += given
+        given = max(0, min(wanted, self.left))
+        self._lend(given)
         return given
 
     def give_back(self, size: int) -> None:
-        self.lent -= size
+        self._lend(-size)
+
+    def _lend(self, size: int) -> None:
+        self.lent += size
+        if self._whole is not None:
+            self._whole.lent += size
 
 
 class ReceiveWindow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harp.settings import Settings
 from tests.fakes.waiting import until
 from tests.tunnel.peer import good_login
 from tests.tunnel.server.world import OTHER_KEY, World
@@ -52,3 +53,12 @@ async def test_the_tunnels_of_one_nextcloud_end_alone(world: World) -> None:
     await world.server.end_group(world.other, "it is served no more")
     assert world.other.facts() == []
     await until(lambda: world.ports.get(23001) is not None)
+
+
+async def test_one_of_several_nextclouds_has_half_of_the_memory_for_windows(world: World, settings: Settings) -> None:
+    world.other.limit = 5
+    await world.client().login()
+    await world.client().login(metas=OTHER)
+    assert world.group.budget is None
+    assert world.other.budget is not None
+    assert world.other.budget.total == settings.tunnel.memory // 2

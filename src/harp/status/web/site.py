@@ -161,7 +161,7 @@ class Site:
 
     async def _lift(self, guest: Guest, form: dict[str, str]) -> Page:
         address = form.get("address", "")
-        lifted = self._facts.lift(address)
+        lifted = self._facts.lift(address, form.get("instance", ""))
         done = f"{address} is served again." if lifted else f"{address} is not banned."
         return _elsewhere(f"/bans?done={quote(done)}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -13,7 +13,16 @@ from harp.status.engines import EngineLine
 from harp.status.feed import RequestFeed
 from harp.status.history import ALL, History
 from harp.status.problems import WARNING, problems_of
-from harp.status.snapshot import AppLine, BanLine, RequestLine, RunningLine, SettingLine, Snapshot, TunnelLine
+from harp.status.snapshot import (
+    AppLine,
+    BanLine,
+    OfInstance,
+    RequestLine,
+    RunningLine,
+    SettingLine,
+    Snapshot,
+    TunnelLine,
+)
 
 MOST_ROWS = 200  # of a table; people search in longer ones
 SPARK = 120  # samples in a sparkline, ten minutes
@@ -44,7 +53,7 @@ class PageFacts(Protocol):
     async def examine_now(self) -> None:
         """Have the doctor make a report."""
 
-    def lift(self, address: str) -> bool:
+    def lift(self, address: str, instance: str = "") -> bool:
         """End a ban. False if there was none."""
 
     def change_logs(self, log_level: str | None, access_log: str | None) -> None:
@@ -142,23 +151,23 @@ class Views:
         return View("/apps", "ExApps", "apps.html", {"apps": shown, "all": len(apps), "sparks": self._sparks(shown)})
 
     def _app(self, snapshot: Snapshot, app: str) -> View:
-        line = next((line for line in snapshot.apps if line.app == app.lower()), None)
+        line = next((line for line in snapshot.apps if line.key == app.lower()), None)
         if line is None:
             return View("/apps", "ExApps", "missing.html", {"missing": app}, status=404)
         feed = self._facts.feed
         return View(
-            f"/apps/{line.app}",
+            f"/apps/{line.key}",
             line.app,
             "app.html",
             {
                 "app": line,
-                "points": self._facts.history.points(line.app, SPARK),
-                "running": self._facts.running(line.app)[:SHORT],
-                "recent": feed.recent(line.app)[:MOST_REQUESTS],
-                "failures": feed.failures(line.app)[: SHORT // 2],
+                "points": self._facts.history.points(line.key, SPARK),
+                "running": _of_instance(self._facts.running(line.app), line)[:SHORT],
+                "recent": _of_instance(feed.recent(line.app), line)[:MOST_REQUESTS],
+                "failures": _of_instance(feed.failures(line.app), line)[: SHORT // 2],
                 "tunnel": _tunnel_of(snapshot.tunnels, line),
             },
-            plot=line.app,
+            plot=line.key,
         )
 
     def _requests(self, snapshot: Snapshot, search: str) -> View:
@@ -205,7 +214,15 @@ class Views:
         return View("/settings", "Settings", "settings.html", {"lines": lines})
 
     def _sparks(self, apps: Sequence[AppLine]) -> dict[str, list[float]]:
-        return {line.app: self._facts.history.points(line.app, SPARK).requests for line in apps}
+        return {line.key: self._facts.history.points(line.key, SPARK).requests for line in apps}
+
+
+L = TypeVar("L", bound=OfInstance)
+
+
+def _of_instance(lines: Sequence[L], app: AppLine) -> list[L]:
+    """Those of the ExApp's own Nextcloud."""
+    return [line for line in lines if line.instance == app.instance]
 
 
 def _busiest(apps: Sequence[AppLine]) -> list[AppLine]:
@@ -221,7 +238,7 @@ def _matches(line: RequestLine, search: str) -> bool:
 
 
 def _tunnel_of(tunnels: Sequence[TunnelLine], app: AppLine) -> TunnelLine | None:
-    return next((line for line in tunnels if app.port in line.ports), None)
+    return next((line for line in tunnels if app.port in line.ports and line.instance == app.instance), None)
 
 
 def _engine_state(line: EngineLine) -> str:

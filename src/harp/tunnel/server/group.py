@@ -15,6 +15,7 @@ from harp.tunnel.server.claim_queue import Check
 from harp.tunnel.server.claims import Claims
 from harp.tunnel.server.news import TunnelNews
 from harp.tunnel.server.tunnel import Tunnel, TunnelFacts
+from harp.wire.windows import Budget
 
 
 class OtherMembers(Protocol):
@@ -57,6 +58,7 @@ class TunnelGroup:
         if settings.instance:
             self.log = self.log.bind(instance=settings.instance)
         self.limit = 0  # tunnels; 0 = the limit for all is enough
+        self.budget: Budget | None = None  # for its windows; None = that of all
         self.tunnels: dict[str, Tunnel] = {}  # by run id
 
     def facts(self) -> list[TunnelFacts]:

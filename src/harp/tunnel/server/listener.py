@@ -115,6 +115,8 @@ class TunnelServer:
         """End the tunnels of a Nextcloud that is served no more."""
         group.news.stopping = True
         await _end(list(group.tunnels.values()), reason)
+        if group.budget is not None:
+            self.budget.drop(group.budget)
 
     # LoginHandler of pending connections
 
@@ -216,7 +218,10 @@ class TunnelServer:
         first.accept()
         pending.logged_in(tunnel)
         if pending.mux is not None:
-            pending.mux.welcome(self._settings.limits.tunnel_streams, self._settings.tunnel.window)
+            if group.limit and group.budget is None:  # one of several Nextclouds: half of the memory for windows
+                group.budget = self.budget.part(self._settings.tunnel.memory // 2)
+            streams, window = self._settings.limits.tunnel_streams, self._settings.tunnel.window
+            pending.mux.welcome(streams, window, group.budget)
         wire = first.messages.version
         group.log.info("tunnel connected", address=pending.address, client=shown(login.version), wire=wire)
         tunnel.begin(first.messages.rest())
