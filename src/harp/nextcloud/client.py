@@ -151,8 +151,9 @@ class NextcloudClient:
         if app_id:
             self._record_turns[app_id] = turn
         try:
-            async with asyncio.timeout(self._timeout):
-                await turn.ready
+            if not turn.ready.done():
+                async with asyncio.timeout(self._timeout):
+                    await turn.ready
             if all(self._banned(one) for one in turn.lines):
                 return Trouble("the client was banned while the call to Nextcloud waited")
             return await self._get(target, headers, limit)

@@ -6,6 +6,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import quote, urljoin, urlsplit
 
 from msgspec import Struct
@@ -25,12 +26,14 @@ from harp.wire.http import Fields
 from harp.wire.responses import ResponseHead
 
 REDIRECTS = 3
+URLS = 512  # whose request lines are remembered: one or two for each ExApp that is used
 IDLE = 4.0  # seconds an unused connection is kept: less than the 5 s of a usual Apache
 PORTS = {"http": 80, "https": 443}
 
 _OWN_FIELDS = b"accept: application/json\r\naccept-encoding: identity\r\nuser-agent: HaRP/%b\r\n" % __version__.encode()
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _QUOTED = "!$%&'()*+,/:;=?@[]~"  # what stands in a request target as it is
+_MOVED = frozenset((301, 302, 303, 307, 308))
 _NO_LIMITS = Timeouts(NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, upstream_idle=IDLE, drain=NEVER)
 
 
@@ -112,8 +115,8 @@ class Getter:
         """Follow redirects within the origin only: the shared key travels along."""
         for _ in range(REDIRECTS + 1):
             response = await self._exchanged(url, fields, limit)
-            location = response.head.get(b"location")
-            if response.head.status not in (301, 302, 303, 307, 308) or not location:
+            location = response.head.get(b"location") if response.head.status in _MOVED else b""
+            if not location:
                 return _answer(response)
             url = _redirected(url, location.decode("utf-8", "replace"))
         raise PeerError(f"Nextcloud redirects more than {REDIRECTS} times")
@@ -227,11 +230,16 @@ def _request(url: str, fields: Fields) -> bytes:
     """Return the bytes of a GET. Raises ValueError for what cannot be sent."""
     if any(_VALUE(value) is None for _, value in fields):
         raise ValueError("a credential contains a control character")
+    return b"%b%b\r\n" % (_start_of(url), b"".join([b"%b: %b\r\n" % field for field in fields]))
+
+
+@lru_cache(URLS)
+def _start_of(url: str) -> bytes:
+    """The request line, and the header lines that are the same for every call. Raises ValueError."""
     parts = urlsplit(url)
     target = quote(parts.path or "/", _QUOTED) + (f"?{quote(parts.query, _QUOTED)}" if parts.query else "")
     host = parts.netloc.encode("ascii" if parts.netloc.isascii() else "idna")
-    lines = b"".join([b"%b: %b\r\n" % field for field in fields])
-    return b"GET %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (target.encode(), host, _OWN_FIELDS, lines)
+    return b"GET %b HTTP/1.1\r\nhost: %b\r\n%b" % (target.encode(), host, _OWN_FIELDS)
 
 
 def _answer(response: Response) -> NextcloudAnswer:
@@ -243,6 +251,8 @@ def _answer(response: Response) -> NextcloudAnswer:
     coding = head.get(b"content-encoding").lower()
     if response.body and coding not in (b"", b"identity"):
         raise PeerError("Nextcloud's answer is compressed, though we ask for it plain: does a proxy do that?")
+    if head.status == 200:
+        return NextcloudAnswer(200, response.body)
     return NextcloudAnswer(
         head.status,
         response.body,
