@@ -197,6 +197,7 @@ def test_the_chart_takes_the_values_of_the_docs(tmp_path: Path) -> None:
         values = tmp_path / "values.yaml"
         values.write_text(block.text)
         own = ["--set=nextcloud.url=https://cloud.example.com", "--set=sharedKey.existingSecret=harp-key"]
+        own.append("--set=image.repository=registry.example.com/appapi-harp")
         argv = [program("helm"), "template", "harp", str(ROOT / "deploy/helm/harp"), *own, "--values", str(values)]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
