@@ -7,8 +7,10 @@ each other are JSON objects on a pair of sockets, one in each datagram:
     {"ready": true}               worker: I serve
     {"lost": "2", "serial": 7}    worker: my link with worker 2, the seventh that was made, is gone
     {"link": "2", "serial": 8}    parent: here is a new one, as a descriptor
+    {"ping": true}                parent: do you still work?
+    {"pong": true}                worker: I do
 
-A worker without a parent stops.
+A worker without a parent stops, and one that does not answer is killed.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 LONGEST = 4096  # bytes of a datagram
 STEADY = 10.0  # seconds that a worker has to live for its end to be an accident
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds until one that ends at once is started again
+PING = 5.0  # seconds
+MOST_MISSED = 6  # pings without an answer until a worker is killed: its event loop is stuck, or it was stopped
 RELINK = 1.0  # seconds until two workers that have lost their link get another
 STOP_LIMIT = 15.0  # seconds beyond the drain until a worker that does not stop is killed
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
@@ -71,6 +75,7 @@ class WorkerProcess:
         self.process: asyncio.subprocess.Process | None = None
         self.control: socket.socket | None = None
         self.ready = asyncio.Event()
+        self.missed = 0  # pings
         self.failures = 0  # ends in a row soon after a start
 
 
@@ -131,6 +136,7 @@ class Supervisor:
         if status is None:
             for worker in others:
                 self._spawn(self._keep(worker))
+            self._spawn(self._watch())
             await self._told.wait()
             status = 0
         await self._end()
@@ -213,6 +219,7 @@ class Supervisor:
                 links[str(other.number)] = (here.fileno(), serial)
                 _introduce(other, worker.number, there, serial)
         worker.ready.clear()
+        worker.missed = 0
         worker.control = ours
         asyncio.get_running_loop().add_reader(ours, self._heard, worker, ours)
         place = Post(worker.number, theirs.fileno(), self._doors, self._admin, links)
@@ -241,11 +248,27 @@ class Supervisor:
             asyncio.get_running_loop().remove_reader(control)
             return
         message = json.loads(data)
+        worker.missed = 0
         if "ready" in message:
             worker.ready.set()
             log.info("worker serves", number=worker.number)
         elif "lost" in message:
             self._spawn(self._relink(worker, self._workers[int(message["lost"])], message["serial"]))
+
+    async def _watch(self) -> None:
+        """Kill workers that hang. Time alone is no proof: the whole host may have been suspended."""
+        while True:
+            await asyncio.sleep(PING)
+            for worker in self._workers:
+                if worker.process is None or worker.control is None or not worker.ready.is_set():
+                    continue
+                worker.missed += 1
+                if worker.missed > MOST_MISSED:
+                    log.error("worker hangs", number=worker.number, seconds=MOST_MISSED * PING)
+                    with suppress(ProcessLookupError):
+                        worker.process.kill()
+                with suppress(OSError):
+                    worker.control.send(b'{"ping": true}')
 
     async def _relink(self, one: WorkerProcess, other: WorkerProcess, lost: int) -> None:
         """Two workers have lost a link. They get another, unless they have, or one is dead and starts with one."""

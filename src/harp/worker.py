@@ -222,6 +222,8 @@ class Worker:
             self.told.set()
             return
         message = json.loads(data)
+        if "ping" in message:
+            self._say({"pong": True})
         for descriptor in descriptors:
             sock = socket.socket(fileno=descriptor)
             self._tasks.start(self.members.link(message["link"], sock, message["serial"]))

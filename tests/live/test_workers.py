@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,15 +20,16 @@ import aiohttp
 import pytest
 
 from harp.testing.hello import static_content
+from tests.live.engine import Engine
 from tests.live.frp import exapp_toml, frpc, tls_of
 from tests.live.processes import Process, listening
 from tests.live.product import HARP, KEY, Product, running
-from tests.live.tunnels import OWN, SHIPPED
+from tests.live.tunnels import OWN, SHIPPED, start_tunnel
 from tests.live.workers import Workers, ask, serving
 from tests.live.world import TUNNEL_PORT, World
 
 MIB = 1 << 20
-LARGE = 256 * MIB
+LARGE = 128 * MIB
 TWO = {"HP_WORKERS": "2", "HP_BLACKLIST_COUNT": "10"}
 
 
@@ -149,6 +151,20 @@ def test_work_connections_without_yamux_are_handed_over(world: World, tmp_path: 
                     assert client.getresponse().read() == b"".join(static_content(MIB))
 
 
+def test_an_engine_behind_a_tunnel_is_reached_through_either_worker(workers: Workers, engine: Engine) -> None:
+    product = workers.product
+    asked = {"harp-shared-key": KEY, "docker-engine-port": "24001"}
+    with start_tunnel(product, SHIPPED, "gpu-box", 24001, engine.socket):
+        for pid in workers.pids():
+            with workers.connection(pid) as client:
+
+                def answer(client: http.client.HTTPConnection = client) -> bytes:
+                    client.request("GET", "/exapps/app_api/v1.41/_ping", headers=asked)
+                    return client.getresponse().read()
+
+                product.process.until(lambda: answer() == b"OK", f"engine at {pid}")
+
+
 # What all share
 
 
@@ -176,12 +192,14 @@ def test_ten_strikes_over_both_ban_everywhere_until_they_are_lifted(world: World
             client.close()
 
 
-def test_a_record_that_one_is_brought_is_served_by_the_other_at_once(fresh: Workers, world: World) -> None:
-    clients = [fresh.connect(pid) for pid in fresh.pids()]
-    fresh.product.register("pushed", "127.0.0.1", world.direct_port, public=0)
-    for client in clients:
-        assert ask(client, "/exapps/pushed/public") != 404
-        client.close()
+def test_a_record_that_one_is_brought_is_served_by_the_other(workers: Workers, world: World) -> None:
+    """This Nextcloud knows nothing of it, so it can only come from the one that was told."""
+    workers.product.register("pushed", "127.0.0.1", world.direct_port, public=0)
+    for pid in workers.pids():
+        with workers.connection(pid) as client:
+            status = partial(ask, client, "/exapps/pushed/public")
+            workers.product.process.until(lambda status=status: status() not in (0, 404), f"record at {pid}")  # type: ignore[misc]
+    workers.product.forget("pushed")
 
 
 def test_members_are_listed_and_what_they_have_done_is_added_up(workers: Workers) -> None:
@@ -192,7 +210,7 @@ def test_members_are_listed_and_what_they_have_done_is_added_up(workers: Workers
     assert sorted(one.process for one in members) == sorted(workers.pids())
     snapshot = workers.told("snapshot")
     assert snapshot["process"]["requests"] >= sum(one.requests for one in members)
-    assert [(line["app"], line["tunnel"]) for line in snapshot["apps"]] == [("direct", ""), ("hello", "connected")]
+    assert {("direct", ""), ("hello", "connected")} <= {(line["app"], line["tunnel"]) for line in snapshot["apps"]}
     assert len(snapshot["tunnels"]) == 1
     assert 'harp_worker_linked{worker="1"} 1.0' in workers.page("/metrics")
     assert harp(workers.product, "health").returncode == 0
@@ -204,7 +222,7 @@ def test_the_doctor_finds_everything_in_order_wherever_its_steps_arrive(world: W
     product.start()
     try:
         with serving(product, world, OWN):
-            for _ in range(4):  # its steps are spread anew each time
+            for _ in range(2):  # its steps are spread anew each time
                 report = json.loads(harp(product, "doctor", "--json").stdout)
                 assert [finding for finding in report["findings"] if finding["state"] == "failed"] == []
     finally:
@@ -312,6 +330,7 @@ async def test_term_drains_all_workers(fresh: Workers) -> None:
         for socket in sockets:
             message = await socket.receive(timeout=20)
             assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1001)
+            await socket.close()
     assert await asyncio.to_thread(product.process.wait, 30) == 0
     assert not listening(product.http)
 

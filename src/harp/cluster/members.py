@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -12,6 +13,7 @@ import structlog
 from harp.cluster.directory import Directory
 from harp.cluster.events import Events
 from harp.cluster.links import AskedFor, Link, Request
+from harp.errors import TunnelAway
 from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable
 from harp.net.tasks import Tasks
@@ -107,17 +109,22 @@ class Members:
             older.abort("there is a new link")
         link = self.links[member] = Link(member, self, serial, first=self.name < member)
         await asyncio.get_running_loop().create_connection(lambda: link.mux, sock=sock)
-        link.begin()
+        if self.links.get(member) is not link:  # there is a newer one by now
+            link.abort("there is a new link")
+            return
+        with suppress(TunnelAway):  # it is lost already, which is told elsewhere
+            link.begin()
 
     async def greeted(self) -> None:
-        """Wait, not for long, until every link has told what it knows."""
+        """Wait, not for long, until everybody who is linked now has told what there is to know."""
+        waiting = set(self.links)  # those that come later start as we do, and know nothing either
         try:
             async with asyncio.timeout(GREETING):
-                while set(self.links) - self._greeted:
+                while waiting & set(self.links) - self._greeted:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
-            log.warning("members are slow to answer", members=sorted(set(self.links) - self._greeted))
+            log.warning("members are slow to answer", members=sorted(waiting - self._greeted))
         self.fresh = False
 
     async def watch(self) -> None:
@@ -206,9 +213,10 @@ class Members:
             return
         del self.links[link.member]
         tunnels = sorted(name for directory in self._directories.values() for name in directory.held_by(link))
+        tell = log.warning if link.member in self.talking else log.info  # the next link with one that hangs is no news
         self._forget(link)
         if not self._closed:
-            log.warning("member lost", member=link.member, reason=link.mux.reason, tunnels=tunnels)
+            tell("member lost", member=link.member, reason=link.mux.reason, tunnels=tunnels)
             self._owner.links_changed()
             self._owner.link_lost(link.member, link.serial)
 
