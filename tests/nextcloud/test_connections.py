@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -217,3 +218,12 @@ async def test_a_name_that_does_not_resolve_is_unreachable_and_stays_unnamed() -
             await get()
     assert str(raised.value).startswith("Nextcloud cannot be reached: ")
     assert "example" not in str(raised.value)
+
+
+async def test_a_failure_keeps_its_cause_by_which_hanging_is_told_from_refusing() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        async with getting(f"http://127.0.0.1:{nobody.getsockname()[1]}") as get:
+            with pytest.raises(Unreachable) as raised:
+                await get()
+    assert isinstance(raised.value.__cause__, ConnectionRefusedError)
