@@ -112,7 +112,7 @@ class HarpFacts:
         return [line for tenant in self._harp.tenants for line in engines_of(tenant)]
 
     def cluster(self) -> ClusterStatus | None:
-        return cluster_of(self._harp.tenant)
+        return next((one for tenant in self._harp.tenants if (one := cluster_of(tenant)) is not None), None)
 
     def _own_apps(self) -> list[AppLine]:
         return [line for tenant in self._harp.tenants for line in apps_of(tenant)]

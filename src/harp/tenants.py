@@ -139,6 +139,8 @@ class Tenants:
             for name, wanted in kept.items():
                 self._tenants[name].change(wanted)
             order = [one.instance for one in settings.instances]
+            assert isinstance(self.front, Reception)
+            self.front.reload(settings)
             self._take({name: fresh.get(name) or self._tenants[name] for name in order})
             server.groups[:] = self.groups
             for name, tenant in fresh.items():

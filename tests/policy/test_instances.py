@@ -60,6 +60,9 @@ def test_one_entry_may_take_every_other_host() -> None:
     assert chosen(names, host="red.example") == "red"
     assert chosen(names, host="any.example") == "rest"
     assert chosen(names) == "rest"
+    assert chosen(names, host="*") == "rest"
+    assert chosen(names, host="*", harp_shared_key="key of red") == "red"
+    assert chosen(names, speaks_for=("rest",), host="red.example", x_forwarded_host="*") == "red"
 
 
 def test_a_key_decides_wherever_it_arrives() -> None:

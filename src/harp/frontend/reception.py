@@ -131,6 +131,10 @@ class Reception(OpenConnections):
         self._known.clear()
         self._neighbours.clear()
 
+    def reload(self, settings: Settings) -> None:
+        """Take over the proxies that are trusted where no instance says so, for strangers."""
+        self._addresses = ClientAddresses(settings.proxies)
+
     def load(self, name: str) -> tuple[int, int, int]:
         """Connections, requests under way, and requests that wait, of one instance."""
         desk = self._desks[name]

@@ -24,9 +24,12 @@ class InstanceNames:
         self._seal = seal
         self._by_key: dict[bytes, str] = {}
         self._by_host: dict[str, str] = {}
+        self._others = ""  # the instance for hosts that nobody has
         for one in instances:
             self._by_key[self._digest(one.shared_key.encode("utf-8", "surrogateescape"))] = one.instance
-            self._by_host.update(dict.fromkeys(one.hosts, one.instance))
+            self._by_host.update({host: one.instance for host in one.hosts if host != ANY_HOST})
+            if ANY_HOST in one.hosts:
+                self._others = one.instance
 
     def by_key(self, key: bytes) -> str:
         """Return the instance with this shared key, "" when there is none."""
@@ -52,9 +55,9 @@ class InstanceNames:
                 if named and named != owner:
                     return Denial(421, f"the shared key is that of {owner}, the host that of {named}: is it a mix-up?")
                 return owner
-            if not named and ANY_HOST not in self._by_host:
+            if not named and not self._others:
                 return Denial(401, "the shared key is that of no Nextcloud here", Offence.ATTACK)
-        named = named or self._by_host.get(ANY_HOST, "")
+        named = named or self._others
         if named:
             return named
         if not called:
