@@ -260,7 +260,7 @@ def test_a_worker_that_is_stopped_holds_up_nobody_at_the_other(fresh: Workers) -
                 times.append(time.monotonic() - began)
         finally:
             signal_to(stopped, signal.SIGCONT)
-    assert sorted(times)[197] < 0.5
+    assert sorted(times)[197] < 2  # whoever had to wait for it would wait for seconds
 
 
 @pytest.mark.parametrize("which", ["that leads", "other"])
@@ -270,7 +270,9 @@ def test_a_worker_that_hangs_is_stood_in_for_until_it_answers(fresh: Workers, wh
     product = fresh.product
     signal_to(stopped, signal.SIGSTOP)
     try:
-        product.process.until(lambda: all(product.status("/exapps/direct/public") == 200 for _ in range(20)), "service")
+        product.process.until(
+            lambda: all(product.status("/exapps/direct/public") == 200 for _ in range(20)), "service", 60
+        )
         product.process.until(lambda: product.admin_status("/heartbeat") == 200, "admin listener")
     finally:
         signal_to(stopped, signal.SIGCONT)
