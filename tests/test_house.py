@@ -153,6 +153,25 @@ def test_every_public_function_says_what_it_does() -> None:
     assert [place for place, name, text in public_functions() if not text and name not in described] == []
 
 
+# Of docstrings that say what a function returns without saying that it does, as translated ones do.
+FRAGMENTS = re.compile(r"(The|An?|Every|All|Those|Its|One|What|Who|How|Where|Why|Whether|Is|Are|Does|Has|May|Was)\b")
+MADE_FASTER = ("frontend/", "proxy/", "wire/")  # their docstrings change when their code does
+
+
+def test_docstrings_of_functions_that_return_something_begin_with_a_verb() -> None:
+    found = []
+    for path in sorted(HARP.rglob("*.py")):
+        place = path.relative_to(HARP).as_posix()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.returns is None:
+                continue
+            plain = not any(re.search(r"property|manager|fixture", ast.unparse(one)) for one in node.decorator_list)
+            text = ast.get_docstring(node) or ""
+            if plain and ast.unparse(node.returns) not in ("None", "NoReturn") and FRAGMENTS.match(text):
+                found.append(f"{place}:{node.lineno}: {text.splitlines()[0]}")
+    assert [one for one in found if not one.startswith(MADE_FASTER)] == []
+
+
 @cache
 def unused() -> dict[str, list[str]]:
     """Return where vulture finds something unused, by name."""

@@ -65,7 +65,7 @@ class Membership(Protocol):
     """What makes a gateway one of several: `harp.worker.Worker`."""
 
     def facts(self, harp: Harp) -> HarpFacts:
-        """What its admin listener shows: the facts of all."""
+        """Return what its admin listener shows: the facts of all."""
 
     async def refresh(self, path: bytes) -> None:
         """Somebody looks at this page of them."""
@@ -281,7 +281,7 @@ class Harp:
         return await listen(bind(self.settings.listen.http), serving(gate, secure=False))
 
     async def open_https(self, bind: Bind) -> list[Listener]:
-        """The same over TLS, if there is a certificate."""
+        """Listen over TLS, if there is a certificate."""
         gate, addresses = self.gate, self.settings.listen.https
         if self._https is None:
             return []

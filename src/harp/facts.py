@@ -167,7 +167,7 @@ class HarpFacts:
         return self.own_snapshot(bans=bans)
 
     def own_snapshot(self, *, bans: bool = True) -> Snapshot:
-        """The same, of this process alone, where there are others."""
+        """Return the same, of this process alone, where there are others."""
         harp = self._harp
         tenants, books = harp.tenants, self.books.books()
         instances = [tenant.instance for tenant in tenants]
@@ -200,13 +200,13 @@ class HarpFacts:
         return page
 
     def snapshot_of(self, name: str) -> Snapshot:
-        """The part of it that is about this Nextcloud."""
+        """Return the part of it that is about this Nextcloud."""
         snapshot = self.snapshot()
         line = next((line for line in snapshot.instances if line.instance == name), None)
         return snapshot if line is None else part_of(snapshot, line)
 
     async def examine(self, url: str, app: str, *, fresh: bool, instance: str = "") -> Page:
-        """The report of the doctor, about one Nextcloud or all."""
+        """Return the report of the doctor, about one Nextcloud or all."""
         if instance and not self._of(instance):
             return Page(404, msgspec.json.encode({"error": f"there is no instance {instance}"}))
         doctors = await self._called_doctors()
@@ -222,7 +222,7 @@ class HarpFacts:
         return None if self._doctors is None else self._doctors.last
 
     async def _called_doctors(self) -> Doctors:
-        """The doctors, who are loaded when somebody asks."""
+        """Return the doctors, who are loaded when somebody asks."""
         if self._doctors is None:
             examined = await load_module("harp.examined")
             module = await load_module("harp.status.doctor.doctors")
@@ -265,7 +265,7 @@ class HarpFacts:
         return sorted(lines, key=lambda line: -line.seconds)
 
     def traffic(self) -> Iterator[tuple[str, Traffic]]:
-        """Every count of requests, by ExApp; for the plots."""
+        """Yield every count of requests, by ExApp; for the plots."""
         books = self.books.books()
         yield from by_key(books)
         for one in books:

@@ -149,7 +149,7 @@ def bytes_of(standard: TextIO | None) -> BinaryIO | None:
 
 
 def debugging() -> bool:
-    """Are debug lines written? Ask once, before something that many requests pass begins to make them."""
+    """Return whether debug lines are written. Ask once, before what many requests pass begins to make them."""
     return logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
@@ -278,7 +278,7 @@ def add_instance(logger: WrappedLogger, method: str, event: EventDict) -> EventD
 
 
 def is_secret_name(name: str) -> bool:
-    """Does a field or header of that name hold a secret?"""
+    """Return whether a field or header of that name contains a secret."""
     plain = name.lower().replace("-", "_")
     return plain in SECRET_NAMES or plain.endswith(SECRET_ENDINGS)
 

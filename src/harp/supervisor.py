@@ -88,7 +88,7 @@ def workers_of(settings: Settings) -> int:
 
 
 def _processors_of_group() -> int:
-    """What the container's limit of processor time comes to, rounded up; many without one."""
+    """Return what the container's limit of processor time comes to, rounded up; many without one."""
     try:
         quota, period = CPU_LIMIT.read_text().split()
         return AUTO_MOST if quota == "max" else max(1, -(-int(quota) // int(period)))

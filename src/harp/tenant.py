@@ -159,7 +159,7 @@ class Tenant:
         return self.tunnels if refusal is None else refusal
 
     def authenticate(self, address: str, token: str) -> str | None:
-        """May a tunnel client log in? None, or the text that frpc shows (F 3.1). A right token is never banned."""
+        """Return None when a client may log in, or the text that frpc shows (F 3.1). A right token is never banned."""
         key = self.settings.shared_key.encode("utf-8", "surrogateescape")
         if compare_digest(token.encode("utf-8", "surrogateescape"), key):
             return None
@@ -173,7 +173,7 @@ class Tenant:
         return isinstance(self.instance.records.get(name), ExApp)
 
     async def _serve_control(self) -> ProtocolFactory:
-        """The control API, made at the first call: most of the memory and start-up time it costs is its libraries'."""
+        """Serve the control API, made at the first call: most of the memory and time it costs is its libraries'."""
         async with self._control_lock:
             if self._control is None:
                 api = await load_module("harp.control.api")

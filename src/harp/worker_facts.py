@@ -214,7 +214,7 @@ def _line(name: str, snapshot: Snapshot, *, leads: bool, linked: bool) -> Member
 
 
 def _counts(line: TrafficLine, more: Traffic | None = None) -> Traffic:
-    """What the plots need of the counts of others, added to those of one process."""
+    """Return what the plots need of the counts of others, added to those of one process."""
     traffic, more = Traffic(), more or NO_TRAFFIC
     traffic.classes = [line.statuses.get(name, 0) + count for name, count in zip(CLASSES, more.classes, strict=True)]
     traffic.sent = line.sent + more.sent

@@ -66,7 +66,7 @@ class RemoteClaim:
         return await self.link.join(ToPort(self.port, instance=self._directory.instance), factory)
 
     async def alive(self) -> bool:
-        """Does its client still answer?"""
+        """Return whether its client still answers."""
         return await self._directory.is_alive(self)
 
     def close(self, reason: str, *, abort: bool = False) -> None:
@@ -119,7 +119,7 @@ class Directory:
             del self._runs[run_id]
 
     def held_by(self, link: Link) -> list[str]:
-        """The names of what a member holds."""
+        """Return the names of what a member holds."""
         return [shown(remote.name) for remote in self._remote.values() if remote.link is link]
 
     # As ClaimWatch and OtherMembers: what happens here
@@ -269,7 +269,7 @@ class Directory:
             self._group.news.granted(shown(held.name), held.port, f"member {link.member}")  # if it was lost here
 
     def _wins(self, link: Link, held: Held) -> bool:
-        """Does a claim that another member tells of win over those that we know of? Then these are over."""
+        """Return whether a claim that another member reports wins over those that we know of, which are over then."""
         rivals = self._claims.rivals(held.name, held.port)
         theirs = (held.since, link.member)
         if any(self._rank(rival) > theirs for rival in rivals):

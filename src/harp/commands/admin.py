@@ -102,7 +102,7 @@ class Admin:
 
 
 def of_environment(instance: str = "") -> Admin:
-    """The HaRP that runs with the settings of the environment, asked about one Nextcloud or all. Raises HarpError."""
+    """Return the HaRP that runs with these settings, asked about one Nextcloud or all. Raises HarpError."""
     return Admin(settings_to_ask(instance))
 
 

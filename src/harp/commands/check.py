@@ -156,7 +156,7 @@ def _of_https(settings: Settings) -> list[str]:
 
 
 def _of_tunnel(settings: Settings) -> list[str]:
-    """An existing directory must be readable, a missing one must be possible to make (A 7.2)."""
+    """Check that an existing directory is readable, and that a missing one can be made (A 7.2)."""
     directory = settings.certs / "frp"
     if not settings.tunnel.tls:
         return []
@@ -174,6 +174,6 @@ def _of_tunnel(settings: Settings) -> list[str]:
 
 
 def _can_be_made(directory: Path) -> bool:
-    """May we write into `directory`, or make it below its nearest parent that exists?"""
+    """Return whether we may write into `directory`, or make it below its nearest parent that exists."""
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)

@@ -106,7 +106,7 @@ class _Answer:
 
 
 def _get(address: Address, listener: str, target: str, headers: dict[str, str]) -> _Answer:
-    """One request to the running HaRP. Raises Unreachable."""
+    """Ask the running HaRP. Raises Unreachable."""
     client = http.client.HTTPConnection("localhost", timeout=PATIENCE)
     try:
         client.sock = connect(address)

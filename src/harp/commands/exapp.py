@@ -110,7 +110,7 @@ def _replace_ourselves(command: Sequence[str]) -> int:
 
 
 async def _run(command: Sequence[str], config: ClientConfig) -> int:
-    """The app and its tunnel, side by side until the app ends."""
+    """Run the app and its tunnel side by side, until the app ends."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[int] = loop.create_future()
 

@@ -77,7 +77,7 @@ def connect(address: Address) -> socket.socket:
 
 
 def _heartbeat(address: Address) -> int:
-    """The status of GET /heartbeat. By hand, because the standard library's client takes longer to load than to ask."""
+    """Return the status of GET /heartbeat: by hand, because loading the standard library's client takes longer."""
     with connect(address) as connection:
         connection.sendall(b"GET /heartbeat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         line = connection.makefile("rb").readline(256)

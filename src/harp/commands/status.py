@@ -72,7 +72,7 @@ def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
 
 
 def _state(engine: EngineLine) -> str:
-    """The engine of this host is always listed; many have none, and that is no trouble."""
+    """Describe an engine: that of this host is always listed, and many hosts have none."""
     if engine.last_seen is None:
         return "has not answered yet"
     return engine.trouble or f"{'podman' if engine.podman else 'Docker'} {engine.version}"

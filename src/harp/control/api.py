@@ -134,7 +134,7 @@ class Api:
         return web.Response(status=204)
 
     async def frp_login(self, request: web.Request) -> web.Response:
-        """What a separate frps asks at each login (A 4.4). Our own FRP server does not come this way."""
+        """Answer what a separate frps asks at each login (A 4.4). Our own FRP server does not come this way."""
         call = decode(await request.read(), LoginCall)
         metas = call.content.metas
         reason = self._authenticate(call.peer(), metas.token if metas else "")

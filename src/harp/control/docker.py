@@ -163,7 +163,7 @@ class Docker:
         self._settings = settings
 
     async def exists(self, request: web.Request) -> web.Response:
-        """Is there a container, and of which image? (A 4.6.1)"""
+        """Say whether there is a container, and of which image (A 4.6.1)."""
         port, body = await self._read(request, NamesBody)
         names = body.names()
         image = await (await self._engines.engine(port)).exists(names)

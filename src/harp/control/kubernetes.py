@@ -162,7 +162,7 @@ class KubernetesVerbs:
         self._targets = targets
 
     async def exists(self, request: web.Request) -> web.Response:
-        """Is there a Deployment? (K 4.1)"""
+        """Say whether there is a Deployment (K 4.1)."""
         names = ClusterNames((await _read(request, NamesBody)).names())
         return _json({"exists": await self._cluster.exists(names)})
 

@@ -75,14 +75,14 @@ class WalkSteps:
         return response
 
     async def release(self, request: web.Request) -> web.Response:
-        """The second event has arrived, or it never will."""
+        """Note that the second event has arrived, or never will."""
         held = self._held.get(request.match_info["nonce"])
         if held is not None:
             held.set()
         return web.Response(status=204, headers=AT_ONCE)
 
     async def websocket(self, request: web.Request) -> web.StreamResponse:
-        """One message there and back."""
+        """Send one message back."""
         socket = web.WebSocketResponse(max_msg_size=LARGEST_MESSAGE, timeout=PATIENCE, receive_timeout=PATIENCE)
         if not socket.can_prepare(request):
             return _seen(request, 426)

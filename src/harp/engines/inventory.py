@@ -199,7 +199,7 @@ class EngineInventory:
         raise EngineTimeout(f"{self.name(port)} did not answer within {patience:g} s")
 
     def _away(self, port: int) -> bool:
-        """Was there a tunnel for the engine, and is there none now?"""
+        """Return whether there was a tunnel for the engine, and there is none now."""
         return port != LOCAL_ENGINE_PORT and self._table.seen(port) and self._table.get(port) is None
 
     def _ask(self, port: int, entry: _KnownEngine) -> asyncio.Task[EngineFacts]:

@@ -33,7 +33,7 @@ class Files(Protocol):
         ...
 
     async def present(self, container: str, path: str) -> bool:
-        """Is there anything at `path`?"""
+        """Return whether there is anything at `path`."""
         ...
 
     async def write(self, container: str, directories: Sequence[str], files: Sequence[File]) -> None:

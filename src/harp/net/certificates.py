@@ -104,7 +104,7 @@ def words_of_file(error: Exception) -> str:
 
 
 def _in_order(directory: Path, now: datetime) -> bool:
-    """Is everything there, fits together and lasts? What is not in order is for the maker to find and report."""
+    """Return whether everything is there, fits together and lasts; the maker finds and reports what does not."""
     try:
         if (directory / "ca.key").exists():
             load_pair(_bare_context(), directory, "ca")

@@ -119,7 +119,7 @@ class Dialer:
         return await self._dial_any(host, await self._resolver.addresses(host), connect)
 
     async def _dial_exapp(self, host: str, port: int, factory: ProtocolFactory) -> Connected:
-        """Where a record says. The name was checked when the record was read, here is what it resolves to."""
+        """Connect to where a record says: its name was checked when it was read, here is what it resolves to."""
         addresses = await self._resolver.addresses(host)
         objections = {address: self._targets.address_objection(address, port) for address in addresses}
         allowed = tuple(address for address in addresses if objections[address] is None)
@@ -212,6 +212,6 @@ class Dialer:
 
 
 def _is_own_host(transport: asyncio.BaseTransport) -> bool:
-    """Does a connection end on the host where it begins? Then the system gives it one address at both ends."""
+    """Return whether a connection ends on the host where it begins: the system gives it one address at both ends."""
     here, there = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
     return bool(here and there and here[0] == there[0])

@@ -41,7 +41,7 @@ async def listen(sockets: Sequence[socket.socket], factory: Factory) -> list[Lis
 def listen_tls(
     sockets: Sequence[socket.socket], factory: Factory, context: ssl.SSLContext, admission: Admission, turns: Turns
 ) -> list[Listener]:
-    """The same over TLS. `admission` counts connections from their accept on; the protocol releases them."""
+    """Listen over TLS. `admission` counts connections from their accept on; the protocol releases them."""
     entrance = TlsEntrance(factory, context, admission, turns)
     for sock in sockets:
         entrance.start(sock, BACKLOG)
@@ -60,7 +60,7 @@ Bind = Callable[[tuple[Address, ...]], list[socket.socket]]
 
 
 def bound_sockets(addresses: tuple[Address, ...]) -> list[socket.socket]:
-    """A socket for each address. Raises ListenError, with nothing left open."""
+    """Return a socket for each address. Raises ListenError, with nothing left open."""
     sockets: list[socket.socket] = []
     try:
         for address in addresses:

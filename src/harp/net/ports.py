@@ -42,7 +42,7 @@ class PortTable:
         return self._offers.get(port)
 
     def seen(self, port: int) -> bool:
-        """Has a tunnel ever answered for `port` in this process?"""
+        """Return whether a tunnel has ever answered for `port` in this process."""
         return port in self._seen
 
     def items(self) -> list[tuple[int, Offer]]:

@@ -109,7 +109,7 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
                 self.abort()
 
     def eof_received(self) -> bool:
-        """The end without close_notify: whatever was under way is not complete."""
+        """Take the end without close_notify: whatever was under way is not complete."""
         self._move(TlsEvent.LOST)
         return False
 

@@ -63,7 +63,7 @@ class Turns:
 
     @property
     def crowded(self) -> bool:
-        """Do others wait? Then whoever wants to read again after a pause for another reason should `join`."""
+        """Return whether others wait. Then whoever wants to read again after another pause should `join`."""
         return bool(self._line) or self._spent > BUDGET
 
     def spend(self, reader: Reader, size: int) -> bool:

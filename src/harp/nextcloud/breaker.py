@@ -70,7 +70,7 @@ class Breaker:
             self._trying = False
 
     def is_lively(self) -> bool:
-        """Is Nextcloud there, as far as other calls can tell? Then a connect that fails is bad luck."""
+        """Return whether other calls are answered now. Then a connect that fails is bad luck."""
         return self._answered > self._now() - LIVELY or (self.state is Belief.UP and self._under_way > 0)
 
     def answered(self) -> None:
@@ -79,7 +79,7 @@ class Breaker:
         self._answered = self._now()
 
     def failed(self, state: Belief, trouble: Trouble, began: float) -> bool:
-        """A call that began then found Nextcloud in `state`. False: others have had answers since, so it may be up."""
+        """Note that a call found Nextcloud in `state`. False: others have had answers since it began."""
         if self._answered > began:
             return False
         self.state, self._trouble = state, trouble

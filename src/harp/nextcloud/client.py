@@ -140,7 +140,7 @@ class NextcloudClient:
     async def _in_turn(
         self, queue: FairQueue, source: str, target: str, headers: Fields, limit: int, app_id: str = ""
     ) -> NextcloudAnswer | Trouble:
-        """A call that waits for its turn. `app_id` is that of a record, which others may come to want as well."""
+        """Call when it is our turn. `app_id` is that of a record, which others may come to want as well."""
         trouble = self._breaker.trouble()
         if trouble is not None:
             return trouble
@@ -170,7 +170,7 @@ class NextcloudClient:
                 del self._record_turns[app_id]
 
     async def _get(self, target: str, headers: Fields, limit: int, *, probe: bool = False) -> NextcloudAnswer | Trouble:
-        """One call, with as many attempts as it takes while others are answered."""
+        """Call, with as many attempts as it takes while others are answered."""
         until = self._now() + self._timeout
         for delay in (*AGAIN, None):
             entered = self._breaker.enter(probe=probe)
@@ -203,7 +203,7 @@ class NextcloudClient:
             return Trouble(str(error))
 
     def _given_up(self, failure: HarpError, attempt: Attempt) -> Trouble:
-        """What to say of a call that got no answer. The others hear it as well, unless they are answered."""
+        """Return what to say of a call that got no answer. The others hear it as well, unless they are answered."""
         trouble = Trouble(str(failure))
         if not isinstance(failure, Dropped):
             hangs = isinstance(failure, Unanswered) or isinstance(failure.__cause__, TimeoutError)

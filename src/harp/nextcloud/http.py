@@ -122,7 +122,7 @@ class Getter:
         raise PeerError(f"Nextcloud redirects more than {REDIRECTS} times")
 
     async def _exchanged(self, url: str, fields: Fields, limit: int) -> Response:
-        """One request and its response."""
+        """Send one request and read its response."""
         try:
             request = _request(url, fields)
         except ValueError as error:

@@ -265,7 +265,7 @@ class Instance:
         return self.drop(app_id.lower())
 
     def drop(self, app_id: str) -> bool:
-        """The same, at another member's word."""
+        """Drop it at another member's word."""
         self.version += 1
         return self.records.delete(app_id)
 

@@ -66,7 +66,7 @@ class ClientAddresses:
         return client
 
     def is_neighbour(self, peer: str) -> bool:
-        """May `peer` speak for clients in forwarding headers: a trusted proxy; with none configured, a private peer?"""
+        """Return whether `peer` may speak for clients: a trusted proxy; with none configured, a private peer."""
         known = self._neighbours.get(peer)
         if known is None:
             address = _parse(peer) or _LOOPBACK
@@ -104,7 +104,7 @@ def _read(peer: str, value: bytes, trusted: tuple[Network, ...]) -> Client:
 
 
 def may_be_proxy(key: str) -> bool:
-    """Is a banned key a private address, and so perhaps that of a reverse proxy?"""
+    """Return whether a banned key is a private address, and so perhaps that of a reverse proxy."""
     address = _parse(key.removeprefix("proxy ").partition(" ")[0].partition("/")[0])
     return address is not None and address.is_private
 

@@ -45,7 +45,7 @@ class KnownFacts(Protocol):
         ...
 
     def expects(self, target: bytes) -> bool:
-        """Is this raw target a step of a walk that `harp doctor` takes now? See state.walks."""
+        """Return whether this raw target is a step of a walk that `harp doctor` takes now. See state.walks."""
         ...
 
 
@@ -85,7 +85,7 @@ class Rules:
     ours: tuple[bytes, ...] = ()  # where paths begin that are not for Nextcloud itself; () = it is not behind us
 
     def accept(self, key: bytes) -> bool:
-        """Is this the shared key? Takes the same time whatever the answer; an empty key is never right."""
+        """Return whether this is the shared key, in the same time whatever the answer; an empty key is never right."""
         return bool(key) and compare_digest(key, self.shared_key)
 
 

@@ -55,17 +55,17 @@ class EngineRequest(Struct, frozen=True):
 
     @property
     def is_ping(self) -> bool:
-        """Does it ask for a sign of life?"""
+        """Return whether it asks for a sign of life."""
         return self.rest == _PING
 
     @property
     def is_stream(self) -> bool:
-        """Is its answer passed on while it arrives?"""
+        """Return whether its answer is passed on while it arrives."""
         return self.is_pull or self.rest.endswith(b"/logs")
 
     @property
     def is_pull(self) -> bool:
-        """Does it fetch an image from a registry?"""
+        """Return whether it fetches an image from a registry."""
         return self.rest == _PULL
 
     def inspection(self) -> EngineRequest:

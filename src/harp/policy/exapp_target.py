@@ -101,7 +101,7 @@ def holder_objection(port: int, holder: str, app_id: str, *, strict: bool, other
 
 @lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
-    """Does this host name or address mean the host we run on, without a look at DNS?"""
+    """Return whether this host name or address means the host we run on, without a look at DNS."""
     name = host.strip("[]").rstrip(".").lower()
     if name in LOCAL_NAMES or name.endswith(".localhost"):
         return True
@@ -115,7 +115,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _spelling_objection(host: str) -> str | None:
-    """The C library reads 127.1, 0177.0.0.1 and 2130706433 as addresses; nobody else has to."""
+    """Refuse what the C library reads as an address and others need not: 127.1, 0177.0.0.1, 2130706433."""
     if _NUMBERS(host.lower()) is None:
         return None
     try:

@@ -43,6 +43,6 @@ def engine_of(token: str) -> str:
 
 
 def is_engine_key(token: str, shared_key: str, name: str, salt: str) -> bool:
-    """Is `token` the own key of this engine? Takes the same time whatever the answer."""
+    """Return whether `token` is this engine's own key. Takes the same time whatever the answer."""
     right = engine_key(shared_key, name, salt).encode("utf-8", "surrogateescape")
     return compare_digest(token.encode("utf-8", "surrogateescape"), right)

@@ -39,7 +39,7 @@ def endpoints_of(found: Found, slices: Iterable[EndpointSlice]) -> tuple[Endpoin
 
 
 def _ready(found: EndpointSlice) -> list[Endpoint]:
-    """A Service of an ExApp has one port; that ready is not said means that it is (API of discovery.k8s.io/v1)."""
+    """Return the ready ones: a Service has one port, and no word means ready (API of discovery.k8s.io/v1)."""
     port = next((one.port for one in found.ports or () if one.port), 0)
     if not port:
         return []

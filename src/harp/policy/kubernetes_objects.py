@@ -276,7 +276,7 @@ def _toleration(one: Toleration) -> Json:
 
 
 def _affinity(names: ClusterNames) -> Json:
-    """All roles share a volume that one node can have."""
+    """Keep all roles on one node, where they share a volume."""
     term = {"labelSelector": {"matchLabels": {PART_OF: names.base}}, "topologyKey": "kubernetes.io/hostname"}
     return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
 

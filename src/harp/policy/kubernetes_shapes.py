@@ -248,5 +248,5 @@ class Node(Shape, frozen=True):
 
     @property
     def ready(self) -> bool:
-        """Does it run pods?"""
+        """Return whether it runs pods."""
         return any(one.type == "Ready" and one.status == "True" for one in self.status.conditions or ())

@@ -57,7 +57,7 @@ _LONGEST_INTERNAL = max(map(len, _INTERNAL)) + 1
 
 
 def is_prefix(path: bytes) -> bool:
-    """May this stand before paths in links? No second slash, no "..", nothing that a browser takes for a host."""
+    """Return whether this may precede paths in links: no second slash, no "..", nothing like a host."""
     return _PLAIN_PREFIX(path) is not None
 
 

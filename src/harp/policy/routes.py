@@ -97,7 +97,7 @@ class RouteTable:
 
     @property
     def ready(self) -> bool:
-        """Is it compiled?"""
+        """Return whether it is compiled."""
         return self._nodes is not None
 
     def forget(self) -> None:

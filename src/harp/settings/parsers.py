@@ -120,7 +120,7 @@ MOST_WORKERS = 64
 
 
 def workers(text: str, note: Note) -> int:
-    """A number of processes, or auto, which is 0."""
+    """Return a number of processes, or 0 for auto."""
     if text.lower() == "auto":
         return 0
     if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MOST_WORKERS:

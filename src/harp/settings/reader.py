@@ -78,7 +78,7 @@ class VariableReader:
         return self._env.get(name, "")
 
     def given(self, name: str) -> bool:
-        """Does the variable say anything?"""
+        """Return whether the variable says anything."""
         return self.raw(name).strip().strip(QUOTES).strip() != ""
 
     def problem(self, name: str, text: str) -> None:

@@ -90,7 +90,7 @@ class BanList:
         return True
 
     def latest(self, most: int) -> list[Struckness]:
-        """The strikes of up to `most` addresses, those that were struck last."""
+        """Return the strikes of up to `most` addresses, those that were struck last."""
         now = self._now()
         addresses = list(islice(reversed(self._records), most))
         return [

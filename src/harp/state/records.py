@@ -95,7 +95,7 @@ class RecordCache:
         return True
 
     def take_due(self, app_id: str) -> bool:
-        """Is it time to refresh this record? Says so once per attempt, and at most every RETRY seconds."""
+        """Return whether it is time to refresh this record: once per attempt, and at most every RETRY seconds."""
         entry = self._entries.get(app_id)
         if entry is None:
             return False

@@ -62,7 +62,7 @@ class Walks:
         self._ends.pop(nonce.encode(), None)
 
     def expects(self, target: bytes) -> bool:
-        """Is this raw target, without /exapps/app_api, a step of a walk?"""
+        """Return whether this raw target, without /exapps/app_api, is a step of a walk."""
         if not self._ends or not target.startswith(PREFIX):
             return False
         nonce, _, step = target.removeprefix(PREFIX).partition(b"/")

@@ -139,7 +139,7 @@ class AdminGate:
         return None
 
     def _is_for_people(self, head: RequestHead) -> bool:
-        """Is this path the status page's?"""
+        """Return whether this path is the status page's."""
         if head.path == ENGINES:
             return b"text/html" in (head.get(b"accept") or b"")
         return not head.path.startswith(PREFIX.encode()) and head.path not in self._pages.paths

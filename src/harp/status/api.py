@@ -56,7 +56,7 @@ class ApiFacts(Protocol):
         """Return every ban now."""
 
     def members(self) -> Sequence[MemberLine]:
-        """Every process of this HaRP; none where there is one."""
+        """Return every process of this HaRP; none where there is one."""
 
     def certificates(self) -> Sequence[CertificateLine]:
         """Return every certificate in use."""

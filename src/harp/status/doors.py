@@ -92,7 +92,7 @@ class Doors:
         return hmac.new(self._seal, cookie.encode("latin-1", "replace"), sha256).hexdigest()
 
     def is_own_form(self, guest: Guest, token: str) -> bool:
-        """Was the form made by us, for this visitor?"""
+        """Return whether the form was made by us, for this visitor."""
         return bool(guest.cookie) and hmac.compare_digest(
             self.form_token(guest.cookie).encode(), token.encode("utf-8", "surrogateescape")
         )
@@ -118,7 +118,7 @@ class Doors:
 
 
 def is_local(head: RequestHead, peer: str) -> bool:
-    """Does a request come from this host, and not through a proxy or by a name? A unix socket's `peer` is ""."""
+    """Return whether a request comes from this host, not through a proxy or by a name. A unix socket's `peer` is ""."""
     if any(head.get(name) is not None for name in _PASSED_ON):
         return False
     if not peer:

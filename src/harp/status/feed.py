@@ -93,7 +93,7 @@ class RequestFeed:
         return _of_app(self._recent, "")
 
     def own(self, lines: list[RequestLine]) -> list[RequestLine]:
-        """Those that this process has served."""
+        """Return those that this process has served."""
         return [line for line in lines if line.number not in self._taken]
 
     def take(self, recent: Iterable[RequestLine], failures: Iterable[RequestLine]) -> None:

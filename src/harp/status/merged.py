@@ -127,7 +127,7 @@ def _nextcloud(every: Sequence[NextcloudLine]) -> NextcloudLine:
 
 
 def _apps(every: Sequence[Snapshot]) -> tuple[AppLine, ...]:
-    """An ExApp is connected where one of them says so: each tells of its own tunnels, and of those it has heard of."""
+    """Merge the ExApps: one is connected where any of them says so, of its own tunnels or of what it has heard."""
     lines: dict[tuple[str, str], list[AppLine]] = {}
     for one in every:
         for line in one.apps:
@@ -177,7 +177,7 @@ def _sums(every: Iterable[dict[K, int]]) -> dict[K, int]:
 
 
 def _engines(every: Sequence[Snapshot]) -> tuple[EngineLine, ...]:
-    """The latest word on each engine, with the tunnel of whoever has it."""
+    """Return the latest word on each engine, with the tunnel of whoever has it."""
     lines: dict[tuple[str, int], list[EngineLine]] = {}
     for one in every:
         for line in one.engines:
@@ -192,7 +192,7 @@ def _engines(every: Sequence[Snapshot]) -> tuple[EngineLine, ...]:
 
 
 def _bans(every: Sequence[Snapshot]) -> tuple[BanLine, ...]:
-    """All have the same, or will have in a moment."""
+    """Return the bans: all have the same, or will have in a moment."""
     longest: dict[tuple[str, str], BanLine] = {}
     for one in every:
         for ban in one.bans:

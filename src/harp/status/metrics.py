@@ -39,8 +39,11 @@ def page(snapshot: Snapshot) -> Page:
 
 
 def _lines(metrics: Iterable[Metric]) -> Iterator[str]:
-    """The text format. The library's own `generate_latest` examines every name again for each sample: that is most of
-    the time that a page of a hundred ExApps would take."""
+    """Yield the text format.
+
+    The library's own `generate_latest` examines every name again for each sample: that is most of the time that a page
+    of a hundred ExApps would take.
+    """
     for metric in metrics:
         yield f"# HELP {metric.name} {_escaped(metric.documentation)}\n# TYPE {metric.name} {metric.type}\n"
         for sample in metric.samples:

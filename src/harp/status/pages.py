@@ -69,7 +69,7 @@ class Pages:
         return None if page is None else page()
 
     def heartbeat(self) -> Page:
-        """The event loop turns; nothing else is looked at (A 7.4)."""
+        """Show that the event loop turns; nothing else is looked at (A 7.4)."""
         return Page(200, b'{"status":"ok"}')
 
     def healthz(self) -> Page:

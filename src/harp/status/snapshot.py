@@ -201,7 +201,7 @@ class Snapshot(Struct, frozen=True):
 
 
 def part_of(snapshot: Snapshot, line: InstanceLine) -> Snapshot:
-    """What a HaRP for this Nextcloud alone would know."""
+    """Return what a HaRP for this Nextcloud alone would know."""
     return replace(
         snapshot,
         nextcloud=line.nextcloud,

@@ -204,7 +204,7 @@ class HarpForTests:
     # What AppAPI does (A 6.4-6.6).
 
     def heartbeat(self, app: RegisteredApp) -> bool:
-        """Does the app say that it is alive?"""
+        """Return whether the app says that it is alive."""
         try:
             answer = self._request("GET", app, "/heartbeat", app.signed, HEARTBEAT)
         except TimeoutError:

@@ -193,7 +193,7 @@ class Hello(Served):
             return
 
     async def _ws(self, request: web.Request) -> web.WebSocketResponse:
-        """Every message comes back as it is."""
+        """Send every message back as it is."""
         socket = web.WebSocketResponse(max_msg_size=LARGEST_MESSAGE)
         await socket.prepare(request)
         self._open.add(socket)

@@ -167,7 +167,7 @@ class MuxSession(asyncio.Protocol):
             self.expired()
 
     async def probe(self, seconds: float) -> bool:
-        """Is the peer alive? Asks, and waits up to `seconds` for anything: the answer may stand behind data."""
+        """Return whether the peer is alive: ask, and wait up to `seconds` for anything, as data may come first."""
         if self.is_closing():
             return False
         probe = _AwaitedPing(self.loop.create_future(), self._deadlines.now + seconds)

@@ -58,7 +58,7 @@ class Carrier(Protocol):
     budget: Budget
 
     def has_room(self) -> bool:
-        """May a stream send without waiting for its turn?"""
+        """Return whether a stream may send without waiting for its turn."""
 
     def wait_for_turn(self, stream: MuxStream) -> None:
         """Call `take_turn` when there is room."""
@@ -248,7 +248,7 @@ class MuxStream(asyncio.Transport):
                 self._keep(END)
 
     def has_rest(self) -> bool:
-        """The peer has sent everything, and a slow reader has not taken all of it: needs no session any more."""
+        """Return whether the peer has sent everything and a reader has not taken all: no session is needed then."""
         return bool(self._kept) and self._kept[-1] == END
 
     def take_turn(self) -> bool:

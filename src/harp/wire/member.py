@@ -289,7 +289,7 @@ class LinkStream:
         return rest
 
     def next(self) -> Opening | Answer | Told | None:
-        """The next message, None until more is fed. Raises PeerError for what has no place here."""
+        """Return the next message, None until more is fed. Raises PeerError for what has no place here."""
         phase = self.phase
         if phase is Phase.JOINED or phase is Phase.ENDED:
             return None

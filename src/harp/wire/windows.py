@@ -87,7 +87,7 @@ class ReceiveWindow:
         self._strained = True
 
     def reopen(self, now: float, round_trip: float | None, most: int) -> int:
-        """The reader has taken everything: how many more bytes to grant. `most` is how far the window may grow.
+        """Return how many more bytes to grant a reader that has taken all. `most` is how far the window may grow.
 
         Without a `round_trip` nobody knows what the window has to hold, and it stays as it is.
         """

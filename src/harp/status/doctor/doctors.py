@@ -54,7 +54,7 @@ class Doctors:
 
 
 def merged(parts: Sequence[tuple[str, Sequence[Finding]]]) -> tuple[Finding, ...]:
-    """All findings: once what all have found alike, the rest with the name of the instance."""
+    """Return all findings: once what all have found alike, the rest with the name of the instance."""
     first = parts[0][1]
     common = [one for one in first if all(one in findings for _, findings in parts)]
     named = [

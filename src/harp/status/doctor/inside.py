@@ -140,11 +140,11 @@ def _is_about(warned: RecentWarning, name: str, port: int) -> bool:
 
 
 def _explains(warned: RecentWarning, apps: Iterable[AppLine], named: Mapping[int, str]) -> bool:
-    """Has it been said with one of these already?"""
+    """Return whether it has been said with one of these already."""
     things = [*((app.app, app.port) for app in apps), *((name, port) for port, name in named.items())]
     return any(_is_about(warned, name, port) for name, port in things)
 
 
 def missing_tunnels(findings: Iterable[Finding]) -> bool:
-    """Is one away that has to be there?"""
+    """Return whether one is missing that has to be there."""
     return any(finding.check.startswith("tunnel:") and finding.state == "failed" for finding in findings)

@@ -85,7 +85,7 @@ async def _key(examined: Examined, app: str) -> Finding:
 
 
 def _wrong_callers(examined: Examined) -> Finding | None:
-    """Who sends another key than ours?"""
+    """Return who sends another key than ours."""
     refused = [warned for warned in examined.recent_warnings(RECENT) if warned.event == WRONG_KEY]
     if not refused:
         return None
@@ -171,7 +171,7 @@ async def _exapp(examined: Examined, app: AppLine, turns: asyncio.Semaphore) -> 
 
 
 def tunnel_port_findings(settings: Settings, *, wanted: bool) -> list[Finding]:
-    """Does the tunnel port accept clients, here and, when a tunnel is `wanted` and away, from outside? Blocks."""
+    """Try the tunnel port as clients do, here and, when a tunnel is `wanted` and away, from outside. Blocks."""
     findings = []
     for address in settings.listen.frp:
         check, title = f"tunnel port:{address}", f"the tunnel port {address} accepts clients"

@@ -39,7 +39,7 @@ class StepAnswer(Struct, frozen=True):
 
     @property
     def is_of_harp(self) -> bool:
-        """Has a HaRP written it, as an error of its own?"""
+        """Return whether a HaRP has written it, as an error of its own."""
         return "x-request-id" in self.headers and b"request id: " in self.body
 
 
@@ -103,7 +103,7 @@ class Road:
             return StepAnswer(int(status[0]), {}, file.read1(LONGEST_ANSWER))
 
     def streams(self, path: str, release: str) -> bool:
-        """Do two events arrive while the answer goes on? Raises RoadBroken."""
+        """Return whether two events arrive while the answer goes on. Raises RoadBroken."""
         with self._request("GET", path, {"Accept": "text/event-stream"}, None) as connection:
             assert connection.sock is not None
             connection.sock.settimeout(EVENT)

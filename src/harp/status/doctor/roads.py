@@ -36,7 +36,7 @@ def address_findings(
 
 
 def name_findings(seen: SeenStep, host: str, proto: str) -> list[Finding]:
-    """Does HaRP, and with it the ExApp, know the URL that was called?"""
+    """Judge whether HaRP, and with it the ExApp, knows the URL that was called."""
     if seen.host.lower() != host.lower():
         cause = f"HaRP is called as {seen.host}, not as {host}"
         return [warning("road.name", NAME, cause, fixes.HOST)]

@@ -79,7 +79,7 @@ def _hello(road: Road, path: str) -> tuple[Road, StepAnswer]:
 
 
 def _arrived(road: Road, base: str, seen: SeenStep, local_port: int, proxies: Proxies) -> list[Finding]:
-    """The steps that need a way to HaRP."""
+    """Take the steps that need a way to HaRP."""
     findings = [_prefix(seen, base)]
     try:
         forged = _seen(road.ask("GET", f"{base}/hello", {proxies.header: FORGED}))
@@ -148,7 +148,7 @@ def _seen(answer: StepAnswer) -> SeenStep | None:
 
 
 def _lost(road: Road, answer: StepAnswer) -> Finding:
-    """The request has met somebody else."""
+    """Explain why a request met somebody else."""
     where = f"{road.url}/exapps/"
     if answer.is_of_harp:
         if answer.status == 429:

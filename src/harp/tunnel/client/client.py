@@ -83,7 +83,7 @@ class Backoff:
         return wait * (1 + 0.1 * self._chance())
 
     def after_loss(self) -> float:
-        """A tunnel that worked has ended: back at once, unless that happens again and again."""
+        """Return how long to wait after the end of a tunnel that worked: not at all, unless it happens repeatedly."""
         self._failures = 0
         now = self._now()
         while self._losses and now - self._losses[0] > 60:
@@ -133,7 +133,7 @@ class _Session:
 
     @property
     def accepted(self) -> bool:
-        """Has the server accepted the login?"""
+        """Return whether the server has accepted the login."""
         return self._control.accepted
 
     @property

@@ -141,7 +141,7 @@ class Acceptor:
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def _make_room(self) -> bool:
-        """Is there room for one more? The oldest unfinished one of the address with the most gives way for it.
+        """Return whether there is room for one more: the oldest unfinished one of the address with the most gives way.
 
         As many may be unfinished as there may be tunnels, so clients that all come at once do not displace each other.
         """

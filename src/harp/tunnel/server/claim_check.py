@@ -69,7 +69,7 @@ class ClaimCheck:
         self._tasks = Tasks()
 
     def knows(self, token: str) -> bool:
-        """Is it the own key of any ExApp or engine? For an engine it reads a small file: no stranger gets so far."""
+        """Return whether it is an ExApp's or engine's own key. Reads a small file; no stranger gets so far."""
         return bool(own_key_of(token, self._shared_key)) or bool(self._engine_of(token, self._salts()))
 
     async def objection(self, token: str, name: str, port: int, address: str = "") -> str:
@@ -121,7 +121,7 @@ class ClaimCheck:
             return {}
 
     async def _engine_objection(self, name: str, port: int, address: str) -> str:
-        """Who holds the shared key could be any ExApp: an engine's port would bring it what is deployed there."""
+        """Object to other names: any ExApp may have the shared key, and would get what is deployed there."""
         salts = await asyncio.to_thread(self._salts)
         objection = engine_objection(await self._named(), name, port, salts)
         if objection is None:

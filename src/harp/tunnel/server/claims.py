@@ -44,7 +44,7 @@ class Contested(Protocol):
     """The tunnel of whoever holds what another client wants."""
 
     async def alive(self) -> bool:
-        """Does the client still answer?"""
+        """Return whether the client still answers."""
 
     def close(self, reason: str, *, abort: bool = False) -> None:
         """End the tunnel; everything it held is free on return."""
@@ -199,11 +199,11 @@ class Claims:
     # Of other members
 
     def local(self) -> Iterator[Claim]:
-        """The claims of tunnels here."""
+        """Yield the claims of tunnels here."""
         return (claim for claim in list(self._by_port.values()) if isinstance(claim, Claim))
 
     def rivals(self, name: str, port: int) -> list[Occupant]:
-        """Who has a name or a port; they may be two."""
+        """Return who has a name or a port; they may be two."""
         found = (self._by_name.get(name), self._by_port.get(port))
         return list(dict.fromkeys(place for place in found if place is not None))
 
@@ -219,7 +219,7 @@ class Claims:
             del self._by_port[place.port]
 
     async def is_alive(self, port: int) -> bool:
-        """Is the port that of a tunnel here whose client answers?"""
+        """Return whether the port is that of a tunnel here whose client answers."""
         claim = self._by_port.get(port)
         return isinstance(claim, Claim) and await claim.tunnel.alive()
 

@@ -22,7 +22,7 @@ class OtherMembers(Protocol):
     """Who knows the tunnels of other members of a cluster, and tells them of ours: `cluster.directory.Directory`."""
 
     def serve(self, run_id: str) -> bool:
-        """Does another member serve this client?"""
+        """Return whether another member serves this client."""
 
     def logged_in(self, run_id: str) -> None:
         """A client has logged in here: whoever has had it ends that tunnel."""
@@ -94,7 +94,7 @@ class TunnelGroup:
     # Of other members
 
     def knows(self, run_id: str) -> bool:
-        """Is there a tunnel of this client, here or at another member?"""
+        """Return whether there is a tunnel of this client, here or at another member."""
         return run_id in self.tunnels or (self.others is not None and self.others.serve(run_id))
 
     def end_run(self, run_id: str, reason: str) -> None:
@@ -104,6 +104,6 @@ class TunnelGroup:
             tunnel.close(reason, abort=True)
 
     def serves_work(self, run_id: str) -> bool:
-        """Is there a tunnel without yamux of this client?"""
+        """Return whether there is a tunnel without yamux of this client."""
         tunnel = self.tunnels.get(run_id)
         return tunnel is not None and not tunnel.closed and tunnel.mux is None

@@ -189,11 +189,11 @@ class TunnelServer:
         return sum([len(group.tunnels) for group in self.groups])
 
     def _find(self, run_id: str) -> Tunnel | None:
-        """The tunnel of a client without yamux, whose work connections prove nothing but that they know its run id."""
+        """Find the tunnel of a client without yamux, whose work connections prove only that they know its run id."""
         return next((group.tunnels[run_id] for group in self.groups if run_id in group.tunnels), None)
 
     def _others_of(self, run_id: str) -> OtherMembers | None:
-        """Who knows another member that serves this client."""
+        """Return who knows another member that serves this client."""
         known = (group.others for group in self.groups if group.others is not None)
         return next((others for others in known if others.serve(run_id)), None)
 

@@ -155,7 +155,7 @@ class Tunnel(asyncio.Protocol):
 
     @property
     def has_engine_port(self) -> bool:
-        """Does it hold the port of an engine?"""
+        """Return whether it holds the port of an engine."""
         return any(claim.port in ENGINE_PORTS for claim in self._claims.held.values())
 
     def close(self, reason: str, *, abort: bool = False) -> None:
@@ -182,7 +182,7 @@ class Tunnel(asyncio.Protocol):
             self._channel.transport.close()
 
     async def alive(self) -> bool:
-        """Does the client still answer? Asked before its port is refused to somebody else."""
+        """Return whether the client still answers. Asked before its port is refused to somebody else."""
         if self.closed:
             return False
         if self.mux is not None:
