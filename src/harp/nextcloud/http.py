@@ -235,7 +235,7 @@ def _request(url: str, fields: Fields) -> bytes:
 
 @lru_cache(URLS)
 def _start_of(url: str) -> bytes:
-    """The request line, and the header lines that are the same for every call. Raises ValueError."""
+    """Return the request line, and the header lines that are the same for every call. Raises ValueError."""
     parts = urlsplit(url)
     target = quote(parts.path or "/", _QUOTED) + (f"?{quote(parts.query, _QUOTED)}" if parts.query else "")
     host = parts.netloc.encode("ascii" if parts.netloc.isascii() else "idna")

@@ -221,7 +221,7 @@ L = TypeVar("L", bound=OfInstance)
 
 
 def _of_instance(lines: Sequence[L], app: AppLine) -> list[L]:
-    """Those of the ExApp's own Nextcloud."""
+    """Return those of the ExApp's own Nextcloud."""
     return [line for line in lines if line.instance == app.instance]
 
 
