@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from harp.wire.core import RequestCutter
+from tests.fakes.waiting import LOOPS, LoopFactory
 from tests.live.frp import BUILT, EXAPP_VERSION, NEWEST
 from tests.live.kubernetes.programs import BUILT as KUBERNETES
 from tests.live.peers import find
@@ -27,6 +28,11 @@ settings.load_profile("quick")
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
+    """On which loops each test runs."""
+    return {"asyncio": LOOPS["asyncio"]}
 
 
 def pytest_report_header() -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import harp
@@ -31,6 +32,7 @@ FINDINGS = {"failed", "warning"}
 Names = Mapping[str, Sequence[ast.expr]]
 
 
+@cache
 def error_texts() -> dict[str, str]:
     """Return every text, with the module where it is."""
     found: dict[str, str] = {}

@@ -19,6 +19,8 @@ from benchmarks.publication import DOCS, replaced
 from benchmarks.report import MET, MISSED, UNKNOWN, Result, describe, figure, markdown, table
 from benchmarks.trial import EXAPP, OURS, Limit, Ratio, Row
 
+from tests.fakes.waiting import until
+
 RATIO = Row("speed", "req/s", Ratio(0.85, of="HAProxy"))
 ADDED = Row("latency", "ms", Limit(0.3, over=EXAPP))
 FIGURE = Row("memory", "MB", Limit(80))
@@ -123,9 +125,7 @@ async def listening(protocol: Callable[[], asyncio.BaseProtocol]) -> AsyncIterat
     server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
-    async with asyncio.timeout(5):
-        while any(connection() for connection in served):
-            await asyncio.sleep(0)
+    await until(lambda: not any(connection() for connection in served))
 
 
 async def test_a_slow_answer_counts_for_all_that_wait_behind_it() -> None:

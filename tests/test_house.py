@@ -115,11 +115,28 @@ def test_a_class_with_many_methods_says_why() -> None:
     ] == []
 
 
-def test_no_two_classes_have_one_name() -> None:
+def names_of_several(folder: str) -> dict[str, list[str]]:
+    """Return where classes stand that share their name with another one below a folder."""
     places = defaultdict(list)
-    for path, name, _, _ in classes():
-        places[name].append(path)
-    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+    for path, outline in outlines().items():
+        for name, _, _ in outline.classes:
+            if path.startswith(folder):
+                places[name].append(path)
+    return {name: paths for name, paths in places.items() if len(paths) > 1}
+
+
+def test_no_two_classes_have_one_name() -> None:
+    assert names_of_several("src/") == {}
+
+
+def test_no_two_classes_of_the_tests_have_one_name() -> None:
+    assert names_of_several("tests/") == {}
+
+
+def test_tests_wait_for_what_happens_and_not_for_turns_of_the_loop() -> None:
+    """Which tests/fakes/waiting.py does for all."""
+    texts = {path: (ROOT / path).read_text("utf-8") for path in outlines() if path.startswith("tests/")}
+    assert [path for path, text in texts.items() if "asyncio.sleep(0" + ")" in text] == ["tests/fakes/waiting.py"]
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.relative_to(HARP.parent).as_posix())

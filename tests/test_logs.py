@@ -64,7 +64,7 @@ def logging_to(output: Output, level: str = "info", style: str = "json") -> stru
     return logger
 
 
-class Full(io.BytesIO):
+class FullLog(io.BytesIO):
     """A disk without space."""
 
     tried = 0
@@ -78,7 +78,7 @@ class Full(io.BytesIO):
 
 
 def test_a_log_that_cannot_be_written_fails_nobody() -> None:
-    full = Full()
+    full = FullLog()
     configure(Logs("info", "json"), [KEY], full)
     structlog.get_logger().info("serving")
     logging.getLogger("asyncio").warning("slow")

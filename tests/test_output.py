@@ -145,7 +145,7 @@ def test_streams_that_lead_to_one_file_share_an_output(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == b"line\n"
 
 
-class Full(io.BytesIO):
+class FullOutput(io.BytesIO):
     """A stream without a descriptor and without space."""
 
     def write(self, data: object) -> int:
@@ -155,7 +155,7 @@ class Full(io.BytesIO):
         raise OSError
 
 
-@pytest.mark.parametrize("stream", [None, Full()], ids=["closed", "full"])
+@pytest.mark.parametrize("stream", [None, FullOutput()], ids=["closed", "full"])
 def test_a_stream_that_takes_nothing_fails_nobody(stream: BinaryIO | None) -> None:
     sink = Outputs().to(stream, notice)
     assert sink.write(LINE) == len(LINE)

@@ -33,7 +33,7 @@ CREATE: dict[str, Any] = {
 QUICK = {"HP_K8S_SCHEDULE_PATIENCE": "300ms"}
 
 
-class Nextcloud:
+class NextcloudOfCluster:
     """The instance, with the ExApps that Nextcloud knows."""
 
     def __init__(self) -> None:
@@ -68,14 +68,14 @@ class NoDocker:
         raise AssertionError(port)
 
 
-class World:
+class KubernetesWorld:
     """AppAPI's view of a HaRP."""
 
     def __init__(
         self, cluster: FakeCluster, client: TestClient[Request, Application], harp: KubernetesCluster, clock: Clock
     ) -> None:
         self.cluster, self.client, self.harp, self.clock = cluster, client, harp, clock
-        self.nextcloud = Nextcloud()
+        self.nextcloud = NextcloudOfCluster()
 
     async def call(self, verb: str, **body: Any) -> tuple[int, Any]:
         """One verb; the status, and the JSON or text."""
@@ -109,7 +109,9 @@ class World:
 
 
 @asynccontextmanager
-async def world(features: Iterable[Feature] = FEATURES, clock: Clock | None = None, **env: str) -> AsyncIterator[World]:
+async def world(
+    features: Iterable[Feature] = FEATURES, clock: Clock | None = None, **env: str
+) -> AsyncIterator[KubernetesWorld]:
     """A HaRP with a cluster that allows these features; `clock` in place of real time."""
     fake = FakeCluster(features)
     async with fake.serving():
@@ -126,11 +128,11 @@ async def world(features: Iterable[Feature] = FEATURES, clock: Clock | None = No
         )
         now = clock or asyncio.get_running_loop().time
         harp = KubernetesCluster(settings, now)
-        nextcloud = Nextcloud()
+        nextcloud = NextcloudOfCluster()
         nextcloud.cluster = harp
         app = application(nextcloud, settings, lambda address, token: None, NoDocker(), harp)
         async with TestClient(TestServer(app)) as client:
-            there = World(fake, client, harp, clock or Clock())
+            there = KubernetesWorld(fake, client, harp, clock or Clock())
             there.nextcloud = nextcloud
             yield there
         await harp.close()

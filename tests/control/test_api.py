@@ -23,7 +23,7 @@ SETTINGS = load({"HP_SHARED_KEY": KEY, "NC_INSTANCE_URL": "https://cloud.example
 PUSHED = {"exapp_token": "t0ken", "exapp_version": "1.2.3", "host": "127.0.0.1", "port": 23001}
 
 
-class FakeInstance:
+class InstanceOfApi:
     """Keeps records in a dict; raises `trouble` when there is some."""
 
     def __init__(self) -> None:
@@ -69,8 +69,8 @@ class Doorkeeper:
 
 
 @pytest.fixture
-def instance() -> FakeInstance:
-    return FakeInstance()
+def instance() -> InstanceOfApi:
+    return InstanceOfApi()
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def doorkeeper() -> Doorkeeper:
 
 
 @pytest.fixture
-async def client(instance: FakeInstance, doorkeeper: Doorkeeper) -> AsyncIterator[Client]:
+async def client(instance: InstanceOfApi, doorkeeper: Doorkeeper) -> AsyncIterator[Client]:
     async with TestClient(TestServer(application(instance, SETTINGS, doorkeeper, NoEngines()))) as client:
         yield client
 
@@ -98,7 +98,7 @@ async def test_info_has_a_version_of_three_parts_that_appapi_accepts(client: Cli
     assert info["kubernetes"] == {"enabled": False}
 
 
-async def test_a_pushed_record_is_stored_under_its_lower_cased_id(client: Client, instance: FakeInstance) -> None:
+async def test_a_pushed_record_is_stored_under_its_lower_cased_id(client: Client, instance: InstanceOfApi) -> None:
     routes = [
         {"url": "^/api", "access_level": 1, "bruteforce_protection": [401, 429], "verb": "GET"},
         {"url": ".*", "access_level": 0},
@@ -117,7 +117,7 @@ async def test_a_pushed_record_is_stored_under_its_lower_cased_id(client: Client
     }
 
 
-async def test_a_record_without_routes_and_content_type_is_fine(client: Client, instance: FakeInstance) -> None:
+async def test_a_record_without_routes_and_content_type_is_fine(client: Client, instance: InstanceOfApi) -> None:
     answer = await client.post("/exapp_storage/hello", data=json.dumps(PUSHED).encode())
     assert answer.status == 204
     assert instance.records["hello"].routes == ()
@@ -125,7 +125,7 @@ async def test_a_record_without_routes_and_content_type_is_fine(client: Client, 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 24001), ("localhost", 8200), ("127.1", 9000)])
 async def test_a_pushed_record_cannot_lead_to_an_engine_or_to_ourselves(
-    client: Client, instance: FakeInstance, host: str, port: int
+    client: Client, instance: InstanceOfApi, host: str, port: int
 ) -> None:
     answer = await client.post("/exapp_storage/hello", json={**PUSHED, "host": host, "port": port})
     assert answer.status == 400
@@ -133,7 +133,7 @@ async def test_a_pushed_record_cannot_lead_to_an_engine_or_to_ourselves(
     assert instance.records == {}
 
 
-async def test_numbers_may_be_numeric_strings_or_integral_floats(client: Client, instance: FakeInstance) -> None:
+async def test_numbers_may_be_numeric_strings_or_integral_floats(client: Client, instance: InstanceOfApi) -> None:
     routes = [{"url": "a", "access_level": "2", "bruteforce_protection": ["401", 429.0]}]
     answer = await client.post("/exapp_storage/hello", json={**PUSHED, "port": "23002", "routes": routes})
     assert answer.status == 204
@@ -155,7 +155,7 @@ async def test_numbers_may_be_numeric_strings_or_integral_floats(client: Client,
     ],
 )
 async def test_a_record_of_another_shape_is_400_and_the_text_names_the_field(
-    client: Client, instance: FakeInstance, change: dict[str, object], text: str
+    client: Client, instance: InstanceOfApi, change: dict[str, object], text: str
 ) -> None:
     answer = await client.post("/exapp_storage/hello", json={**PUSHED, **change})
     assert answer.status == 400
@@ -181,7 +181,7 @@ async def test_text_that_is_not_utf8_is_400(client: Client) -> None:
     assert (await client.post("/exapp_storage/hello", data=b'{"exapp_token": "\xff"}')).status == 400
 
 
-async def test_a_version_that_would_break_a_header_is_400(client: Client, instance: FakeInstance) -> None:
+async def test_a_version_that_would_break_a_header_is_400(client: Client, instance: InstanceOfApi) -> None:
     answer = await client.post("/exapp_storage/hello", json={**PUSHED, "exapp_version": "1\r\nX-Evil: 1"})
     assert answer.status == 400
     assert "Evil" not in await answer.text()
@@ -259,13 +259,13 @@ async def test_a_login_without_an_address_is_400_and_not_counted(
     assert doorkeeper.asked == []
 
 
-async def test_an_error_of_ours_gets_its_own_status_and_words(client: Client, instance: FakeInstance) -> None:
+async def test_an_error_of_ours_gets_its_own_status_and_words(client: Client, instance: InstanceOfApi) -> None:
     instance.trouble = Unreachable("engine 24001 is not connected")
     answer = await client.post("/exapp_storage/hello", json=PUSHED)
     assert (answer.status, await answer.text()) == (503, "engine 24001 is not connected")
 
 
-async def test_a_bug_is_a_bare_500_without_its_text(client: Client, instance: FakeInstance) -> None:
+async def test_a_bug_is_a_bare_500_without_its_text(client: Client, instance: InstanceOfApi) -> None:
     instance.trouble = RuntimeError("t0ken")
     answer = await client.post("/exapp_storage/hello", json=PUSHED)
     assert answer.status == 500

@@ -11,9 +11,10 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from harp.control.api import application
 from harp.policy.kubernetes_rights import DEPLOY, NODES
-from tests.control.kubernetes_world import APP, CLAIM, IMAGE, SECRET, D, Nextcloud, NoDocker, world
+from tests.control.kubernetes_world import APP, CLAIM, IMAGE, SECRET, D, NextcloudOfCluster, NoDocker, world
 from tests.control.test_api import SETTINGS
 from tests.fakes.cluster import READY
+from tests.fakes.waiting import turn, until
 
 BASIC = (DEPLOY, NODES)  # the Role that is documented for the existing HaRP
 
@@ -116,7 +117,7 @@ async def test_without_a_token_the_answer_says_so(tmp_path: Any) -> None:
 
 
 async def test_without_kubernetes_every_verb_is_503_but_certificates() -> None:
-    app = application(Nextcloud(), SETTINGS, lambda address, token: None, NoDocker())
+    app = application(NextcloudOfCluster(), SETTINGS, lambda address, token: None, NoDocker())
     async with TestClient(TestServer(app)) as client:
         answer = await client.post("/k8s/exapp/exists", json={"name": APP})
         assert (answer.status, await answer.text()) == (503, "Kubernetes backend is disabled in HaRP.")
@@ -184,7 +185,7 @@ async def test_the_wait_goes_on_while_the_api_server_is_restarted() -> None:
         await w.call("start")
         wait = asyncio.create_task(w.call("wait_for_start"))
         w.cluster.errors["list", "pods"] = [(503, "etcd leader changed")] * 2
-        await asyncio.sleep(0)
+        await turn()
         w.cluster.set_pods(READY)
         assert (await wait)[1]["started"] is True
 
@@ -266,8 +267,7 @@ async def test_the_address_of_a_load_balancer_is_waited_for() -> None:
         wait = {"wait_interval_seconds": 0.1, "wait_timeout_seconds": 0.6}
         body = {"port": 23000, "expose_type": "loadbalancer", **wait}
         call = asyncio.create_task(w.call("expose", **body))
-        while D not in w.cluster.names("services"):
-            await asyncio.sleep(0.01)
+        await until(lambda: D in w.cluster.names("services"))
         service = deepcopy(w.cluster.get("services", D))
         service["status"] = {"loadBalancer": {"ingress": [{"hostname": "lb.example.com"}]}}
         w.cluster.put("services", service)
@@ -279,8 +279,7 @@ async def test_the_address_of_a_load_balancer_is_given_out_once_something_answer
     async with world(BASIC) as w:
         await w.deploy()
         call = asyncio.create_task(w.call("expose", port=23000, expose_type="loadbalancer", wait_interval_seconds=0.1))
-        while D not in w.cluster.names("services"):
-            await asyncio.sleep(0.01)
+        await until(lambda: D in w.cluster.names("services"))
         service = deepcopy(w.cluster.get("services", D))
         service["status"] = {"loadBalancer": {"ingress": [{"ip": address}]}}
         w.cluster.put("services", service)

@@ -27,6 +27,7 @@ from harp.policy.registries import Registries
 from tests.engines.conftest import OWNER
 from tests.engines.containers import APP, CONTAINER, RUNNING, waited
 from tests.fakes.engine import EngineDialer, FakeEngine, serving
+from tests.fakes.waiting import until
 
 VOLUME = "nc_app_app_data"
 
@@ -283,8 +284,7 @@ async def test_a_removal_that_is_under_way_is_waited_for(engine: DockerEngine, f
     fake.add(CONTAINER, "one")
     fake.errors["DELETE", f"/containers/{CONTAINER}"] = (409, "removal of container is already in progress")
     removing = asyncio.ensure_future(engine.remove(APP, data=False))
-    while not fake.called("DELETE", f"/containers/{CONTAINER}"):
-        await asyncio.sleep(0)
+    await until(lambda: fake.called("DELETE", f"/containers/{CONTAINER}"))
     del fake.containers[CONTAINER]
     await removing
 

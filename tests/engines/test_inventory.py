@@ -24,13 +24,14 @@ from harp.policy.docker_api import ApiRange
 from harp.settings import load
 from tests.fakes.clock import Clock
 from tests.fakes.engine import EngineDialer, FakeEngine
+from tests.fakes.waiting import until
 
 ENV = {"HP_SHARED_KEY": "a-shared-key-for-tests", "NC_INSTANCE_URL": "http://cloud"}
 NAMES = Names("app")
 RANGE = ApiRange((1, 24), (1, 41))
 
 
-class Tunnel:
+class OfferOfEngine:
     """An offer that nobody connects to."""
 
     name = "gpu"
@@ -146,8 +147,7 @@ async def test_what_is_known_is_refreshed_behind_the_callers_back(
     fake.low, fake.high = "1.44", "1.52"
     clock.move(REFRESH)
     assert engines.api(24000) == RANGE
-    while engines.api(24000) == RANGE:
-        await asyncio.sleep(0)
+    await until(lambda: engines.api(24000) != RANGE)
     assert engines.api(24000) == ApiRange((1, 44), (1, 52))
 
 
@@ -181,7 +181,7 @@ async def test_an_engine_that_is_away_is_told_and_asked_again_the_next_time(
 async def test_an_engine_whose_tunnel_went_away_has_to_be_learned_again(dialer: EngineDialer, clock: Clock) -> None:
     table = PortTable()
     engines = EngineInventory(load(ENV), dialer, table, clock)
-    tunnel = Tunnel()
+    tunnel = OfferOfEngine()
     table.claim(24001, tunnel)
     await learned(engines, 24001)
     table.release(24001, tunnel)
@@ -191,11 +191,9 @@ async def test_an_engine_whose_tunnel_went_away_has_to_be_learned_again(dialer: 
     await engines.close()
 
 
-async def settled(engines: EngineInventory, fake: FakeEngine, writes: int) -> None:
+async def written(fake: FakeEngine, writes: int) -> None:
     """Wait until so many archives were written."""
-    async with asyncio.timeout(5):
-        while len(fake.called("PUT", "/containers/nc_app_app/archive")) < writes:
-            await asyncio.sleep(0.001)
+    await until(lambda: len(fake.called("PUT", "/containers/nc_app_app/archive")) >= writes)
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["at once", "when it is back"])
@@ -212,7 +210,7 @@ async def test_renewed_certificates_reach_containers(
     if away:
         dialer.away = None
         await learned(engines, 24000)
-    await settled(engines, fake, 1)
+    await written(fake, 1)
     assert container.files["/certs/frp/ca.crt"].content == b"this is ca.crt"
     await engines.close()
 

@@ -1,21 +1,88 @@
-"""Waiting in tests: for a condition, or until nothing more happens by itself."""
+"""Waiting in tests: for a condition, until nothing more happens by itself, or for one turn of the loop.
+
+Tests sleep for no time here only: how many turns of the loop something takes is nobody's business but its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from selectors import DefaultSelector, SelectorKey
+from typing import Any, TypeVarTuple
 
-LONGEST_CHAIN = 20  # turns of the loop; no chain of callbacks and tasks of ours, each waking the next, takes more
+import uvloop
+
+T = TypeVarTuple("T")
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+class QuietSelector(DefaultSelector):
+    """A selector that tells when its loop has nothing left to do but to wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[asyncio.Future[None]] = []
+
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        if not self.waiting or timeout == 0:  # with 0 there are callbacks to run
+            return super().select(timeout)
+        events = super().select(0)
+        if not events:
+            for waiting in self.waiting:
+                if not waiting.done():
+                    waiting.set_result(None)
+            self.waiting.clear()
+        return events
+
+
+class QuietLoop(asyncio.SelectorEventLoop):
+    """asyncio's loop, of which one can wait for quiet."""
+
+    def __init__(self) -> None:
+        self._selector_of_tests = QuietSelector()
+        super().__init__(self._selector_of_tests)
+
+    async def quiet(self) -> None:
+        waiting = self.create_future()
+        self._selector_of_tests.waiting.append(waiting)
+        await waiting
+
+
+class QuietUvloop(uvloop.Loop):
+    """uvloop's, which has no selector: it is quiet when nobody else has asked for anything in two turns."""
+
+    asked = 0
+
+    def call_soon(self, callback: Callable[[*T], object], *args: *T, context: Any = None) -> asyncio.Handle:
+        self.asked += 1
+        return super().call_soon(callback, *args, context=context)
+
+    async def quiet(self) -> None:
+        turns = 0
+        while turns < 2:  # closing transports are asked for silently, and over a turn later
+            before = self.asked
+            await turn()
+            turns = turns + 1 if self.asked == before + 1 else 0  # which is this task
+
+
+LOOPS: Mapping[str, LoopFactory] = {"asyncio": QuietLoop, "uvloop": QuietUvloop}
+
+
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Let the loop work until `condition` holds; TimeoutError when it does not in time."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.001)
 
 
-async def settled() -> None:
+async def turn() -> None:
+    """Let all that is ready have its turn, for tests of what is done in one turn of the loop."""
+    await asyncio.sleep(0)
+
+
+async def settled(seconds: float = 30.0) -> None:
     """Let all that is ready run, and all that it makes ready. For what must *not* happen; `until` is for the rest."""
-    for _ in range(LONGEST_CHAIN):
-        await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, QuietLoop | QuietUvloop), "the loops of tests are in LOOPS"
+    async with asyncio.timeout(seconds):
+        await loop.quiet()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from harp.frontend.connection import ClientConnection
 from harp.frontend.exchange import Exchange
-from harp.net.deadlines import Deadlines
 from harp.net.turns import Turns
 from harp.settings import load
 from harp.wire.http import Fields
@@ -21,7 +20,7 @@ GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 OLD_GET = b"GET /a HTTP/1.0\r\n\r\n"
 
 
-class Recorder:
+class HeldRequest:
     """A handler that notes what it gets."""
 
     def __init__(self) -> None:
@@ -51,7 +50,7 @@ class Recorder:
 
 
 class ScriptedGate:
-    """Answers each request with `script`, or leaves it with a Recorder."""
+    """Answers each request with `script`, or leaves it with a HeldRequest."""
 
     limits = SETTINGS.limits
     timeouts = SETTINGS.timeouts
@@ -60,13 +59,13 @@ class ScriptedGate:
     def __init__(self) -> None:
         self.reader = RequestReader(SETTINGS.limits.headers)
         self.clock = Clock()
-        self.deadlines = Deadlines(clock=self.clock)
+        self.deadlines = self.clock.deadlines
         self.turns = Turns()
         self.draining = self.inspected = False
         self.trusted = True
         self.script: Callable[[ClientConnection, RequestHead], None] | None = None
         self.heads: list[RequestHead] = []
-        self.handlers: list[Recorder] = []
+        self.handlers: list[HeldRequest] = []
         self.statuses: list[int] = []
         self.refusal: str | None = None
 
@@ -80,7 +79,7 @@ class ScriptedGate:
         if self.script is not None:
             self.script(connection, head)
             return
-        handler = Recorder()
+        handler = HeldRequest()
         self.handlers.append(handler)
         connection.attach(handler)
         connection.resume_body()
@@ -96,10 +95,9 @@ class ScriptedGate:
 
     def wait(self, seconds: float) -> None:
         self.clock.move(seconds)
-        self.deadlines.tick()
 
 
-class World:
+class ConnectionWorld:
     """One connection with its transport and gate."""
 
     def __init__(self, *, secure: bool = False) -> None:
@@ -113,7 +111,7 @@ class World:
         return self.wire.take()
 
     @property
-    def handler(self) -> Recorder:
+    def handler(self) -> HeldRequest:
         return self.gate.handlers[-1]
 
     def respond(self, body: bytes = b"ok", length: int = 2, fields: bytes = b"", *, end: bool = True) -> bytes:
@@ -123,7 +121,7 @@ class World:
 
 
 def respond_ok(connection: ClientConnection, head: RequestHead) -> None:
-    connection.attach(Recorder())
+    connection.attach(HeldRequest())
     connection.send_head(200, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n", 2, b"ok", True)
 
 

@@ -14,17 +14,15 @@ from harp.frontend.books import Books
 from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import Gate
 from harp.logs import RareWarnings
-from harp.net.deadlines import NEVER, Deadlines
-from harp.net.ports import PortTable
+from harp.net.deadlines import NEVER
 from harp.policy.decide import rules_from
 from harp.policy.exapp import ExApp, Level, RecordFact, Route, UnknownApp, Visitor, VisitorFact
 from harp.policy.question import VisitorLogin
-from harp.proxy.upstreams import Upstreams
 from harp.settings import load
 from tests.fakes.clock import Clock
-from tests.fakes.dialer import ScriptedDialer
 from tests.fakes.transport import MemoryTransport
 from tests.fakes.waiting import settled
+from tests.fakes.world import ScriptedExApps
 
 KEY = "a-shared-key-for-tests"
 
@@ -115,17 +113,17 @@ class FakeInstance:
         self.failed.append(app_id)
 
 
-class World:
+class GateWorld:
     def __init__(self, peer: str = "8.8.4.4", *, clock: Clock | None = None, access: str = "all", **env: str) -> None:
         environment = {**ENV, **env}
         self.settings = load(environment)
         self.instance = FakeInstance(environment)
-        self.dialer = ScriptedDialer()
-        self.deadlines = Deadlines(clock=clock)
+        self.exapps = ScriptedExApps(self.settings.timeouts, clock)
+        self.dialer = self.exapps.dialer
+        self.deadlines = self.exapps.deadlines
         self.log = BytesIO()
-        proxy = Upstreams(self.dialer, PortTable(), self.deadlines, self.settings.timeouts)
         self.books = Books(AccessLog(access, json=True, stream=self.log), RareWarnings(lambda: self.deadlines.now))
-        self.gate = Gate(self.settings, self.instance, proxy, self.deadlines, self.books)
+        self.gate = Gate(self.settings, self.instance, self.exapps.upstreams, self.deadlines, self.books)
         self.peer = peer
         self.wire, self.connection = self.connect()
 
@@ -148,8 +146,8 @@ class World:
         return [msgspec.json.decode(line) for line in self.log.getvalue().splitlines()]
 
     def forwarded(self) -> list[str]:
-        return self.dialer.made[-1][0].take().decode("latin-1").split("\r\n")
+        return self.exapps.wire().take().decode("latin-1").split("\r\n")
 
     def answer(self, data: bytes = OK) -> bytes:
-        self.dialer.made[-1][1].data_received(data)
+        self.exapps.answer(data)
         return self.wire.take()

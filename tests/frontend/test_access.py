@@ -28,7 +28,7 @@ ENTRY = Entry(
 )
 
 
-class Full(BytesIO):
+class FullStream(BytesIO):
     """A disk without space."""
 
     def write(self, data: object) -> int:
@@ -58,7 +58,7 @@ async def test_lines_are_written_together_and_a_full_batch_at_once() -> None:
 
 
 async def test_a_stream_that_takes_nothing_fails_no_request_and_keeps_no_lines() -> None:
-    log = AccessLog("all", json=True, stream=Full())
+    log = AccessLog("all", json=True, stream=FullStream())
     for _ in range(3 * BATCH // len(msgspec.json.encode(ENTRY))):
         log.write(ENTRY)
     log.flush()

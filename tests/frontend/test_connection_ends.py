@@ -8,13 +8,13 @@ from harp.frontend.client_transport import LINGER_TIME
 from harp.net.deadlines import NEVER
 from harp.wire.ends import How
 from harp.wire.http import CHUNKED, UNTIL_CLOSE
-from tests.frontend.connection_world import GET, ID, OK, OLD_GET, SETTINGS, Recorder, World, respond_ok
+from tests.frontend.connection_world import GET, ID, OK, OLD_GET, SETTINGS, ConnectionWorld, HeldRequest, respond_ok
 
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n"
 
 
 async def test_a_half_closed_client_still_gets_its_answer() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(GET)
     assert world.connection.eof_received() is True
     assert world.respond() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n%bconnection: close\r\n\r\nok" % ID
@@ -22,7 +22,7 @@ async def test_a_half_closed_client_still_gets_its_answer() -> None:
 
 
 async def test_a_half_closed_client_gets_all_its_pipelined_answers() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(GET + GET)
     assert world.connection.eof_received() is True
     world.respond()
@@ -33,7 +33,7 @@ async def test_a_half_closed_client_gets_all_its_pipelined_answers() -> None:
 
 async def test_a_client_that_closes_in_the_middle_of_an_event_stream_has_left() -> None:
     for request in (GET, OLD_GET):
-        world = World()
+        world = ConnectionWorld()
         world.feed(request)
         world.respond(b"data: 1\n\n", UNTIL_CLOSE, b"content-type: text/event-stream\r\n", end=False)
         assert world.connection.eof_received() is False
@@ -44,7 +44,7 @@ async def test_a_client_that_closes_in_the_middle_of_an_event_stream_has_left() 
 async def test_a_client_that_half_closes_in_the_middle_of_a_body_gets_the_rest_however_long_it_takes(
     length: int, rest: bytes
 ) -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(GET)
     world.respond(b"ab", length, end=False)
     assert world.connection.eof_received() is True
@@ -57,7 +57,7 @@ async def test_a_client_that_half_closes_in_the_middle_of_a_body_gets_the_rest_h
 
 
 async def test_a_half_closed_client_is_not_waited_for_for_ever() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(GET)
     world.connection.eof_received()
     world.gate.wait(SETTINGS.timeouts.half_closed + 1)
@@ -66,15 +66,15 @@ async def test_a_half_closed_client_is_not_waited_for_for_ever() -> None:
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_is_reported() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n123")
     assert world.connection.eof_received() is False
     assert "middle of its request" in world.handler.lost
 
 
 async def test_a_client_that_half_closes_behind_its_body_is_answered_though_nobody_has_taken_it_yet() -> None:
-    world = World()
-    handler = Recorder()
+    world = ConnectionWorld()
+    handler = HeldRequest()
     world.gate.script = lambda connection, head: connection.attach(handler)
     world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n123")
     assert world.connection.eof_received() is True
@@ -85,8 +85,8 @@ async def test_a_client_that_half_closes_behind_its_body_is_answered_though_nobo
 
 
 async def test_a_client_that_half_closes_in_the_middle_of_its_body_is_found_out_when_it_is_taken() -> None:
-    world = World()
-    handler = Recorder()
+    world = ConnectionWorld()
+    handler = HeldRequest()
     world.gate.script = lambda connection, head: connection.attach(handler)
     world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n123")
     world.connection.eof_received()
@@ -96,7 +96,7 @@ async def test_a_client_that_half_closes_in_the_middle_of_its_body_is_found_out_
 
 
 async def test_an_upgraded_stream_is_raw_in_both_directions() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly")
     world.connection.upgrade(SWITCH, b"first")
     assert world.wire.take() == SWITCH + ID + b"\r\nfirst"
@@ -114,7 +114,7 @@ async def test_an_upgraded_stream_is_raw_in_both_directions() -> None:
 
 async def test_an_upgraded_stream_that_ends_lets_the_client_say_its_last_words() -> None:
     """Its reply to a WebSocket's close frame: a reset would take the frame away from it."""
-    world = World()
+    world = ConnectionWorld()
     world.feed(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     world.connection.upgrade(SWITCH, b"")
     world.connection.end(How.LINGER)
@@ -126,7 +126,7 @@ async def test_an_upgraded_stream_that_ends_lets_the_client_say_its_last_words()
 
 
 async def test_a_slow_head_is_408_however_it_drips() -> None:
-    world = World()
+    world = ConnectionWorld()
     for _ in range(4):
         world.feed(b"G" if not world.gate.heads else b"")
         world.gate.wait(SETTINGS.timeouts.head / 4 + 0.1)
@@ -134,7 +134,7 @@ async def test_a_slow_head_is_408_however_it_drips() -> None:
 
 
 async def test_an_idle_connection_is_closed_without_a_word() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.gate.script = respond_ok
     world.feed(GET)
     world.gate.wait(SETTINGS.timeouts.keepalive + 1)
@@ -143,7 +143,7 @@ async def test_an_idle_connection_is_closed_without_a_word() -> None:
 
 
 async def test_a_body_that_stops_is_408() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n123")
     world.gate.wait(SETTINGS.timeouts.client + 1)
     assert world.wire.take().startswith(b"HTTP/1.1 408 ")
@@ -151,13 +151,13 @@ async def test_a_body_that_stops_is_408() -> None:
 
 
 async def test_a_short_answer_looks_short() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(GET)
     world.respond(b"abc", CHUNKED, end=False)
     world.connection.end(How.GRACEFUL, "the ExApp died")
     assert world.wire.take() == b""
     assert world.wire.closed
-    old = World()
+    old = ConnectionWorld()
     old.feed(OLD_GET)
     old.respond(b"abc", UNTIL_CLOSE, end=False)
     old.connection.end(How.GRACEFUL, "the ExApp died")
@@ -165,7 +165,7 @@ async def test_a_short_answer_looks_short() -> None:
 
 
 async def test_draining_closes_idle_connections_and_lets_running_requests_end() -> None:
-    idle, running, relayed = World(), World(), World()
+    idle, running, relayed = ConnectionWorld(), ConnectionWorld(), ConnectionWorld()
     running.feed(GET)
     relayed.feed(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     relayed.connection.upgrade(SWITCH, b"")
@@ -180,7 +180,7 @@ async def test_draining_closes_idle_connections_and_lets_running_requests_end() 
 
 
 async def test_a_half_closed_client_gets_refusals_for_all_that_it_has_pipelined() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(GET * 3)
     world.connection.eof_received()
     world.gate.script = respond_ok
@@ -189,7 +189,7 @@ async def test_a_half_closed_client_gets_refusals_for_all_that_it_has_pipelined(
 
 
 async def test_a_kept_connection_is_idle_for_a_limited_time_also_after_a_slow_answer() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(GET)
     world.respond(b"x", 2, end=False)
     world.connection.pause_writing()
@@ -201,7 +201,7 @@ async def test_a_kept_connection_is_idle_for_a_limited_time_also_after_a_slow_an
 
 
 async def test_a_closing_connection_closes_also_when_its_answer_was_read_slowly() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n")
     world.respond(b"x", 2, end=False)
     world.connection.pause_writing()
@@ -213,7 +213,7 @@ async def test_a_closing_connection_closes_also_when_its_answer_was_read_slowly(
 
 
 async def test_a_client_that_sends_all_and_reads_nothing_is_given_up() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n12")
     world.respond(b"x", 1000, end=False)
     world.wire.unsent = 900
@@ -225,7 +225,7 @@ async def test_a_client_that_sends_all_and_reads_nothing_is_given_up() -> None:
 
 
 async def test_a_client_that_reads_nothing_is_given_up_also_while_its_body_is_not_wanted() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n12")
     world.respond(b"x", 1000, end=False)
     world.wire.unsent = 900
@@ -236,7 +236,7 @@ async def test_a_client_that_reads_nothing_is_given_up_also_while_its_body_is_no
 
 
 async def test_the_end_of_an_upgraded_stream_ends_both_sides_where_tls_knows_no_half() -> None:
-    world = World(secure=True)
+    world = ConnectionWorld(secure=True)
     world.feed(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     world.connection.upgrade(SWITCH, b"")
     handler = world.handler
@@ -246,7 +246,7 @@ async def test_the_end_of_an_upgraded_stream_ends_both_sides_where_tls_knows_no_
 
 
 async def test_a_client_that_had_half_closed_before_its_upgrade_has_finished() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly")
     world.connection.eof_received()
     world.connection.upgrade(SWITCH, b"")
@@ -255,7 +255,7 @@ async def test_a_client_that_had_half_closed_before_its_upgrade_has_finished() -
 
 
 async def test_a_request_that_its_handler_forgets_is_504() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(GET)
     world.gate.wait(2 * (SETTINGS.timeouts.connect + SETTINGS.timeouts.response) + 121)
     assert world.wire.take().startswith(b"HTTP/1.1 504 ")
@@ -264,7 +264,7 @@ async def test_a_request_that_its_handler_forgets_is_504() -> None:
 
 async def test_a_connection_ends_once_however_often_it_is_told_to() -> None:
     for how in How:
-        world = World()
+        world = ConnectionWorld()
         world.feed(GET)
         for _ in range(2):
             world.connection.end(how, "enough")
@@ -275,6 +275,6 @@ async def test_a_connection_ends_once_however_often_it_is_told_to() -> None:
 
 
 async def test_a_connection_is_one_line_of_state() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.feed(GET)
     assert repr(world.connection) == "<ClientConnection 192.0.2.1, <ServerConnection waiting GET /a>>"

@@ -7,7 +7,7 @@ import pytest
 from harp.frontend.connection import ClientConnection
 from harp.wire.ends import How
 from tests.fakes.transport import MemoryTransport
-from tests.frontend.connection_world import GET, ScriptedGate, World
+from tests.frontend.connection_world import GET, ConnectionWorld, ScriptedGate
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from tests.frontend.connection_world import GET, ScriptedGate, World
     ],
 )
 async def test_a_request_that_cannot_be_read_is_refused_and_the_connection_closed(data: bytes, status: int) -> None:
-    world = World()
+    world = ConnectionWorld()
     answer = world.feed(data)
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert b"connection: close\r\n" in answer
@@ -33,7 +33,7 @@ async def test_a_request_that_cannot_be_read_is_refused_and_the_connection_close
 
 
 async def test_a_refusal_names_status_reason_and_request_id() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.gate.script = lambda connection, head: connection.refuse(503, "Nextcloud is down", 5)
     answer = world.feed(GET)
     assert b"\r\nretry-after: 5\r\n" in answer
@@ -44,7 +44,7 @@ async def test_a_refusal_names_status_reason_and_request_id() -> None:
 
 async def test_strangers_read_no_reason_that_could_name_hosts_ports_or_patterns() -> None:
     for status in (403, 404, 502, 503, 504):
-        world = World()
+        world = ConnectionWorld()
         world.gate.trusted = False
         world.gate.script = lambda connection, head, s=status: connection.refuse(s, "db.internal:23001 ^/secret")
         answer = world.feed(GET)
@@ -55,20 +55,20 @@ async def test_strangers_read_no_reason_that_could_name_hosts_ports_or_patterns(
 
 
 async def test_a_method_that_is_refused_comes_with_those_that_are_not() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.gate.script = lambda connection, head: connection.refuse(405, "no")
     assert b"\r\nallow: GET, HEAD, POST" in world.feed(GET)
 
 
 async def test_a_refusal_is_json_for_who_asks_for_it() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.gate.script = lambda connection, head: connection.refuse(403, "the visitor is USER")
     answer = world.feed(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n\r\n")
     assert answer.endswith(b'\r\n\r\n{"error":"403 Forbidden","reason":"the visitor is USER","request_id":"id-1"}')
 
 
 async def test_a_refused_upload_is_not_read_to_its_end() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.gate.script = lambda connection, head: connection.refuse(403, "no")
     answer = world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999\r\nExpect: 100-continue\r\n\r\n")
     assert b"connection: close\r\n" in answer
@@ -77,7 +77,7 @@ async def test_a_refused_upload_is_not_read_to_its_end() -> None:
 
 
 async def test_a_dropped_client_gets_not_a_byte() -> None:
-    world = World()
+    world = ConnectionWorld()
     world.gate.script = lambda connection, head: connection.end(How.RESET)
     assert world.feed(GET) == b""
     assert world.wire.aborted

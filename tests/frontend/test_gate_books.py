@@ -8,11 +8,11 @@ from structlog.testing import capture_logs
 from harp.errors import Unreachable
 from harp.policy.exapp import Trouble
 from tests.fakes.waiting import settled
-from tests.frontend.gate_world import OK, World
+from tests.frontend.gate_world import OK, GateWorld
 
 
 async def test_the_access_log_tells_what_happened_and_no_secret() -> None:
-    world = World()
+    world = GateWorld()
     await world.ask("/exapps/hello/public?token=secret", "Cookie: oc_sessionPassphrase=secret\n")
     world.answer()
     await world.ask("/exapps/nope/x")
@@ -27,7 +27,7 @@ async def test_the_access_log_tells_what_happened_and_no_secret() -> None:
 
 
 async def test_the_access_log_tells_why_an_allowed_request_was_refused_all_the_same() -> None:
-    world = World()
+    world = GateWorld()
     world.dialer.errors = [Unreachable("127.0.0.1:23001: Connection refused")]
     assert b"cannot be reached" in await world.ask()
     await world.gate.close()
@@ -37,28 +37,28 @@ async def test_the_access_log_tells_why_an_allowed_request_was_refused_all_the_s
 
 
 async def test_an_answer_has_the_id_that_the_exapp_got() -> None:
-    world = World()
+    world = GateWorld()
     await world.ask()
     (line,) = [line for line in world.forwarded() if line.startswith("x-request-id: ")]
     assert world.answer() == OK.replace(b"\r\n\r\n", f"\r\n{line}\r\n\r\n".encode())
 
 
 async def test_the_id_replaces_what_the_exapp_says_about_ids() -> None:
-    world = World(peer="10.0.0.1", HP_TRUSTED_PROXY_IPS="10.0.0.0/8")
+    world = GateWorld(peer="10.0.0.1", HP_TRUSTED_PROXY_IPS="10.0.0.0/8")
     await world.ask(lines="X-Request-Id: mine-1\n")
     told = world.answer(OK.replace(b"\r\n\r\n", b"\r\nX-Request-ID: its-own\r\nx-request-id: b\r\nA: b\r\n\r\n"))
     assert told == OK.replace(b"\r\n\r\n", b"\r\nA: b\r\nx-request-id: mine-1\r\n\r\n")
 
 
 async def test_a_switch_of_protocols_has_the_id_as_well() -> None:
-    world = World(peer="10.0.0.1", HP_TRUSTED_PROXY_IPS="10.0.0.0/8")
+    world = GateWorld(peer="10.0.0.1", HP_TRUSTED_PROXY_IPS="10.0.0.0/8")
     await world.ask(lines="X-Request-Id: mine-1\nConnection: upgrade\nUpgrade: websocket\n")
     switched = world.answer(b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
     assert b"\r\nx-request-id: mine-1\r\n" in switched
 
 
 async def test_an_access_line_names_the_address_that_a_ban_would_name() -> None:
-    world = World(peer="127.0.0.1")
+    world = GateWorld(peer="127.0.0.1")
     await world.ask("/exapps/hello/user", lines="X-Forwarded-For: 192.0.2.7\n")
     (line,) = await world.access_lines()
     assert (line["address"], line["peer"], line["counted"]) == ("127.0.0.1", "127.0.0.1", "192.0.2.7")
@@ -66,7 +66,7 @@ async def test_an_access_line_names_the_address_that_a_ban_would_name() -> None:
 
 
 async def test_an_access_log_of_errors_leaves_out_what_went_well() -> None:
-    world = World(access="errors")
+    world = GateWorld(access="errors")
     await world.ask()
     world.answer()
     await world.ask("/exapps/hello/user")
@@ -74,13 +74,13 @@ async def test_an_access_log_of_errors_leaves_out_what_went_well() -> None:
 
 
 async def test_an_access_log_can_be_switched_off() -> None:
-    world = World(access="off")
+    world = GateWorld(access="off")
     await world.ask("/exapps/hello/user")
     assert await world.access_lines() == []
 
 
 async def test_the_access_log_counts_the_bytes_of_both_bodies() -> None:
-    world = World()
+    world = GateWorld()
     post = b"POST /exapps/hello/public HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcde"
     world.connection.data_received(post)
     await settled()
@@ -90,7 +90,7 @@ async def test_the_access_log_counts_the_bytes_of_both_bodies() -> None:
 
 
 async def test_an_exapp_that_is_away_is_one_warning_however_many_ask_for_it() -> None:
-    world = World()
+    world = GateWorld()
     world.dialer.errors = [Unreachable("no tunnel is connected for port 23001")] * 3
     with capture_logs() as events:
         for _ in range(3):
@@ -102,7 +102,7 @@ async def test_an_exapp_that_is_away_is_one_warning_however_many_ask_for_it() ->
 
 
 async def test_trouble_with_nextcloud_is_a_warning() -> None:
-    world = World()
+    world = GateWorld()
     world.instance.known["hello"] = Trouble("Nextcloud cannot be reached")
     with capture_logs() as events:
         await world.ask()
@@ -111,7 +111,7 @@ async def test_trouble_with_nextcloud_is_a_warning() -> None:
 
 
 async def test_a_wrong_shared_key_is_a_warning_with_the_fix_and_without_the_key() -> None:
-    world = World()
+    world = GateWorld()
     with capture_logs() as events:
         for _ in range(2):
             assert b" 401 " in await world.ask("/exapps/app_api/info", lines="harp-shared-key: not the right one\n")
@@ -122,7 +122,7 @@ async def test_a_wrong_shared_key_is_a_warning_with_the_fix_and_without_the_key(
 
 
 async def test_what_strangers_do_wrong_is_no_warning() -> None:
-    world = World()
+    world = GateWorld()
     with capture_logs() as events:
         await world.ask("/exapps/app_api/info")
         await world.ask("/exapps/nobody/x")
@@ -131,7 +131,7 @@ async def test_what_strangers_do_wrong_is_no_warning() -> None:
 
 
 async def test_the_access_log_tells_what_a_request_waited_for() -> None:
-    world = World()
+    world = GateWorld()
     world.instance.later["hello"] = world.instance.known.pop("hello")
     await world.ask()
     world.answer()
@@ -145,7 +145,7 @@ async def test_the_access_log_tells_what_a_request_waited_for() -> None:
 
 
 async def test_the_first_byte_of_an_answer_in_pieces_comes_before_its_end() -> None:
-    world = World()
+    world = GateWorld()
     await world.ask()
     world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
     await settled()
@@ -156,7 +156,7 @@ async def test_the_first_byte_of_an_answer_in_pieces_comes_before_its_end() -> N
 
 
 async def test_the_head_of_an_answer_is_kept_while_somebody_inspects_requests() -> None:
-    world = World()
+    world = GateWorld()
     seen: list[bytes] = []
     world.books.watcher = lambda exchange, seconds: seen.append(exchange.answer)
     for inspected in (False, True):
@@ -167,7 +167,7 @@ async def test_the_head_of_an_answer_is_kept_while_somebody_inspects_requests() 
 
 
 async def test_a_request_that_is_not_over_is_known_to_its_connection() -> None:
-    world = World()
+    world = GateWorld()
     assert world.connection.running is None
     await world.ask()
     running = world.connection.running

@@ -8,11 +8,11 @@ import pytest
 from harp.errors import Unreachable
 from harp.policy.exapp import ExApp
 from tests.fakes.clock import Clock
-from tests.frontend.gate_world import ROUTES, World
+from tests.frontend.gate_world import ROUTES, GateWorld
 
 
 async def test_an_exapp_that_cannot_be_reached_is_looked_up_again() -> None:
-    world = World()
+    world = GateWorld()
     world.dialer.errors = [Unreachable("direct-host:8080: No route to host")]
     answer = await world.ask("/exapps/direct/public")
     assert answer.startswith(b"HTTP/1.1 503 ")
@@ -20,25 +20,25 @@ async def test_an_exapp_that_cannot_be_reached_is_looked_up_again() -> None:
 
 
 async def test_connections_of_one_address_are_limited_but_not_those_of_proxies() -> None:
-    stranger = World(HP_MAX_CONNECTIONS_PER_ADDRESS="2")
+    stranger = GateWorld(HP_MAX_CONNECTIONS_PER_ADDRESS="2")
     stranger.connect()
     refused, _ = stranger.connect()
     assert refused.take().startswith(b"HTTP/1.1 503 ")
-    proxy = World(peer="127.0.0.1", HP_MAX_CONNECTIONS_PER_ADDRESS="2")
+    proxy = GateWorld(peer="127.0.0.1", HP_MAX_CONNECTIONS_PER_ADDRESS="2")
     proxy.connect()
     served, _ = proxy.connect()
     assert served.take() == b""
 
 
 async def test_a_closed_connection_makes_room() -> None:
-    world = World(HP_MAX_CONNECTIONS_PER_ADDRESS="1")
+    world = GateWorld(HP_MAX_CONNECTIONS_PER_ADDRESS="1")
     world.connection.connection_lost(None)
     wire, _ = world.connect()
     assert wire.take() == b""
 
 
 async def test_all_connections_together_are_limited() -> None:
-    world = World(HP_MAX_CONNECTIONS="1")
+    world = GateWorld(HP_MAX_CONNECTIONS="1")
     wire, _ = world.connect()
     assert b"all 1 connections are in use" in wire.take()
 
@@ -47,7 +47,7 @@ async def test_all_connections_together_are_limited() -> None:
 async def test_what_is_no_request_has_nothing_of_the_request_before(part: bytes) -> None:
     """Neither its id nor its time, nor the client that a proxy had named."""
     clock = Clock()
-    world = World(peer="10.0.0.1", clock=clock, HP_TRUSTED_PROXY_IPS="10.0.0.0/8")
+    world = GateWorld(peer="10.0.0.1", clock=clock, HP_TRUSTED_PROXY_IPS="10.0.0.0/8")
     await world.ask(lines="X-Forwarded-For: 8.8.8.8\nX-Request-Id: mine\n")
     world.answer()
     world.connection.data_received(part)
@@ -62,14 +62,14 @@ async def test_what_is_no_request_has_nothing_of_the_request_before(part: bytes)
 
 
 async def test_a_bug_in_the_decision_is_500_and_not_a_dead_connection() -> None:
-    world = World()
+    world = GateWorld()
     world.instance.known = {"hello": "not a record"}  # type: ignore[dict-item]
     answer = await world.ask()
     assert answer.startswith(b"HTTP/1.1 500 ")
 
 
 async def test_a_bug_after_facts_were_learnt_is_500_and_not_a_request_that_waits_for_ever() -> None:
-    world = World()
+    world = GateWorld()
     world.instance.known = {}
     world.instance.later = {"hello": ExApp("hello", "token", None, "127.0.0.1", 23001, ROUTES)}  # type: ignore[arg-type]
     assert (await world.ask()).startswith(b"HTTP/1.1 500 ")
@@ -77,7 +77,7 @@ async def test_a_bug_after_facts_were_learnt_is_500_and_not_a_request_that_waits
 
 async def test_a_request_that_nobody_decides_about_in_time_is_503() -> None:
     clock = Clock()
-    world = World(clock=clock)
+    world = GateWorld(clock=clock)
     world.instance.known = {}
     world.instance.gate.clear()
     assert await world.ask() == b""

@@ -9,7 +9,7 @@ from harp.frontend.plans import LIFETIME
 from harp.policy.exapp import ExApp, Level, Route, UnknownApp, Visitor
 from harp.settings import load
 from tests.fakes.clock import Clock
-from tests.frontend.gate_world import ENV, KEY, World
+from tests.frontend.gate_world import ENV, KEY, GateWorld
 
 OPEN = ExApp("hello", "token", "1", "127.0.0.1", 23001, (Route(".*", Level.PUBLIC),))
 
@@ -19,7 +19,7 @@ class Settled:
 
     def __init__(self, peer: str = "127.0.0.1") -> None:
         self.clock = Clock()
-        self.world = World(peer=peer, clock=self.clock)
+        self.world = GateWorld(peer=peer, clock=self.clock)
         self.world.instance.settled = True
         self.instance = self.world.instance
 
@@ -142,7 +142,7 @@ async def test_a_strike_counts_each_time() -> None:
 
 
 async def test_other_trusted_proxies_count_on_open_connections() -> None:
-    world = World(peer="10.0.0.1", HP_TRUSTED_PROXY_IPS="10.0.0.0/8")
+    world = GateWorld(peer="10.0.0.1", HP_TRUSTED_PROXY_IPS="10.0.0.0/8")
     world.instance.settled = True
     for proxies, expected in (("10.0.0.0/8", "1.1.1.1, 10.0.0.1"), ("192.168.0.0/16", "10.0.0.1")):
         world.gate.reload(load({**ENV, "HP_TRUSTED_PROXY_IPS": proxies}))

@@ -6,7 +6,7 @@ import pytest
 
 from harp.frontend.plans import CAPACITY, LIFETIME, LONGEST, Plan, Plans
 from harp.frontend.traffic import Traffic
-from harp.net.deadlines import NEVER, Deadlines
+from harp.net.deadlines import NEVER
 from harp.net.targets import ExAppTunnel
 from harp.policy.exapp import ExApp, Level, Route
 from harp.policy.paths import ExAppPath, locate
@@ -38,12 +38,12 @@ def plan(version: int = 1, until: float = NEVER, verdict: Forward = VERDICT) -> 
     return Plan(verdict, hop, b"authorization-app-api: c2VjcmV0\r\n", Traffic(), version, until)
 
 
-class World:
+class KeptPlan:
     """Plans with one kept, of version 1."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.deadlines = Deadlines(clock=self.clock)
+        self.deadlines = self.clock.deadlines
         self.plans = Plans(self.deadlines)
         self.kept = plan(until=self.plans.until(NEVER))
         assert self.plans.find(ALICE, X, 1) is None
@@ -51,11 +51,11 @@ class World:
 
 
 @pytest.fixture
-async def world() -> World:
-    return World()
+async def world() -> KeptPlan:
+    return KeptPlan()
 
 
-async def test_a_plan_is_found_by_who_asks_and_the_route(world: World) -> None:
+async def test_a_plan_is_found_by_who_asks_and_the_route(world: KeptPlan) -> None:
     assert world.plans.find(ALICE, X, 1) is world.kept
     assert world.plans.find(ALICE, at(b"/exapps/hello/xyz?"[:-1]), 1) is world.kept
     for asker, path in (
@@ -75,34 +75,32 @@ async def test_a_plan_is_found_by_who_asks_and_the_route(world: World) -> None:
     assert world.plans.find(ALICE, X, 1) is world.kept
 
 
-async def test_a_plan_ends_with_its_time(world: World) -> None:
+async def test_a_plan_ends_with_its_time(world: KeptPlan) -> None:
     world.clock.move(LIFETIME - 0.1)
-    world.deadlines.tick()
     assert world.plans.find(ALICE, X, 1) is world.kept
     world.clock.move(0.1)
-    world.deadlines.tick()
     assert world.plans.find(ALICE, X, 1) is None
     assert world.plans.until(1.0) == 1.0
 
 
-async def test_a_plan_ends_with_its_version_and_does_not_come_back(world: World) -> None:
+async def test_a_plan_ends_with_its_version_and_does_not_come_back(world: KeptPlan) -> None:
     assert world.plans.find(BOB, X, 2) is None
     assert world.plans.find(ALICE, X, 1) is None
 
 
-async def test_what_was_decided_from_older_facts_is_not_kept(world: World) -> None:
+async def test_what_was_decided_from_older_facts_is_not_kept(world: KeptPlan) -> None:
     assert world.plans.find(BOB, X, 2) is None
     world.plans.keep(BOB, X, plan(version=1))
     assert world.plans.find(BOB, X, 2) is None
 
 
-async def test_what_was_signed_is_not_kept(world: World) -> None:
+async def test_what_was_signed_is_not_kept(world: KeptPlan) -> None:
     signed = Forward("hello", b"/x", b"/exapps/hello", HELLO, b"c2VjcmV0", b"32", "", None, True, "signed")
     world.plans.keep(BOB, X, plan(verdict=signed))
     assert world.plans.find(BOB, X, 1) is None
 
 
-async def test_what_is_kept_is_bounded(world: World) -> None:
+async def test_what_is_kept_is_bounded(world: KeptPlan) -> None:
     callers = [Asker(str(number)) for number in range(CAPACITY)]
     for caller in callers:
         world.plans.keep(caller, X, world.kept)
@@ -111,7 +109,7 @@ async def test_what_is_kept_is_bounded(world: World) -> None:
 
 
 @pytest.mark.parametrize("long", [b"/%b/exapps/hello/x", b"/exapps/hello/x%b"])
-async def test_long_paths_are_not_kept(world: World, long: bytes) -> None:
+async def test_long_paths_are_not_kept(world: KeptPlan, long: bytes) -> None:
     path = at(long % (b"a" * LONGEST))
     world.plans.keep(BOB, path, world.kept)
     assert world.plans.find(BOB, path, 1) is None

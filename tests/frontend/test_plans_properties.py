@@ -17,17 +17,14 @@ from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import Gate
 from harp.frontend.plans import Plans
 from harp.logs import RareWarnings
-from harp.net.deadlines import Deadlines
-from harp.net.ports import PortTable
 from harp.nextcloud.client import Seen
 from harp.nextcloud.instance import Instance
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, RecordFact, Route, Trouble, UnknownApp, Visitor
 from harp.policy.question import VisitorLogin
-from harp.proxy.upstreams import Upstreams
 from harp.settings import load
-from tests.fakes.clock import Clock
-from tests.fakes.dialer import ScriptedDialer
 from tests.fakes.transport import MemoryTransport
+from tests.fakes.waiting import turn
+from tests.fakes.world import ScriptedExApps
 from tests.properties import core
 
 KEY = "a-shared-key-for-tests"
@@ -74,6 +71,7 @@ ROUTES = (
     Route("^/user", Level.USER),
     Route("^/admin", Level.ADMIN),
 )
+
 RECORDS: list[RecordFact] = [
     ExApp("a", "secret", "1", "h", 80, ROUTES),
     ExApp("a", "secret", "1", "h", 80, ROUTES[:1]),
@@ -112,19 +110,19 @@ class Cloud:
         pass
 
 
-class World:
+class PlansWorld:
     """One gate over a real instance, with plans or without."""
 
     def __init__(self, plans: int) -> None:
-        self.clock = Clock()
-        self.deadlines = Deadlines(clock=self.clock)
+        self.exapps = ScriptedExApps(SETTINGS.timeouts)
+        self.clock = self.exapps.clock
+        self.deadlines = self.exapps.deadlines
+        self.dialer = self.exapps.dialer
         self.cloud = Cloud()
         self.instance = Instance(SETTINGS, self.clock, client=self.cloud)
-        self.dialer = ScriptedDialer()
-        upstreams = Upstreams(self.dialer, PortTable(), self.deadlines, SETTINGS.timeouts)
         books = Books(AccessLog("all", json=True, stream=BytesIO()), RareWarnings(self.clock))
         kept = Plans(self.deadlines, plans)
-        self.gate = Gate(SETTINGS, self.instance, upstreams, self.deadlines, books, plans=kept)
+        self.gate = Gate(SETTINGS, self.instance, self.exapps.upstreams, self.deadlines, books, plans=kept)
         self.open: dict[str, tuple[MemoryTransport, ClientConnection]] = {}
 
     async def ask(self, peer: str, path: str, lines: str, status: int) -> list[str]:
@@ -152,11 +150,10 @@ class World:
     async def _quiet(self) -> None:
         """Until every task that was started has ended."""
         while len(asyncio.all_tasks()) > 1:
-            await asyncio.sleep(0)
+            await turn()
 
     def wait(self, seconds: float) -> None:
         self.clock.move(seconds)
-        self.deadlines.tick()
 
 
 def _told(data: bytes) -> str:
@@ -176,7 +173,7 @@ changes = (
 )
 
 
-async def take(world: World, step: tuple[object, ...]) -> list[str]:
+async def take(world: PlansWorld, step: tuple[object, ...]) -> list[str]:
     match step:
         case ("ask", str(peer), str(path), str(lines), int(status)):
             return await world.ask(peer, path, lines, status)
@@ -224,7 +221,7 @@ def stories(draw: st.DrawFn) -> list[tuple[object, ...]]:
 @given(stories())
 def test_a_gate_that_keeps_decisions_answers_as_one_that_keeps_none(steps: list[tuple[object, ...]]) -> None:
     async def compare() -> None:
-        keeping, forgetful = World(4096), World(0)
+        keeping, forgetful = PlansWorld(4096), PlansWorld(0)
         for step in steps:
             assert await take(keeping, step) == await take(forgetful, step), step
         for world in (keeping, forgetful):

@@ -12,7 +12,6 @@ from harp.frontend.connection import ClientConnection
 from harp.frontend.gate import Gate
 from harp.frontend.reception import A_TURN, Reception
 from harp.logs import RareWarnings
-from harp.net.deadlines import Deadlines
 from harp.net.ports import PortTable
 from harp.net.turns import Turns
 from harp.nextcloud.banning import Banning
@@ -33,7 +32,7 @@ class Lobby:
     def __init__(self, **env: str) -> None:
         environment = {**ENV, **env}
         self.settings = load(environment)
-        self.deadlines = Deadlines(clock=Clock())
+        self.deadlines = Clock().deadlines
         self.log = BytesIO()
         access = AccessLog("all", json=True, stream=self.log)
         self.warnings = RareWarnings(lambda: self.deadlines.now)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.live.engine import Answer
+from tests.live.engine import EngineAnswer
 from tests.live.processes import PATIENCE
 from tests.live.product import KEY
 
@@ -71,7 +71,7 @@ class AppApi:
         body: object = None,
         headers: Mapping[str, str] | None = None,
         timeout: float = 60,
-    ) -> Answer:
+    ) -> EngineAnswer:
         """One request to HaRP."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         given = dict(headers or {})
@@ -83,11 +83,11 @@ class AppApi:
         try:
             connection.request(method, target, data, given)
             answer = connection.getresponse()
-            return Answer(answer.status, answer.read(), time.monotonic() - began)
+            return EngineAnswer(answer.status, answer.read(), time.monotonic() - began)
         finally:
             connection.close()
 
-    def docker(self, method: str, path: str, body: object = None, timeout: float = 60) -> Answer:
+    def docker(self, method: str, path: str, body: object = None, timeout: float = 60) -> EngineAnswer:
         """A call of AppAPI's Docker client; `path` begins with /docker/ or is the engine's own."""
         password = base64.b64encode(f"app_api_haproxy_user:{self.key}".encode()).decode()
         headers = {
@@ -97,7 +97,7 @@ class AppApi:
         }
         return self.call(method, f"/exapps/app_api{path}", body, headers, timeout)
 
-    def exapp(self, method: str, app: App, path: str, timeout: float = 60) -> Answer:
+    def exapp(self, method: str, app: App, path: str, timeout: float = 60) -> EngineAnswer:
         """A signed request to the ExApp."""
         headers = {
             "AA-VERSION": AA_VERSION,
@@ -114,7 +114,7 @@ class AppApi:
 
     # The daemon
 
-    def ping(self) -> Answer:
+    def ping(self) -> EngineAnswer:
         """The connection check (A 6.2)."""
         return self.docker("GET", "/v1.44/_ping", timeout=3)
 
@@ -129,11 +129,11 @@ class AppApi:
         answer = self.docker("POST", f"/v1.44/images/create?fromImage={reference}").ok(200)
         return [json.loads(line) for line in answer.body.splitlines()]
 
-    def inspect_image(self, reference: str) -> Answer:
+    def inspect_image(self, reference: str) -> EngineAnswer:
         """1, for an image that is not to be pulled."""
         return self.docker("GET", f"/v1.44/images/{reference}/json")
 
-    def named(self, verb: str, app: App, more: Mapping[str, object] | None = None, timeout: float = 60) -> Answer:
+    def named(self, verb: str, app: App, more: Mapping[str, object] | None = None, timeout: float = 60) -> EngineAnswer:
         """POST /docker/exapp/<verb> with the container's name (A 4.6)."""
         body = {"name": app.app_id, "instance_id": "", **(more or {})}
         return self.docker("POST", f"/docker/exapp/{verb}", body, timeout)
@@ -142,11 +142,11 @@ class AppApi:
         """3"""
         return self.named("exists", app).ok(200).json()
 
-    def remove(self, app: App, *, data: bool) -> Answer:
+    def remove(self, app: App, *, data: bool) -> EngineAnswer:
         """4, and the end of an app"""
         return self.named("remove", app, {"remove_data": data})
 
-    def create(self, app: App) -> Answer:
+    def create(self, app: App) -> EngineAnswer:
         """5"""
         more = {
             "image_id": app.image,
@@ -159,12 +159,12 @@ class AppApi:
         }
         return self.named("create", app, more | ({"resource_limits": app.limits} if app.limits else {}))
 
-    def install_certificates(self, app: App, bundle: str | None = None) -> Answer:
+    def install_certificates(self, app: App, bundle: str | None = None) -> EngineAnswer:
         """6"""
         more = {"system_certs_bundle": bundle, "install_frp_certs": not app.direct}
         return self.named("install_certificates", app, more, 180)
 
-    def start(self, app: App) -> Answer:
+    def start(self, app: App) -> EngineAnswer:
         """7"""
         return self.named("start", app)
 
@@ -187,7 +187,7 @@ class AppApi:
             assert time.monotonic() - began < patience, f"no heartbeat: {answer.status} {answer.body[:300]!r}"
             time.sleep(0.05)
 
-    def init(self, app: App) -> Answer:
+    def init(self, app: App) -> EngineAnswer:
         """11"""
         return self.exapp("POST", app, "/init", 30)
 
@@ -231,12 +231,12 @@ class AppApi:
         self.deploy(app)
         self.enable(app)
 
-    def store(self, app: App) -> Answer:
+    def store(self, app: App) -> EngineAnswer:
         """Push the record (A 4.3)."""
         target = f"/exapps/app_api/exapp_storage/{app.app_id}"
         return self.call("POST", target, app.record(), {"harp-shared-key": self.key})
 
-    def forget(self, app: App) -> Answer:
+    def forget(self, app: App) -> EngineAnswer:
         """Take the record back (A 4.3)."""
         target = f"/exapps/app_api/exapp_storage/{app.app_id}"
         return self.call("DELETE", target, None, {"harp-shared-key": self.key})

@@ -24,7 +24,7 @@ class Nextcloud:
         self.apps: dict[str, App] = {}
         known = self.apps
 
-        class Handler(BaseHTTPRequestHandler):
+        class NextcloudHandler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
@@ -41,7 +41,7 @@ class Nextcloud:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
                 pass
 
-        self._server = ThreadingHTTPServer((host, 0), Handler)
+        self._server = ThreadingHTTPServer((host, 0), NextcloudHandler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property

@@ -34,7 +34,7 @@ ENGINE_START = 60.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EngineAnswer:
     """What the engine answered."""
 
     status: int
@@ -44,7 +44,7 @@ class Answer:
     def json(self) -> Any:
         return json.loads(self.body)
 
-    def ok(self, *expected: int) -> Answer:
+    def ok(self, *expected: int) -> EngineAnswer:
         """Itself, when the status is one of `expected`."""
         assert self.status in expected, f"{self.status} instead of {expected}: {self.body[:2000]!r}"
         return self
@@ -80,7 +80,7 @@ class Engine:
         timeout: float = 120,
         query: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> EngineAnswer:
         """One request: `body` as JSON, or `content` as a tar."""
         target = path if query is None else f"{path}?{urlencode(query, doseq=True)}"
         kind = "application/json" if content is None else "application/x-tar"
@@ -90,7 +90,7 @@ class Engine:
         try:
             connection.request(method, target, data, {"Content-Type": kind, **(headers or {})}, encode_chunked=False)
             answer = connection.getresponse()
-            return Answer(answer.status, answer.read(), time.monotonic() - began)
+            return EngineAnswer(answer.status, answer.read(), time.monotonic() - began)
         finally:
             connection.close()
 

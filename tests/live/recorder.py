@@ -31,7 +31,7 @@ class Request:
 
 
 @dataclass(slots=True)
-class Recorder:
+class RequestRecorder:
     """What arrived. `answers` are used up one by one; then each request gets `answer`.
 
     An answer that begins `close:` is sent without those letters and the connection is closed behind it. `early` is
@@ -94,9 +94,9 @@ class Recorder:
 
 
 @asynccontextmanager
-async def recorder() -> AsyncIterator[Recorder]:
+async def recorder() -> AsyncIterator[RequestRecorder]:
     """A recorder that listens on a loopback port inside the block."""
-    recorder = Recorder(free_port())
+    recorder = RequestRecorder(free_port())
     server = await asyncio.start_server(recorder.serve, "127.0.0.1", recorder.port)
     try:
         yield recorder

@@ -14,7 +14,7 @@ import trustme
 from tests.live.peers import path_of
 from tests.live.processes import Process, free_port
 from tests.live.product import Product, running
-from tests.live.recorder import Recorder, recorder
+from tests.live.recorder import RequestRecorder, recorder
 
 DYING = b"close:HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n"
 WHOLE = b"close:HTTP/1.1 200 OK\r\n\r\nabcde"  # its end is the connection's
@@ -33,7 +33,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
 
 
 @pytest.fixture
-async def exapp(product: Product) -> AsyncIterator[Recorder]:
+async def exapp(product: Product) -> AsyncIterator[RequestRecorder]:
     async with recorder() as exapp:
         exapp.answer = DYING
         product.register("rec", "127.0.0.1", exapp.port)
@@ -66,17 +66,17 @@ def unverified() -> ssl.SSLContext:
     return context
 
 
-async def test_an_http_1_0_client_sees_a_reset(product: Product, exapp: Recorder) -> None:
+async def test_an_http_1_0_client_sees_a_reset(product: Product, exapp: RequestRecorder) -> None:
     with pytest.raises(ConnectionResetError):
         await read(product.http)
 
 
-async def test_an_http_1_0_client_sees_no_proper_end_of_tls(product: Product, exapp: Recorder) -> None:
+async def test_an_http_1_0_client_sees_no_proper_end_of_tls(product: Product, exapp: RequestRecorder) -> None:
     with pytest.raises((ConnectionResetError, ssl.SSLError)):
         await read(product.https, unverified())
 
 
-async def test_a_whole_answer_ends_properly(product: Product, exapp: Recorder) -> None:
+async def test_a_whole_answer_ends_properly(product: Product, exapp: RequestRecorder) -> None:
     exapp.answer = WHOLE
     for tls, port in ((None, product.http), (unverified(), product.https)):
         answer = await read(port, tls)
@@ -84,7 +84,7 @@ async def test_a_whole_answer_ends_properly(product: Product, exapp: Recorder) -
 
 
 @pytest.mark.parametrize("version", ["--http1.0", "--http1.1"])
-async def test_curl_fails_at_it(product: Product, exapp: Recorder, version: str) -> None:
+async def test_curl_fails_at_it(product: Product, exapp: RequestRecorder, version: str) -> None:
     code, _ = await curl(version, f"{product.url}/exapps/rec/x")
     assert code != 0
     exapp.answer = WHOLE
@@ -92,7 +92,7 @@ async def test_curl_fails_at_it(product: Product, exapp: Recorder, version: str)
 
 
 async def test_nginx_with_its_default_http_1_0_passes_the_failure_on(
-    product: Product, exapp: Recorder, tmp_path: Path
+    product: Product, exapp: RequestRecorder, tmp_path: Path
 ) -> None:
     port = free_port()
     temporary = "".join(f"{name}_temp_path {tmp_path}/{name};" for name in ("client_body", "proxy", "fastcgi"))

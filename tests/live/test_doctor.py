@@ -362,7 +362,7 @@ def test_the_road_leads_to_another_harp(site: Site, tmp_path: Path) -> None:
 def fast_nextcloud() -> Iterator[str]:
     """A Nextcloud that knows no ExApp, and whose clock is AHEAD."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class DoctorHandler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(401 if "exapp-meta" in self.path else 200)
             self.send_header("Content-Length", "0")
@@ -377,7 +377,7 @@ def fast_nextcloud() -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), DoctorHandler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -15,7 +15,7 @@ import pytest
 from tests.live.frp import ended, exapp_toml, frpc, start_frpc, tls_of
 from tests.live.processes import Process, free_port
 from tests.live.product import KEY, Product, running
-from tests.live.recorder import Recorder
+from tests.live.recorder import RequestRecorder
 
 VERSION = "0.61.1"
 
@@ -34,9 +34,9 @@ def directory() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def listener(where: Path | int) -> AsyncIterator[Recorder]:
+async def listener(where: Path | int) -> AsyncIterator[RequestRecorder]:
     """A service on a unix socket or on a port of loopback that notes what it is sent."""
-    recorder = Recorder(0)
+    recorder = RequestRecorder(0)
     if isinstance(where, Path):
         server = await asyncio.start_unix_server(recorder.serve, where)
     else:

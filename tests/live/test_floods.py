@@ -27,7 +27,7 @@ P50, P99 = 0.010, 0.050  # seconds; on a busy machine, on top of what requests t
 
 
 @dataclass(frozen=True)
-class Pair:
+class FloodedPair:
     """A HaRP that is visited, and one that nobody visits: a flood of that one costs the machine the same."""
 
     visited: Product
@@ -36,7 +36,7 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def secured(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def secured(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FloodedPair]:
     """The visited ExApp is behind the frpc that ExApps ship."""
     with (
         running(tmp_path_factory.mktemp("secured"), world.nextcloud) as product,
@@ -44,11 +44,11 @@ def secured(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         start_tunnel(product, SHIPPED, "hello", TUNNEL_PORT, world.socket) as tunnel,
     ):
         tunnel.until(lambda: product.status("/exapps/hello/public") == 200, "tunnel")
-        yield Pair(product, control, tls=True)
+        yield FloodedPair(product, control, tls=True)
 
 
 @pytest.fixture(scope="module")
-def plain(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def plain(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FloodedPair]:
     """The same without TLS."""
     directory = tmp_path_factory.mktemp("plain")
     with (
@@ -58,7 +58,7 @@ def plain(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         configuration = exapp_toml(product.frp, "hello", TUNNEL_PORT, world.socket, KEY, transport__tls__enable=False)
         with start_frpc(SHIPPED, configuration, directory) as tunnel:
             tunnel.until(lambda: product.status("/exapps/hello/public") == 200, "tunnel")
-            yield Pair(product, control, tls=False)
+            yield FloodedPair(product, control, tls=False)
 
 
 def visit(product: Product, seconds: float) -> list[float]:
@@ -77,7 +77,7 @@ def visit(product: Product, seconds: float) -> list[float]:
     return took
 
 
-def beside(pair: Pair, flooded: Product, flood: str, *, login: bool) -> tuple[float, float]:
+def beside(pair: FloodedPair, flooded: Product, flood: str, *, login: bool) -> tuple[float, float]:
     """p50 and p99 of the visitor's requests while somebody floods one of the two."""
     certificates = str(flooded.certs / "frp") if pair.tls else "-"
     arguments = [str(flooded.frp), flood, str(SECONDS), certificates, "login" if login else "-"]
@@ -87,7 +87,7 @@ def beside(pair: Pair, flooded: Product, flood: str, *, login: bool) -> tuple[fl
     return median(took), quantiles(took, n=100)[98]
 
 
-def assert_served(pair: Pair, flood: str, *, login: bool) -> None:
+def assert_served(pair: FloodedPair, flood: str, *, login: bool) -> None:
     """In one round at least, as what a flood costs it costs in each: soon, or as soon as while the other is flooded."""
     rounds: list[tuple[tuple[float, float], tuple[float, float]]] = []
     while len(rounds) < ROUNDS:
@@ -102,21 +102,21 @@ def assert_served(pair: Pair, flood: str, *, login: bool) -> None:
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-def test_a_tunnel_that_floods_does_not_hold_up_others(secured: Pair, flood: str) -> None:
+def test_a_tunnel_that_floods_does_not_hold_up_others(secured: FloodedPair, flood: str) -> None:
     assert_served(secured, flood, login=True)
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-def test_a_client_with_a_certificate_but_no_login_does_not_hold_up_others(secured: Pair, flood: str) -> None:
+def test_a_client_with_a_certificate_but_no_login_does_not_hold_up_others(secured: FloodedPair, flood: str) -> None:
     assert_served(secured, flood, login=False)
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-def test_a_stranger_without_tls_does_not_hold_up_others(plain: Pair, flood: str) -> None:
+def test_a_stranger_without_tls_does_not_hold_up_others(plain: FloodedPair, flood: str) -> None:
     assert_served(plain, flood, login=False)
 
 
-def test_a_flood_is_worth_one_warning_with_its_reason(plain: Pair) -> None:
+def test_a_flood_is_worth_one_warning_with_its_reason(plain: FloodedPair) -> None:
     beside(plain, plain.visited, "data", login=False)
     lines = [line for line in plain.visited.process.text().splitlines() if "too many frames before the login" in line]
     assert len(lines) == 1

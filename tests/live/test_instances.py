@@ -94,7 +94,7 @@ async def running_clouds(directory: Path, **environment: str) -> AsyncIterator[C
         assert await asyncio.to_thread(world.product.stop) == 0
 
 
-class Case(NamedTuple):
+class InstanceCase(NamedTuple):
     """A request, and what may come back."""
 
     host: str
@@ -105,7 +105,7 @@ class Case(NamedTuple):
     user: str = ""
 
 
-def cases(world: Clouds) -> list[Case]:
+def cases(world: Clouds) -> list[InstanceCase]:
     """Every kind of request, for both."""
     found = []
     cookies = {name: world.clouds[name].log_in("user") for name in NAMES}
@@ -117,23 +117,23 @@ def cases(world: Clouds) -> list[Case]:
             f"AUTHORIZATION-APP-API: {authorization}\r\n"
         )
         found += [
-            Case(host, "/exapps/hello/public", "", 200, name),
-            Case(host, "/exapps/hello/public", f"Cookie: {cookies[name]}\r\n", 200, name, "user"),
-            Case(host, "/exapps/hello/public", f"Cookie: {cookies[other]}\r\n", 200, name),
-            Case(host, "/exapps/hello/user", f"Cookie: {cookies[name]}\r\n", 200, name, "user"),
-            Case(host, "/exapps/hello/user", f"Cookie: {cookies[other]}\r\n", 403),
-            Case(host, "/exapps/hello/user", "", 403),
-            Case("harp:8780", "/exapps/hello/user", signed, 200, name, "admin"),
-            Case(host, "/exapps/hello/user", signed, 200, name, "admin"),
-            Case(HOSTS[other], "/exapps/hello/user", signed, 421),
-            Case("harp:8780", "/exapps/app_api/heartbeat", key, 200),
-            Case(host, "/exapps/hello/public", f"X-Forwarded-Host: {host}\r\n", 200, name),
-            Case(f"{host.upper()}:443", "/exapps/hello/public", "", 200, name),
+            InstanceCase(host, "/exapps/hello/public", "", 200, name),
+            InstanceCase(host, "/exapps/hello/public", f"Cookie: {cookies[name]}\r\n", 200, name, "user"),
+            InstanceCase(host, "/exapps/hello/public", f"Cookie: {cookies[other]}\r\n", 200, name),
+            InstanceCase(host, "/exapps/hello/user", f"Cookie: {cookies[name]}\r\n", 200, name, "user"),
+            InstanceCase(host, "/exapps/hello/user", f"Cookie: {cookies[other]}\r\n", 403),
+            InstanceCase(host, "/exapps/hello/user", "", 403),
+            InstanceCase("harp:8780", "/exapps/hello/user", signed, 200, name, "admin"),
+            InstanceCase(host, "/exapps/hello/user", signed, 200, name, "admin"),
+            InstanceCase(HOSTS[other], "/exapps/hello/user", signed, 421),
+            InstanceCase("harp:8780", "/exapps/app_api/heartbeat", key, 200),
+            InstanceCase(host, "/exapps/hello/public", f"X-Forwarded-Host: {host}\r\n", 200, name),
+            InstanceCase(f"{host.upper()}:443", "/exapps/hello/public", "", 200, name),
         ]
-    return [*found, Case("nobody.example", "/exapps/hello/public", "", 421)]
+    return [*found, InstanceCase("nobody.example", "/exapps/hello/public", "", 421)]
 
 
-async def ask(world: Clouds, asked: Sequence[Case], first: int) -> int:
+async def ask(world: Clouds, asked: Sequence[InstanceCase], first: int) -> int:
     """Send all of them over one connection, AHEAD at a time, and compare every answer with its request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", world.product.http)
     for start in range(0, len(asked), AHEAD):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.live.processes import free_port
 from tests.live.product import Product, running
-from tests.live.recorder import Recorder, recorder
+from tests.live.recorder import RequestRecorder, recorder
 from tests.live.tunnels import OWN, start_tunnel
 from tests.live.wire import Client
 from tests.live.world import TUNNEL_PORT, World
@@ -30,7 +30,7 @@ def product(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-async def exapp(product: Product) -> AsyncIterator[Recorder]:
+async def exapp(product: Product) -> AsyncIterator[RequestRecorder]:
     """The ExApp "rec": all PUBLIC, at a port of its own."""
     async with recorder() as exapp:
         product.register("rec", "127.0.0.1", exapp.port)
@@ -55,14 +55,14 @@ async def test_a_client_that_sends_its_head_drop_by_drop_is_turned_away(product:
                 await asyncio.sleep(0.1)
 
 
-async def test_an_idle_connection_is_closed(product: Product, exapp: Recorder) -> None:
+async def test_an_idle_connection_is_closed(product: Product, exapp: RequestRecorder) -> None:
     async with await Client.connect(product.http) as client:
         await client.send(GET)
         assert (await client.answer()).status == 200
         assert await client.rest() == b""
 
 
-async def test_a_client_that_stops_in_its_body_is_turned_away(product: Product, exapp: Recorder) -> None:
+async def test_a_client_that_stops_in_its_body_is_turned_away(product: Product, exapp: RequestRecorder) -> None:
     async with await Client.connect(product.http) as client:
         await client.send(b"POST /exapps/rec/x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
         assert (await client.rest())[:12] in {b"", b"HTTP/1.1 408"}
@@ -78,7 +78,7 @@ async def test_a_client_that_does_not_read_its_answer_is_let_go(product: Product
         await asyncio.to_thread(process.until, lambda: process.descriptors() <= theirs, "end of the download")
 
 
-async def test_an_exapp_that_does_not_answer_becomes_504(product: Product, exapp: Recorder) -> None:
+async def test_an_exapp_that_does_not_answer_becomes_504(product: Product, exapp: RequestRecorder) -> None:
     exapp.silent = True
     async with await Client.connect(product.http) as client:
         await client.send(GET)
@@ -87,7 +87,7 @@ async def test_an_exapp_that_does_not_answer_becomes_504(product: Product, exapp
     assert b"did not answer in time" in answer.body
 
 
-async def test_an_exapp_that_stops_in_its_answer_is_cut_off(product: Product, exapp: Recorder) -> None:
+async def test_an_exapp_that_stops_in_its_answer_is_cut_off(product: Product, exapp: RequestRecorder) -> None:
     exapp.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"
     async with await Client.connect(product.http) as client:
         await client.send(GET)

@@ -17,7 +17,7 @@ import pytest
 from tests.live.frp import ended
 from tests.live.product import Product, running
 from tests.live.tunnels import OWN, start_tunnel
-from tests.live.wire import Answer, Client
+from tests.live.wire import Client, WireAnswer
 
 CLIENTS = ["0.61.1", "0.65.0", "0.70.1", OWN]
 GET = b"GET /exapps/late/x HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -68,7 +68,7 @@ async def exapp(path: Path, seconds: float = 0.0) -> AsyncIterator[list[bytes]]:
         path.unlink(missing_ok=True)
 
 
-async def ask(product: Product, request: bytes) -> tuple[Answer, float]:
+async def ask(product: Product, request: bytes) -> tuple[WireAnswer, float]:
     """The answer and how long it took."""
     began = time.monotonic()
     async with await Client.connect(product.http) as client:

@@ -51,7 +51,7 @@ TABLES = {
 Server = Callable[[int, Path], list[str]]
 
 
-class Facts:
+class SpelledFacts:
     """One ExApp, and nobody is logged in."""
 
     def __init__(self, routes: tuple[Route, ...]) -> None:
@@ -71,11 +71,11 @@ class Facts:
 
 
 RULES = Rules(shared_key=b"the key", engine_ports=frozenset(), targets=ExAppTargets(), counted=lowest_counted("auth"))
-FACTS = {name: Facts(routes) for name, routes in TABLES.items()}
+FACTS = {name: SpelledFacts(routes) for name, routes in TABLES.items()}
 READER = RequestReader(50)
 
 
-def forwarded(target: str, facts: Facts) -> str | None:
+def forwarded(target: str, facts: SpelledFacts) -> str | None:
     """The target as the ExApp gets it, None when an anonymous visitor is refused."""
     try:
         head = READER.read(b"GET /exapps/hello%b HTTP/1.1\r\nHost: h\r\n\r\n" % target.encode())

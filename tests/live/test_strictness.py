@@ -13,7 +13,7 @@ import pytest
 
 from tests.live.processes import free_port
 from tests.live.product import Product, running
-from tests.live.recorder import OK, Recorder, recorder
+from tests.live.recorder import OK, RequestRecorder, recorder
 from tests.live.strictness_cases import PASSING, REFUSED, SMUGGLED, Case, Passes, chunked, head
 from tests.live.wire import Client
 
@@ -26,7 +26,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
 
 
 @pytest.fixture
-async def exapp(product: Product) -> AsyncIterator[Recorder]:
+async def exapp(product: Product) -> AsyncIterator[RequestRecorder]:
     """The ExApp "rec": all PUBLIC, at a port of its own."""
     async with recorder() as exapp:
         product.register("rec", "127.0.0.1", exapp.port)
@@ -46,7 +46,9 @@ def unchunked(body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-async def test_is_refused_and_what_follows_is_never_served(case: Case, product: Product, exapp: Recorder) -> None:
+async def test_is_refused_and_what_follows_is_never_served(
+    case: Case, product: Product, exapp: RequestRecorder
+) -> None:
     async with await Client.connect(product.http) as client:
         await client.send(case.raw + SMUGGLED)
         answers = await client.rest()
@@ -57,7 +59,7 @@ async def test_is_refused_and_what_follows_is_never_served(case: Case, product: 
 
 
 @pytest.mark.parametrize("case", PASSING, ids=lambda case: case.name)
-async def test_passes_and_so_does_what_follows(case: Passes, product: Product, exapp: Recorder) -> None:
+async def test_passes_and_so_does_what_follows(case: Passes, product: Product, exapp: RequestRecorder) -> None:
     async with await Client.connect(product.http) as client:
         await client.send(case.raw)
         first = await client.answer()
@@ -71,14 +73,14 @@ async def test_passes_and_so_does_what_follows(case: Passes, product: Product, e
     assert following.line == b"GET /next HTTP/1.1"
 
 
-async def test_http_1_0_without_a_host_is_served_and_closed(product: Product, exapp: Recorder) -> None:
+async def test_http_1_0_without_a_host_is_served_and_closed(product: Product, exapp: RequestRecorder) -> None:
     async with await Client.connect(product.http) as client:
         await client.send(b"GET /exapps/rec/x HTTP/1.0\r\n\r\n")
         assert (await client.answer()).body == b"ok"
         assert await client.rest() == b""
 
 
-async def test_http_1_0_with_keep_alive_stays_open(product: Product, exapp: Recorder) -> None:
+async def test_http_1_0_with_keep_alive_stays_open(product: Product, exapp: RequestRecorder) -> None:
     async with await Client.connect(product.http) as client:
         for _ in range(2):
             await client.send(b"GET /exapps/rec/x HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\n\r\n")
@@ -86,7 +88,7 @@ async def test_http_1_0_with_keep_alive_stays_open(product: Product, exapp: Reco
             assert (answer.status, answer.body) == (200, b"ok")
 
 
-async def test_an_http_1_0_client_gets_no_chunks(product: Product, exapp: Recorder) -> None:
+async def test_an_http_1_0_client_gets_no_chunks(product: Product, exapp: RequestRecorder) -> None:
     exapp.answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
     async with await Client.connect(product.http) as client:
         await client.send(b"GET /exapps/rec/x HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\n\r\n")
@@ -95,7 +97,7 @@ async def test_an_http_1_0_client_gets_no_chunks(product: Product, exapp: Record
     assert answer.body == b"abc"
 
 
-async def test_pipelined_requests_are_answered_in_order(product: Product, exapp: Recorder) -> None:
+async def test_pipelined_requests_are_answered_in_order(product: Product, exapp: RequestRecorder) -> None:
     exapp.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number for number in range(10)]
     async with await Client.connect(product.http) as client:
         await client.send(b"".join(b"GET /exapps/rec/%d HTTP/1.1\r\nHost: h\r\n\r\n" % number for number in range(10)))
@@ -104,7 +106,7 @@ async def test_pipelined_requests_are_answered_in_order(product: Product, exapp:
     assert [request.line for request in exapp.requests] == [b"GET /%d HTTP/1.1" % number for number in range(10)]
 
 
-async def test_a_pipelined_body_does_not_leak_into_the_next_request(product: Product, exapp: Recorder) -> None:
+async def test_a_pipelined_body_does_not_leak_into_the_next_request(product: Product, exapp: RequestRecorder) -> None:
     one = head(b"Content-Length: 3") + b"abc"
     async with await Client.connect(product.http) as client:
         await client.send(one + chunked(b"3\r\ndef\r\n0\r\n\r\n") + one)
@@ -117,7 +119,7 @@ async def test_a_pipelined_body_does_not_leak_into_the_next_request(product: Pro
     ]
 
 
-async def test_thousands_of_pipelined_requests_do_not_pile_up(product: Product, exapp: Recorder) -> None:
+async def test_thousands_of_pipelined_requests_do_not_pile_up(product: Product, exapp: RequestRecorder) -> None:
     count = 5_000
     before = product.process.rss()
     async with await Client.connect(product.http) as client:
@@ -128,7 +130,9 @@ async def test_thousands_of_pipelined_requests_do_not_pile_up(product: Product, 
     assert product.process.rss() - before < 8 << 20
 
 
-async def test_an_answer_to_head_has_no_body_even_with_a_content_length(product: Product, exapp: Recorder) -> None:
+async def test_an_answer_to_head_has_no_body_even_with_a_content_length(
+    product: Product, exapp: RequestRecorder
+) -> None:
     exapp.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     async with await Client.connect(product.http) as client:
         for _ in range(2):
@@ -138,7 +142,7 @@ async def test_an_answer_to_head_has_no_body_even_with_a_content_length(product:
 
 
 @pytest.mark.parametrize("status", [204, 304])
-async def test_204_and_304_end_with_their_head(status: int, product: Product, exapp: Recorder) -> None:
+async def test_204_and_304_end_with_their_head(status: int, product: Product, exapp: RequestRecorder) -> None:
     exapp.answer = b"HTTP/1.1 %d Fine\r\n\r\n" % status
     async with await Client.connect(product.http) as client:
         for _ in range(2):
@@ -146,7 +150,7 @@ async def test_204_and_304_end_with_their_head(status: int, product: Product, ex
             assert (await client.answer()).status == status
 
 
-async def test_a_body_that_ends_with_the_connection_arrives_whole(product: Product, exapp: Recorder) -> None:
+async def test_a_body_that_ends_with_the_connection_arrives_whole(product: Product, exapp: RequestRecorder) -> None:
     exapp.answer = b"close:HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100_000
     async with await Client.connect(product.http) as client:
         await client.send(b"GET /exapps/rec/x HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -162,7 +166,9 @@ async def test_a_body_that_ends_with_the_connection_arrives_whole(product: Produ
     ],
     ids=["inside a chunk", "before the last chunk", "before its Content-Length"],
 )
-async def test_an_answer_that_is_cut_does_not_look_complete(cut: bytes, product: Product, exapp: Recorder) -> None:
+async def test_an_answer_that_is_cut_does_not_look_complete(
+    cut: bytes, product: Product, exapp: RequestRecorder
+) -> None:
     exapp.answer = b"close:HTTP/1.1 200 OK\r\n" + cut
     async with await Client.connect(product.http) as client:
         await client.send(b"GET /exapps/rec/x HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -193,7 +199,7 @@ async def test_an_answer_that_is_cut_does_not_look_complete(cut: bytes, product:
         "nothing at all",
     ],
 )
-async def test_a_bad_answer_of_the_exapp_becomes_502(answer: bytes, product: Product, exapp: Recorder) -> None:
+async def test_a_bad_answer_of_the_exapp_becomes_502(answer: bytes, product: Product, exapp: RequestRecorder) -> None:
     exapp.answer = b"close:" + answer
     async with await Client.connect(product.http) as client:
         await client.send(b"POST /exapps/rec/x HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
@@ -212,7 +218,9 @@ async def test_a_bad_answer_of_the_exapp_becomes_502(answer: bytes, product: Pro
     ],
     ids=["two answers", "an answer behind 204", "an answer behind 304", "a body that is too long"],
 )
-async def test_what_an_exapp_sends_unasked_is_nobodys_answer(answer: bytes, product: Product, exapp: Recorder) -> None:
+async def test_what_an_exapp_sends_unasked_is_nobodys_answer(
+    answer: bytes, product: Product, exapp: RequestRecorder
+) -> None:
     exapp.answers = [answer]
     for _ in range(3):
         async with await Client.connect(product.http) as client:
@@ -220,7 +228,9 @@ async def test_what_an_exapp_sends_unasked_is_nobodys_answer(answer: bytes, prod
             assert b"evil" not in (await client.answer()).body
 
 
-async def test_an_upload_that_breaks_off_never_joins_with_the_next_request(product: Product, exapp: Recorder) -> None:
+async def test_an_upload_that_breaks_off_never_joins_with_the_next_request(
+    product: Product, exapp: RequestRecorder
+) -> None:
     for _ in range(5):
         async with await Client.connect(product.http) as client:
             await client.send(head(b"Content-Length: 100") + b"abc")
@@ -231,7 +241,9 @@ async def test_an_upload_that_breaks_off_never_joins_with_the_next_request(produ
     assert all(request.body == b"" for request in exapp.requests)
 
 
-async def test_an_answer_that_comes_before_the_body_has_ended_is_delivered(product: Product, exapp: Recorder) -> None:
+async def test_an_answer_that_comes_before_the_body_has_ended_is_delivered(
+    product: Product, exapp: RequestRecorder
+) -> None:
     exapp.early = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig"
     async with await Client.connect(product.http) as client:
         await client.send(head(b"Content-Length: 1000000") + b"abc")
@@ -239,7 +251,9 @@ async def test_an_answer_that_comes_before_the_body_has_ended_is_delivered(produ
         assert (answer.status, answer.body) == (413, b"big")
 
 
-async def test_a_connection_that_the_exapp_closed_meanwhile_is_not_used(product: Product, exapp: Recorder) -> None:
+async def test_a_connection_that_the_exapp_closed_meanwhile_is_not_used(
+    product: Product, exapp: RequestRecorder
+) -> None:
     exapp.answer = b"close:" + OK
     async with await Client.connect(product.http) as client:
         for _ in range(20):
@@ -247,7 +261,9 @@ async def test_a_connection_that_the_exapp_closed_meanwhile_is_not_used(product:
             assert (await client.answer()).status == 200
 
 
-async def test_100_continue_comes_from_the_exapp_before_the_body_is_sent(product: Product, exapp: Recorder) -> None:
+async def test_100_continue_comes_from_the_exapp_before_the_body_is_sent(
+    product: Product, exapp: RequestRecorder
+) -> None:
     async with await Client.connect(product.http) as client:
         await client.send(head(b"Content-Length: 3", b"Expect: 100-continue"))
         assert (await client.answer()).status == 100
@@ -256,7 +272,7 @@ async def test_100_continue_comes_from_the_exapp_before_the_body_is_sent(product
     assert exapp.requests[0].body == b"abc"
 
 
-async def test_early_hints_are_relayed_before_the_answer(product: Product, exapp: Recorder) -> None:
+async def test_early_hints_are_relayed_before_the_answer(product: Product, exapp: RequestRecorder) -> None:
     exapp.answer = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     async with await Client.connect(product.http) as client:
         await client.send(b"GET /exapps/rec/x HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -265,7 +281,7 @@ async def test_early_hints_are_relayed_before_the_answer(product: Product, exapp
         assert (await client.answer()).body == b"ok"
 
 
-async def test_trailers_pass_in_both_directions(product: Product, exapp: Recorder) -> None:
+async def test_trailers_pass_in_both_directions(product: Product, exapp: RequestRecorder) -> None:
     exapp.answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n\r\n2\r\nok\r\n0\r\nT: down\r\n\r\n"
     async with await Client.connect(product.http) as client:
         await client.send(chunked(b"3\r\nabc\r\n0\r\nT: up\r\n\r\n", b"Trailer: T", b"TE: trailers"))
@@ -274,7 +290,7 @@ async def test_trailers_pass_in_both_directions(product: Product, exapp: Recorde
     assert exapp.requests[0].body.lower().endswith(b"0\r\nt: up\r\n\r\n")
 
 
-async def test_a_trailer_cannot_change_the_length_or_the_identity(product: Product, exapp: Recorder) -> None:
+async def test_a_trailer_cannot_change_the_length_or_the_identity(product: Product, exapp: RequestRecorder) -> None:
     async with await Client.connect(product.http) as client:
         await client.send(
             chunked(b"3\r\nabc\r\n0\r\nContent-Length: 9\r\nAuthorization-App-Api: forged\r\n\r\n") + SMUGGLED
@@ -285,7 +301,7 @@ async def test_a_trailer_cannot_change_the_length_or_the_identity(product: Produ
         assert b"content-length" not in request.body.lower()
 
 
-async def test_hop_by_hop_headers_end_here(product: Product, exapp: Recorder) -> None:
+async def test_hop_by_hop_headers_end_here(product: Product, exapp: RequestRecorder) -> None:
     async with await Client.connect(product.http) as client:
         await client.send(
             head(
@@ -302,7 +318,7 @@ async def test_hop_by_hop_headers_end_here(product: Product, exapp: Recorder) ->
 
 
 async def test_headers_named_by_connection_cannot_remove_what_the_exapp_trusts(
-    product: Product, exapp: Recorder
+    product: Product, exapp: RequestRecorder
 ) -> None:
     async with await Client.connect(product.http) as client:
         await client.send(
@@ -316,7 +332,7 @@ async def test_headers_named_by_connection_cannot_remove_what_the_exapp_trusts(
         assert len(request.header(name)) == 1
 
 
-async def test_a_client_that_half_closes_still_gets_its_answer(product: Product, exapp: Recorder) -> None:
+async def test_a_client_that_half_closes_still_gets_its_answer(product: Product, exapp: RequestRecorder) -> None:
     async with await Client.connect(product.http) as client:
         await client.send(b"GET /exapps/rec/x HTTP/1.1\r\nHost: h\r\n\r\n")
         client.finish()
@@ -324,7 +340,7 @@ async def test_a_client_that_half_closes_still_gets_its_answer(product: Product,
         assert await client.rest() == b""
 
 
-async def test_a_request_cut_in_its_head_reaches_nobody(product: Product, exapp: Recorder) -> None:
+async def test_a_request_cut_in_its_head_reaches_nobody(product: Product, exapp: RequestRecorder) -> None:
     async with await Client.connect(product.http) as client:
         await client.send(b"GET /exapps/rec/x HTTP/1.1\r\nHost: h\r\n")
         client.finish()
@@ -332,7 +348,7 @@ async def test_a_request_cut_in_its_head_reaches_nobody(product: Product, exapp:
     assert exapp.requests == []
 
 
-async def test_a_head_that_arrives_byte_by_byte_is_read(product: Product, exapp: Recorder) -> None:
+async def test_a_head_that_arrives_byte_by_byte_is_read(product: Product, exapp: RequestRecorder) -> None:
     async with await Client.connect(product.http) as client:
         for byte in head(b"Content-Length: 3") + b"abc":
             await client.send(bytes([byte]))

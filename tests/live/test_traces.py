@@ -41,7 +41,7 @@ class Collector:
         self.free.set()
         collector = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class TraceHandler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 collector.free.wait(60)
                 body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -56,7 +56,7 @@ class Collector:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), TraceHandler)
         self.server.daemon_threads = True
 
     @property

@@ -10,7 +10,7 @@ PATIENCE = 10.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WireAnswer:
     """One answer, its body without the framing."""
 
     status: int
@@ -57,18 +57,18 @@ class Client:
         """Half-close: we send no more, but still read."""
         self.writer.write_eof()
 
-    async def answer(self, method: str = "GET") -> Answer:
+    async def answer(self, method: str = "GET") -> WireAnswer:
         """The next answer; 1xx ones are answers of their own. Raises IncompleteReadError when it is cut short."""
         async with asyncio.timeout(PATIENCE):
             head = await self.reader.readuntil(b"\r\n\r\n")
-            answer = Answer(int(head.split(b" ", 2)[1]), head, b"")
+            answer = WireAnswer(int(head.split(b" ", 2)[1]), head, b"")
             if method == "HEAD" or answer.status < 200 or answer.status in {204, 304}:
                 return answer
             if answer.header("transfer-encoding"):
-                return Answer(answer.status, head, *await self._chunked())
+                return WireAnswer(answer.status, head, *await self._chunked())
             if (length := answer.header("content-length")) is not None:
-                return Answer(answer.status, head, await self.reader.readexactly(int(length)))
-            return Answer(answer.status, head, await self.reader.read())
+                return WireAnswer(answer.status, head, await self.reader.readexactly(int(length)))
+            return WireAnswer(answer.status, head, await self.reader.read())
 
     async def _chunked(self) -> tuple[bytes, bytes]:
         body, trailers = bytearray(), bytearray()

@@ -8,12 +8,13 @@ import pytest
 
 from harp.net.deadlines import Deadlines
 from harp.net.memory import PERIOD, WORTH, Heap, Memory, glibc, resident
+from tests.fakes.clock import Clock
 from tests.fakes.waiting import settled
 
 MB = 1 << 20
 
 
-class Process:
+class MemoryProcess:
     """40 MB of code and objects, and a heap."""
 
     def __init__(self, deadlines: Deadlines, *, heap: bool = True) -> None:
@@ -36,58 +37,48 @@ class Process:
         self.free = self.stuck
 
 
-class Time:
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.deadlines = Deadlines(clock=lambda: self.now)
-
-    def pass_by(self) -> None:
-        self.now += PERIOD
-        self.deadlines.tick()
-
-
 @pytest.fixture
-async def time() -> AsyncIterator[Time]:
-    time = Time()
-    yield time
-    time.deadlines.close()
+async def clock() -> AsyncIterator[Clock]:
+    clock = Clock()
+    yield clock
+    clock.stop()
     await settled()
 
 
-async def test_memory_that_was_used_and_is_free_is_given_back(time: Time) -> None:
-    process = Process(time.deadlines)
+async def test_memory_that_was_used_and_is_free_is_given_back(clock: Clock) -> None:
+    process = MemoryProcess(clock.deadlines)
     process.used += 100 * MB
-    time.pass_by()
+    clock.move(PERIOD)
     process.used, process.free = 10 * MB, 100 * MB
-    time.pass_by()
+    clock.move(PERIOD)
     assert (process.trims, process.free) == (1, 0)
-    time.pass_by()
+    clock.move(PERIOD)
     assert process.trims == 1
 
 
-async def test_a_process_that_does_not_grow_is_not_even_asked(time: Time) -> None:
-    process = Process(time.deadlines)
+async def test_a_process_that_does_not_grow_is_not_even_asked(clock: Clock) -> None:
+    process = MemoryProcess(clock.deadlines)
     process.free = WORTH - MB
-    time.pass_by()
+    clock.move(PERIOD)
     assert (process.asked, process.trims) == (0, 0)
 
 
-async def test_what_cannot_be_given_back_is_tried_once(time: Time) -> None:
-    process = Process(time.deadlines)
+async def test_what_cannot_be_given_back_is_tried_once(clock: Clock) -> None:
+    process = MemoryProcess(clock.deadlines)
     process.free = process.stuck = 100 * MB
     for _ in range(5):
-        time.pass_by()
+        clock.move(PERIOD)
     assert process.trims == 1
     process.free += 2 * WORTH
-    time.pass_by()
+    clock.move(PERIOD)
     assert (process.trims, process.free) == (2, 100 * MB)
 
 
-async def test_other_c_libraries_are_left_alone(time: Time) -> None:
-    process = Process(time.deadlines, heap=False)
+async def test_other_c_libraries_are_left_alone(clock: Clock) -> None:
+    process = MemoryProcess(clock.deadlines, heap=False)
     process.free = 100 * MB
     for _ in range(3):
-        time.pass_by()
+        clock.move(PERIOD)
     assert process.asked == 1
 
 

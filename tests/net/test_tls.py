@@ -13,12 +13,12 @@ import trustme
 from harp.net.tls import CLOSED, MOST_OF_FAREWELL, MOST_OF_HANDSHAKE, MOVES, OPEN, SHAKING, TlsConnection
 from harp.net.turns import Turns
 from tests.fakes.transport import MemoryTransport
-from tests.fakes.waiting import settled
+from tests.fakes.waiting import settled, turn, until
 
 MB = 1 << 20
 
 
-class App(asyncio.Protocol):
+class AppEnd(asyncio.Protocol):
     """Keeps what it receives."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Side:
         authority.issue_cert("localhost").configure_cert(self.context)
         authority.configure_trust(self.client)
         self.turns = Turns()
-        self.app = App()
+        self.app = AppEnd()
         self.failed = 0
 
     def connection(self) -> TlsConnection:
@@ -89,10 +89,8 @@ class Side:
                 await self.app.lost.wait()
 
 
-async def until(side: Side, size: int) -> None:
-    async with asyncio.timeout(20):
-        while len(side.app.received) < size:
-            await asyncio.sleep(0.01)
+async def received(side: Side, size: int) -> None:
+    await until(lambda: len(side.app.received) >= size)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -104,7 +102,7 @@ async def test_megabytes_pass_in_both_directions(version: ssl.TLSVersion) -> Non
         writer.write(data)
         side.app.transport.write(data)
         assert await reader.readexactly(len(data)) == data
-        await until(side, len(data))
+        await received(side, len(data))
         assert side.app.received == data
 
 
@@ -140,7 +138,7 @@ class Wire:
                     buffer[: len(piece)] = piece
                     self.connection.buffer_updated(len(piece))
                 else:
-                    await asyncio.sleep(0)
+                    await turn()
             await settled()
 
     def lose(self) -> None:
@@ -258,7 +256,7 @@ async def test_a_paused_connection_takes_nothing_off_the_wire() -> None:
         assert not side.app.transport.is_reading()
         assert not side.app.received
         side.app.transport.resume_reading()
-        await until(side, MB)
+        await received(side, MB)
 
 
 async def test_handshakes_wait_for_their_turn() -> None:

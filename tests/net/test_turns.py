@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from harp.net.turns import BIG, BUDGET, LARGEST, MANY, SHARE, SIP, SMALLER, WORK, Turns
+from tests.fakes.waiting import turn
 
 
 class Pile:
@@ -34,7 +34,7 @@ class Turn:
 
     async def pass_by(self, count: int) -> None:
         for _ in range(count):
-            await asyncio.sleep(0)
+            await turn()
             self.number += 1
 
 

@@ -14,23 +14,23 @@ ADDRESS = "203.0.113.7"
 
 
 @dataclass(frozen=True)
-class Request:
+class InstanceRequest:
     path: bytes
     headers: tuple[tuple[bytes, bytes], ...]
 
 
-def call(path: bytes = b"/exapps/hello/public", *headers: tuple[bytes, bytes]) -> Request:
-    return Request(path, headers)
+def call(path: bytes = b"/exapps/hello/public", *headers: tuple[bytes, bytes]) -> InstanceRequest:
+    return InstanceRequest(path, headers)
 
 
-def question(instance: Instance, request: Request) -> tuple[Question, VisitorLogin]:
+def question(instance: Instance, request: InstanceRequest) -> tuple[Question, VisitorLogin]:
     found = by_name(list(request.headers))
     login = login_of(found)
     credentials = credentials_of(found, login, instance.digest, instance.rules.accept)
     return Question(request.path, Asker(ADDRESS, credentials)), login or VisitorLogin()
 
 
-async def served(instance: Instance, request: Request) -> Verdict:
+async def served(instance: Instance, request: InstanceRequest) -> Verdict:
     """What the frontend does: decide, learn what is missing, decide again."""
     asked, login = question(instance, request)
     facts = Learned(instance)

@@ -13,14 +13,14 @@ from harp.errors import PeerError, Unreachable
 from harp.nextcloud.http import Getter, NextcloudAnswer
 from harp.settings import Nextcloud
 from tests.fakes.clock import Clock
-from tests.fakes.waiting import settled
+from tests.fakes.waiting import settled, until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
-Serve = Callable[["Peer"], Awaitable[None]]
+Serve = Callable[["ConnectionPeer"], Awaitable[None]]
 
 
-class Peer:
+class ConnectionPeer:
     """The other end of one connection, and which one it is."""
 
     def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,7 +47,7 @@ async def serving(serve: Serve) -> AsyncIterator[str]:
         handlers.append(task)
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             try:
-                await serve(Peer(len(handlers), reader, writer))
+                await serve(ConnectionPeer(len(handlers), reader, writer))
             finally:
                 writer.close()
                 await writer.wait_closed()
@@ -73,14 +73,14 @@ async def getting(url: str, timeout: float = 5.0) -> AsyncIterator[Callable[[], 
         await getter.close()
 
 
-async def numbered(peer: Peer) -> None:
+async def numbered(peer: ConnectionPeer) -> None:
     """Answer each request with the number of its connection."""
     while True:
         await peer.request()
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % peer.number)
 
 
-async def once(peer: Peer) -> None:
+async def once(peer: ConnectionPeer) -> None:
     """Answer one request, and close at the next without a word."""
     await peer.request()
     peer.send(OK)
@@ -110,7 +110,7 @@ async def test_a_call_over_a_kept_connection_that_has_ended_goes_out_again() -> 
 async def test_a_call_over_a_new_connection_does_not_go_out_again() -> None:
     asked = 0
 
-    async def serve(peer: Peer) -> None:
+    async def serve(peer: ConnectionPeer) -> None:
         nonlocal asked
         await peer.request()
         asked += 1
@@ -122,7 +122,7 @@ async def test_a_call_over_a_new_connection_does_not_go_out_again() -> None:
 
 
 async def test_a_call_that_was_answered_in_part_does_not_go_out_again() -> None:
-    async def serve(peer: Peer) -> None:
+    async def serve(peer: ConnectionPeer) -> None:
         await once(peer)
         peer.send(OK[:-1])
 
@@ -133,25 +133,28 @@ async def test_a_call_that_was_answered_in_part_does_not_go_out_again() -> None:
 
 
 async def test_what_comes_without_a_question_is_not_taken_for_the_next_answer() -> None:
-    more = asyncio.Event()
+    more, ended = asyncio.Event(), asyncio.Event()
 
-    async def serve(peer: Peer) -> None:
+    async def serve(peer: ConnectionPeer) -> None:
         await peer.request()
         peer.send(OK)
         if peer.number == 1:
             await more.wait()
             peer.send(OK.replace(b"ok", b"no"))
-        await peer.request()
+        try:
+            await peer.request()
+        finally:
+            ended.set()
 
     async with serving(serve) as url, getting(url) as get:
         assert await bodies(get, 1) == [b"ok"]
         more.set()
-        await asyncio.sleep(0.01)
+        await until(ended.is_set)
         assert await bodies(get, 1) == [b"ok"]
 
 
 async def test_an_answer_that_comes_drop_by_drop_does_not_outlive_the_limit() -> None:
-    async def serve(peer: Peer) -> None:
+    async def serve(peer: ConnectionPeer) -> None:
         await peer.request()
         while True:
             peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -163,7 +166,7 @@ async def test_an_answer_that_comes_drop_by_drop_does_not_outlive_the_limit() ->
 
 
 async def test_a_body_may_last_until_the_connection_closes() -> None:
-    async def serve(peer: Peer) -> None:
+    async def serve(peer: ConnectionPeer) -> None:
         await peer.request()
         peer.send(b"HTTP/1.0 200 OK\r\n\r\nall")
         await settled()
@@ -174,7 +177,7 @@ async def test_a_body_may_last_until_the_connection_closes() -> None:
 
 
 async def test_a_compressed_answer_is_told() -> None:
-    async def serve(peer: Peer) -> None:
+    async def serve(peer: ConnectionPeer) -> None:
         await peer.request()
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b")
 
@@ -191,7 +194,7 @@ async def test_an_answer_of_any_framing_is_bounded() -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n65\r\n" + long,
     ):
 
-        async def serve(peer: Peer, answer: bytes = answer) -> None:
+        async def serve(peer: ConnectionPeer, answer: bytes = answer) -> None:
             await peer.request()
             peer.send(answer)
             await peer.request()
@@ -202,7 +205,7 @@ async def test_an_answer_of_any_framing_is_bounded() -> None:
 
 
 async def test_a_switch_of_protocols_is_not_an_answer() -> None:
-    async def serve(peer: Peer) -> None:
+    async def serve(peer: ConnectionPeer) -> None:
         await peer.request()
         peer.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n")
         await peer.request()

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from harp.nextcloud.fair import MOST, MOST_OF_ONE, FairQueue, QueueFull, WaitingCall
+from tests.fakes.waiting import turn
 
 
 def running(turns: list[WaitingCall]) -> list[int]:
@@ -76,8 +77,8 @@ async def test_all_who_wait_can_be_let_go() -> None:
     queue.dismiss()
     assert all(turn.ready.done() for turn in turns)
     assert running(turns) == [0]
-    for turn in turns:
-        queue.leave(turn)
+    for waiting in turns:
+        queue.leave(waiting)
     assert queue.enter("b").source == "b"
 
 
@@ -112,7 +113,7 @@ async def test_a_crowd_of_sources_is_served_without_looking_at_all_of_them() -> 
     queue = FairQueue(8, 2)
     turns = [queue.enter(f"{number}") for number in range(8000)]
     async with asyncio.timeout(5):  # a tenth of a second; quadratic it would be minutes
-        for turn in turns:
-            queue.leave(turn)
-            await asyncio.sleep(0)
+        for waiting in turns:
+            queue.leave(waiting)
+            await turn()
     assert running(turns) == []

@@ -61,7 +61,7 @@ def question(path: bytes, lines: Sequence[tuple[bytes, bytes]] = ()) -> Question
     return Question(path, Asker("203.0.113.7", credentials))
 
 
-class Facts:
+class DrawnFacts:
     def __init__(self, record: RecordFact | None, visitor: VisitorFact | None) -> None:
         self._record = record
         self._visitor = visitor
@@ -87,7 +87,7 @@ visitors = st.sampled_from([ANONYMOUS, Visitor("bob", Level.USER), Trouble("down
 def test_every_request_has_an_answer(
     path: bytes, lines: list[tuple[bytes, bytes]], record: RecordFact | None, visitor: VisitorFact | None
 ) -> None:
-    verdict = decide(question(path, lines), Facts(record, visitor), RULES)
+    verdict = decide(question(path, lines), DrawnFacts(record, visitor), RULES)
     assert isinstance(verdict, Forward | Control | Engine | Refuse | NeedRecord | NeedVisitor)
     if isinstance(verdict, Forward | Control | Engine):
         assert verdict.target.startswith(b"/")
@@ -119,7 +119,7 @@ def internal_paths(draw: st.DrawFn) -> bytes:
 @given(admin_paths())
 @settings(max_examples=200)
 def test_no_spelling_of_a_strict_route_escapes_it(path: bytes) -> None:
-    verdict = decide(question(path), Facts(APP, ANONYMOUS), RULES)
+    verdict = decide(question(path), DrawnFacts(APP, ANONYMOUS), RULES)
     assert isinstance(verdict, Refuse)
     assert verdict.status == 403
 
@@ -127,7 +127,7 @@ def test_no_spelling_of_a_strict_route_escapes_it(path: bytes) -> None:
 @given(internal_paths())
 @settings(max_examples=200)
 def test_no_spelling_of_an_internal_endpoint_passes_unsigned(path: bytes) -> None:
-    verdict = decide(question(path), Facts(APP, ANONYMOUS), RULES)
+    verdict = decide(question(path), DrawnFacts(APP, ANONYMOUS), RULES)
     assert isinstance(verdict, Refuse)
     assert (verdict.status, verdict.strike) == (403, False)
 

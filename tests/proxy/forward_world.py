@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from harp.net.deadlines import Deadlines
-from harp.net.ports import PortTable, ProtocolFactory
+from harp.net.ports import ProtocolFactory
 from harp.net.targets import ExAppTunnel, Target, Tcp
 from harp.proxy.forward import Forwarding, Hop
-from harp.proxy.upstreams import Upstreams
 from harp.settings import load
 from harp.wire.ends import How
 from harp.wire.http import Fields
 from harp.wire.requests import RequestReader
-from tests.fakes.clock import Clock
-from tests.fakes.dialer import ScriptedDialer
 from tests.fakes.transport import MemoryTransport
 from tests.fakes.waiting import settled
+from tests.fakes.world import ScriptedExApps
 
 TIMEOUTS = load({"HP_SHARED_KEY": "key", "NC_INSTANCE_URL": "http://cloud"}).timeouts
 
@@ -27,7 +24,7 @@ BEHIND_TUNNEL = ExAppTunnel(23001, "hello")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-class Client:
+class NotingClient:
     """A Downstream that notes what it is told."""
 
     def __init__(self) -> None:
@@ -105,20 +102,16 @@ class ProbedOffer:
         return transport, protocol
 
 
-class World:
+class ProxyWorld(ScriptedExApps):
     """A proxy whose ExApp is the test."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
-        self.deadlines = Deadlines(clock=self.clock)
-        self.dialer = ScriptedDialer()
-        self.ports = PortTable()
-        self.upstreams = Upstreams(self.dialer, self.ports, self.deadlines, TIMEOUTS)
+        super().__init__(TIMEOUTS)
 
     async def send(
         self, lines: bytes = b"GET / HTTP/1.1\r\n", *, target: Target = APP, prefix: bytes = b""
-    ) -> tuple[Client, Forwarding]:
-        client = Client()
+    ) -> tuple[NotingClient, Forwarding]:
+        client = NotingClient()
         head = RequestReader(20).read(lines + b"Host: a\r\n\r\n")
         forwarding = Forwarding(
             self.upstreams, client, head, Hop(target, "ExApp hello", prefix), b"HEAD BYTES", TIMEOUTS.server
@@ -126,18 +119,3 @@ class World:
         forwarding.start()
         await settled()
         return client, forwarding
-
-    def answer(self, data: bytes, index: int = -1) -> None:
-        self.dialer.made[index][1].data_received(data)
-
-    def wire(self, index: int = -1) -> MemoryTransport:
-        return self.dialer.made[index][0]
-
-    def lose(self, index: int = -1) -> None:
-        upstream = self.dialer.made[index][1]
-        if not upstream.eof_received():
-            upstream.connection_lost(None)
-
-    def wait(self, seconds: float) -> None:
-        self.clock.move(seconds)
-        self.deadlines.tick()

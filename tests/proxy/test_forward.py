@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from harp.net.targets import Target
@@ -11,12 +9,12 @@ from harp.net.turns import SHARE
 from harp.proxy.forward import Forwarding, Hop
 from harp.wire.http import CHUNKED, NO_BODY, UNTIL_CLOSE
 from harp.wire.requests import RequestReader
-from tests.fakes.waiting import settled
-from tests.proxy.forward_world import APP, BEHIND_TUNNEL, OK, TIMEOUTS, Client, ProbedOffer, World
+from tests.fakes.waiting import settled, turn
+from tests.proxy.forward_world import APP, BEHIND_TUNNEL, OK, TIMEOUTS, NotingClient, ProbedOffer, ProxyWorld
 
 
 async def test_the_head_goes_out_and_a_whole_answer_comes_back_at_once() -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     assert world.wire().take() == b"HEAD BYTES"
     world.answer(OK)
@@ -25,7 +23,7 @@ async def test_the_head_goes_out_and_a_whole_answer_comes_back_at_once() -> None
 
 async def test_an_answer_cut_at_any_byte_is_still_one_answer() -> None:
     for cut in range(1, len(OK)):
-        world = World()
+        world = ProxyWorld()
         client, _ = await world.send()
         world.answer(OK[:cut])
         world.answer(OK[cut:])
@@ -33,7 +31,7 @@ async def test_an_answer_cut_at_any_byte_is_still_one_answer() -> None:
 
 
 async def test_a_long_body_is_passed_on_as_it_comes() -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nab")
     assert (client.length, client.received, client.ended) == (6, b"ab", False)
@@ -43,7 +41,7 @@ async def test_a_long_body_is_passed_on_as_it_comes() -> None:
 
 
 async def test_a_chunked_body_is_decoded_with_its_trailers() -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
     assert (client.length, client.received, client.ended) == (CHUNKED, b"abc", False)
@@ -54,14 +52,14 @@ async def test_a_chunked_body_is_decoded_with_its_trailers() -> None:
 
 
 async def test_a_whole_chunked_body_is_one_piece() -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\n\r\n")
     assert (client.received, client.ended) == (b"ab", True)
 
 
 async def test_a_body_without_length_ends_with_its_connection() -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.answer(b"HTTP/1.1 200 OK\r\n\r\nab")
     assert (client.length, client.ended) == (UNTIL_CLOSE, False)
@@ -71,14 +69,14 @@ async def test_a_body_without_length_ends_with_its_connection() -> None:
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n"])
 async def test_an_answer_that_has_no_body_ends_with_its_head(head: bytes) -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.answer(head)
     assert (client.length, client.ended) == (NO_BODY, True)
 
 
 async def test_the_answer_to_head_keeps_its_length() -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send(b"HEAD / HTTP/1.1\r\n")
     world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n")
     assert (client.length, client.start, client.ended) == (
@@ -89,7 +87,7 @@ async def test_the_answer_to_head_keeps_its_length() -> None:
 
 
 async def test_interim_answers_are_relayed_before_the_real_one() -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.answer(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + OK)
     assert client.interim == [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n"]
@@ -97,7 +95,7 @@ async def test_interim_answers_are_relayed_before_the_real_one() -> None:
 
 
 async def test_a_request_body_flows_when_the_connection_is_there() -> None:
-    world = World()
+    world = ProxyWorld()
     client, forwarding = await world.send(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n")
     assert client.flowing
     forwarding.body(b"ab")
@@ -110,7 +108,7 @@ async def test_a_request_body_flows_when_the_connection_is_there() -> None:
 
 
 async def test_a_chunked_request_body_is_coded_again() -> None:
-    world = World()
+    world = ProxyWorld()
     _, forwarding = await world.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n")
     forwarding.body(b"abc")
     forwarding.body_end([(b"x-sum", b"1"), (b"host", b"evil")])
@@ -118,7 +116,7 @@ async def test_a_chunked_request_body_is_coded_again() -> None:
 
 
 async def test_back_pressure_goes_both_ways() -> None:
-    world = World()
+    world = ProxyWorld()
     client, forwarding = await world.send(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n")
     upstream = world.dialer.made[0][1]
     upstream.pause_writing()
@@ -137,7 +135,7 @@ async def test_back_pressure_goes_both_ways() -> None:
 
 
 async def test_an_answer_before_the_end_of_the_request_ends_the_connection() -> None:
-    world = World()
+    world = ProxyWorld()
     client, forwarding = await world.send(b"POST / HTTP/1.1\r\nContent-Length: 9999\r\n")
     forwarding.body(b"ab")
     world.answer(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
@@ -148,15 +146,15 @@ async def test_an_answer_before_the_end_of_the_request_ends_the_connection() -> 
 
 
 async def test_a_client_that_leaves_takes_the_connection_with_it() -> None:
-    world = World()
+    world = ProxyWorld()
     _, forwarding = await world.send()
     forwarding.gone("the client went away")
     assert world.wire().aborted
 
 
 async def test_a_client_that_leaves_while_connecting_leaves_nothing_behind() -> None:
-    world = World()
-    client = Client()
+    world = ProxyWorld()
+    client = NotingClient()
     head = RequestReader(20).read(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     forwarding = Forwarding(world.upstreams, client, head, Hop(APP, "ExApp hello"), b"HEAD", 60.0)
     forwarding.start()
@@ -167,7 +165,7 @@ async def test_a_client_that_leaves_while_connecting_leaves_nothing_behind() -> 
 
 
 async def test_a_large_read_pauses_its_connection_until_others_have_been_served() -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
     world.answer(bytes(SHARE))
@@ -178,7 +176,7 @@ async def test_a_large_read_pauses_its_connection_until_others_have_been_served(
 
 
 async def test_a_connection_that_waits_for_its_turn_stays_paused_when_its_client_is_slow() -> None:
-    world = World()
+    world = ProxyWorld()
     client, forwarding = await world.send()
     world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
     world.answer(bytes(SHARE))
@@ -189,7 +187,7 @@ async def test_a_connection_that_waits_for_its_turn_stays_paused_when_its_client
 
 
 async def test_a_client_that_reads_on_does_not_let_its_connection_jump_the_line() -> None:
-    world = World()
+    world = ProxyWorld()
     client, forwarding = await world.send()
     world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
     world.answer(bytes(SHARE))
@@ -203,7 +201,7 @@ async def test_a_client_that_reads_on_does_not_let_its_connection_jump_the_line(
 
 
 async def test_an_answer_in_tiny_chunks_is_decoded_in_many_turns_and_whole() -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     world.answer(b"1\r\na\r\n" * 10000 + b"0\r\n\r\n")
@@ -212,14 +210,14 @@ async def test_an_answer_in_tiny_chunks_is_decoded_in_many_turns_and_whole() -> 
     turns = 0
     while not client.ended:
         turns += 1
-        await asyncio.sleep(0)
+        await turn()
     assert turns >= 10
     assert client.received == b"a" * 10000
     assert world.wire().reading
 
 
 async def test_nothing_of_an_answer_in_tiny_chunks_is_lost_when_its_connection_ends_or_its_client_is_slow() -> None:
-    world = World()
+    world = ProxyWorld()
     client, forwarding = await world.send()
     world.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     client.blocked = True
@@ -236,7 +234,7 @@ async def test_nothing_of_an_answer_in_tiny_chunks_is_lost_when_its_connection_e
 
 
 async def test_a_tunnels_streams_are_not_paused_because_the_tunnel_takes_turns_itself() -> None:
-    world = World()
+    world = ProxyWorld()
     offer = world.dialer.offer = ProbedOffer()
     world.ports.claim(23001, offer)
     await world.send(target=BEHIND_TUNNEL)
@@ -246,7 +244,7 @@ async def test_a_tunnels_streams_are_not_paused_because_the_tunnel_takes_turns_i
 
 
 async def test_redirects_get_their_prefix_back_when_asked_for() -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send(prefix=b"/exapps/hello")
     world.answer(
         b"HTTP/1.1 307 T\r\nLocation: /mcp/\r\nContent-Location: /exapps/hello/x\r\nX: /y\r\nContent-Length: 0\r\n\r\n"
@@ -257,14 +255,14 @@ async def test_redirects_get_their_prefix_back_when_asked_for() -> None:
 
 @pytest.mark.parametrize("location", [b"https://elsewhere/x", b"//elsewhere/x", b"relative", b"/exapps/hello?x"])
 async def test_other_locations_are_left_alone(location: bytes) -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send(prefix=b"/exapps/hello")
     world.answer(b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")
     assert b"\r\nLocation: " + location + b"\r\n" in client.start
 
 
 async def test_a_body_waits_while_its_request_is_sent_again() -> None:
-    world = World()
+    world = ProxyWorld()
     await world.send()
     world.answer(OK)
     client, forwarding = await world.send(b"PUT / HTTP/1.1\r\nContent-Length: 4\r\n")
@@ -278,7 +276,7 @@ async def test_a_body_waits_while_its_request_is_sent_again() -> None:
 
 
 async def test_an_exapp_that_answers_without_reading_the_request_is_not_waited_for() -> None:
-    world = World()
+    world = ProxyWorld()
     _, forwarding = await world.send(b"POST / HTTP/1.1\r\nContent-Length: 9999\r\n")
     forwarding.body(b"ab")
     world.wire().unsent = 2
@@ -287,7 +285,7 @@ async def test_an_exapp_that_answers_without_reading_the_request_is_not_waited_f
 
 
 async def test_interim_answers_wait_for_a_client_that_does_not_read() -> None:
-    world = World()
+    world = ProxyWorld()
     client, forwarding = await world.send()
     world.answer(b"HTTP/1.1 103 Early Hints\r\n\r\n")
     client.blocked = True
@@ -302,7 +300,7 @@ async def test_interim_answers_wait_for_a_client_that_does_not_read() -> None:
 
 @pytest.mark.parametrize(("target", "what"), [(APP, "connect"), (BEHIND_TUNNEL, "tunnel")])
 async def test_who_had_to_wait_for_a_connection_is_told_and_who_finds_one_is_not(target: Target, what: str) -> None:
-    world = World()
+    world = ProxyWorld()
     first, _ = await world.send(target=target)
     assert first.waits == [what]
     world.answer(OK)

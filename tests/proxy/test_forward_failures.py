@@ -6,11 +6,11 @@ import pytest
 
 from harp.errors import TunnelAway, Unreachable
 from tests.fakes.waiting import settled
-from tests.proxy.forward_world import BEHIND_TUNNEL, OK, TIMEOUTS, World
+from tests.proxy.forward_world import BEHIND_TUNNEL, OK, TIMEOUTS, ProxyWorld
 
 
 async def test_an_exapp_that_cannot_be_reached_is_503_with_its_name_and_the_reason() -> None:
-    world = World()
+    world = ProxyWorld()
     world.dialer.errors = [Unreachable("hello:8080: No route to host")]
     client, _ = await world.send()
     assert (client.status, client.retry_after) == (503, 2)
@@ -18,7 +18,7 @@ async def test_an_exapp_that_cannot_be_reached_is_503_with_its_name_and_the_reas
 
 
 async def test_a_tunnel_that_stays_away_is_503_naming_the_app() -> None:
-    world = World()
+    world = ProxyWorld()
     world.dialer.errors = [TunnelAway("no tunnel is connected for port 23001")]
     client, _ = await world.send(target=BEHIND_TUNNEL)
     assert client.status == 503
@@ -26,7 +26,7 @@ async def test_a_tunnel_that_stays_away_is_503_naming_the_app() -> None:
 
 
 async def test_an_exapp_that_is_silent_for_too_long_is_504() -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.wait(TIMEOUTS.response - 1)
     assert client.status == 0
@@ -43,7 +43,7 @@ async def test_the_limit_for_an_answer_is_longer_than_half_an_hour() -> None:
     "garbage", [b"HTTP/1.1 099 Odd\r\n\r\n", b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 200 OK\nbare: lf\n\r\n\r\n"]
 )
 async def test_an_answer_that_is_not_http_is_502(garbage: bytes) -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.answer(garbage)
     assert client.status == 502
@@ -51,14 +51,14 @@ async def test_an_answer_that_is_not_http_is_502(garbage: bytes) -> None:
 
 
 async def test_a_head_without_end_is_502() -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.answer(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70000)
     assert client.status == 502
 
 
 async def test_a_connection_that_closes_before_an_answer_is_502() -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.lose()
     assert (client.status, client.refused) == (502, "ExApp hello closed the connection before its answer was complete")
@@ -66,7 +66,7 @@ async def test_a_connection_that_closes_before_an_answer_is_502() -> None:
 
 async def test_a_body_that_breaks_off_is_cut_for_the_client_too() -> None:
     for head in (b"Content-Length: 10", b"Transfer-Encoding: chunked"):
-        world = World()
+        world = ProxyWorld()
         client, _ = await world.send()
         world.answer(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n2\r\nab")
         world.lose()
@@ -75,7 +75,7 @@ async def test_a_body_that_breaks_off_is_cut_for_the_client_too() -> None:
 
 
 async def test_a_kept_connection_that_had_closed_costs_no_request() -> None:
-    world = World()
+    world = ProxyWorld()
     await world.send()
     world.answer(OK)
     client, _ = await world.send()
@@ -87,7 +87,7 @@ async def test_a_kept_connection_that_had_closed_costs_no_request() -> None:
 
 
 async def test_a_request_that_is_not_idempotent_is_not_sent_twice() -> None:
-    world = World()
+    world = ProxyWorld()
     await world.send()
     world.answer(OK)
     client, _ = await world.send(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n")
@@ -98,7 +98,7 @@ async def test_a_request_that_is_not_idempotent_is_not_sent_twice() -> None:
 
 
 async def test_an_answer_has_begun_so_nothing_is_sent_twice() -> None:
-    world = World()
+    world = ProxyWorld()
     await world.send()
     world.answer(OK)
     client, _ = await world.send()
@@ -109,7 +109,7 @@ async def test_an_answer_has_begun_so_nothing_is_sent_twice() -> None:
 
 @pytest.mark.parametrize("garbage", [b"garbage\r\n\r\n", OK[:17] + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"])
 async def test_an_answer_that_is_not_http_is_an_answer_so_nothing_is_sent_twice(garbage: bytes) -> None:
-    world = World()
+    world = ProxyWorld()
     await world.send()
     world.answer(OK)
     client, _ = await world.send()
@@ -120,7 +120,7 @@ async def test_an_answer_that_is_not_http_is_an_answer_so_nothing_is_sent_twice(
 
 
 async def test_a_tunnel_stream_that_ends_at_once_is_tried_again_once() -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send(target=BEHIND_TUNNEL)
     world.lose()
     await settled()
@@ -133,7 +133,7 @@ async def test_a_tunnel_stream_that_ends_at_once_is_tried_again_once() -> None:
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", b"HTTP/1.1 200 OK\r\nX: 1\n", b"ok\r\n"])
 async def test_a_head_that_cannot_become_one_is_502_at_once(head: bytes) -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.answer(head)
     assert client.status == 502
@@ -141,7 +141,7 @@ async def test_a_head_that_cannot_become_one_is_502_at_once(head: bytes) -> None
 
 
 async def test_a_bug_while_connecting_is_500_and_not_a_client_that_waits_for_ever() -> None:
-    world = World()
+    world = ProxyWorld()
     world.dialer.errors = [RuntimeError("a bug")]
     client, _ = await world.send()
     assert client.status == 500

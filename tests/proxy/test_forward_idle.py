@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from harp.errors import TunnelHeld
-from tests.proxy.forward_world import BEHIND_TUNNEL, OK, TIMEOUTS, ProbedOffer, World
+from tests.proxy.forward_world import BEHIND_TUNNEL, OK, TIMEOUTS, ProbedOffer, ProxyWorld
 
 
 async def test_a_connection_is_used_again_while_it_is_fresh() -> None:
-    world = World()
+    world = ProxyWorld()
     for _ in range(3):
         await world.send()
         world.answer(OK)
@@ -21,7 +21,7 @@ async def test_a_connection_is_used_again_while_it_is_fresh() -> None:
 
 
 async def test_what_may_not_be_sent_twice_avoids_connections_that_were_idle_for_long() -> None:
-    world = World()
+    world = ProxyWorld()
     await world.send()
     world.answer(OK)
     world.wait(3)
@@ -38,7 +38,7 @@ async def test_what_may_not_be_sent_twice_avoids_connections_that_were_idle_for_
     ],
 )
 async def test_a_connection_that_ends_or_says_too_much_is_not_used_again(answer: bytes) -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.answer(answer)
     assert (client.received, client.ended) == (b"ok", True)
@@ -46,7 +46,7 @@ async def test_a_connection_that_ends_or_says_too_much_is_not_used_again(answer:
 
 
 async def test_an_idle_connection_ends_with_the_tunnel_it_goes_through() -> None:
-    world = World()
+    world = ProxyWorld()
     first, second = ProbedOffer(), ProbedOffer()
     world.dialer.offer = first
     world.ports.claim(23001, first)
@@ -61,7 +61,7 @@ async def test_an_idle_connection_ends_with_the_tunnel_it_goes_through() -> None
 
 
 async def test_a_connection_whose_tunnel_goes_during_an_exchange_is_not_kept_after_it() -> None:
-    world = World()
+    world = ProxyWorld()
     first, second = ProbedOffer(), ProbedOffer()
     world.dialer.offer = first
     world.ports.claim(23001, first)
@@ -77,7 +77,7 @@ async def test_a_connection_whose_tunnel_goes_during_an_exchange_is_not_kept_aft
 
 
 async def test_an_idle_connection_is_not_used_for_an_exapp_whose_port_is_another_exapps() -> None:
-    world = World()
+    world = ProxyWorld()
     offer = world.dialer.offer = ProbedOffer()
     world.ports.claim(23001, offer)
     await world.send(target=BEHIND_TUNNEL)
@@ -99,7 +99,7 @@ async def test_an_idle_connection_is_not_used_for_an_exapp_whose_port_is_another
     ],
 )
 async def test_a_connection_whose_answer_to_head_announces_a_body_is_not_used_again(answer: bytes) -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send(b"HEAD / HTTP/1.1\r\n")
     world.answer(answer)
     assert client.ended
@@ -108,7 +108,7 @@ async def test_a_connection_whose_answer_to_head_announces_a_body_is_not_used_ag
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
 async def test_what_follows_an_answer_without_a_body_never_answers_the_next_request(status: bytes) -> None:
-    world = World()
+    world = ProxyWorld()
     client, _ = await world.send()
     world.answer(b"HTTP/1.1 %b\r\n\r\n" % status)
     assert client.ended
@@ -121,7 +121,7 @@ async def test_what_follows_an_answer_without_a_body_never_answers_the_next_requ
 
 
 async def test_a_connection_rests_after_an_answer_without_a_body_and_is_used_again() -> None:
-    world = World()
+    world = ProxyWorld()
     await world.send()
     world.answer(b"HTTP/1.1 304 Not Modified\r\n\r\n")
     world.wait(0.5)
@@ -130,7 +130,7 @@ async def test_a_connection_rests_after_an_answer_without_a_body_and_is_used_aga
 
 
 async def test_idle_connections_are_as_many_as_were_in_use_at_once() -> None:
-    world = World()
+    world = ProxyWorld()
     for _ in range(300):
         await world.send()
     for index in range(300):
@@ -141,7 +141,7 @@ async def test_idle_connections_are_as_many_as_were_in_use_at_once() -> None:
 
 
 async def test_addresses_that_do_not_connect_leave_nothing_in_the_count() -> None:
-    world = World()
+    world = ProxyWorld()
     world.dialer.failed_tries = 1  # uvloop makes the protocol before it knows whether there will be a connection
     client, _ = await world.send()
     world.answer(OK)
@@ -149,7 +149,7 @@ async def test_addresses_that_do_not_connect_leave_nothing_in_the_count() -> Non
 
 
 async def test_the_connection_is_the_one_that_was_made_although_another_was_tried_beside_it() -> None:
-    world = World()
+    world = ProxyWorld()
     world.dialer.late_tries = 1
     client, _ = await world.send()
     world.answer(OK)
@@ -157,7 +157,7 @@ async def test_the_connection_is_the_one_that_was_made_although_another_was_trie
 
 
 async def test_closing_the_proxy_drops_idle_connections() -> None:
-    world = World()
+    world = ProxyWorld()
     await world.send()
     world.answer(OK)
     await world.upstreams.close()
@@ -165,7 +165,7 @@ async def test_closing_the_proxy_drops_idle_connections() -> None:
 
 
 async def test_an_idle_connection_is_dropped_in_time_also_after_a_body_in_pieces() -> None:
-    world = World()
+    world = ProxyWorld()
     await world.send()
     world.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
     world.answer(b"k")
@@ -174,7 +174,7 @@ async def test_an_idle_connection_is_dropped_in_time_also_after_a_body_in_pieces
 
 
 async def test_a_connection_that_waits_for_a_slow_client_is_not_used_for_others() -> None:
-    world = World()
+    world = ProxyWorld()
     client, forwarding = await world.send()
     world.answer(b"HTTP/1.1 103 Early Hints\r\n\r\n")
     client.blocked = True
@@ -188,7 +188,7 @@ async def test_a_connection_that_waits_for_a_slow_client_is_not_used_for_others(
 
 @pytest.mark.parametrize("status", [b"200 OK", b"204 No Content", b"304 Not Modified"])
 async def test_bytes_behind_an_answer_without_body_never_reach_the_client(status: bytes) -> None:
-    world = World()
+    world = ProxyWorld()
     method = b"HEAD" if status == b"200 OK" else b"GET"
     client, _ = await world.send(method + b" / HTTP/1.1\r\n")
     world.answer(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")

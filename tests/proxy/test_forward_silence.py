@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from harp.proxy.listening import FIRST_SILENCE, PROBE_LIMIT, SILENCE, STEP
 from tests.fakes.waiting import settled
-from tests.proxy.forward_world import BEHIND_TUNNEL, OK, TIMEOUTS, Client, ProbedOffer, World
+from tests.proxy.forward_world import BEHIND_TUNNEL, OK, TIMEOUTS, NotingClient, ProbedOffer, ProxyWorld
 
 GET = b"GET / HTTP/1.1\r\n"
 
 POST = b"POST / HTTP/1.1\r\nContent-Length: 0\r\n"
 
 
-async def through_a_tunnel(lines: bytes, *, listens: bool) -> tuple[World, ProbedOffer, Client]:
+async def through_a_tunnel(lines: bytes, *, listens: bool) -> tuple[ProxyWorld, ProbedOffer, NotingClient]:
     """A request that has just gone out through a tunnel of which nothing is known."""
-    world = World()
+    world = ProxyWorld()
     offer = world.dialer.offer = ProbedOffer(listens=listens)
     world.ports.claim(23001, offer)
     client, _ = await world.send(lines, target=BEHIND_TUNNEL)
     return world, offer, client
 
 
-async def silence(world: World, seconds: float) -> None:
+async def silence(world: ProxyWorld, seconds: float) -> None:
     """Pass the time, tick by tick."""
     for _ in range(round(seconds / 0.25)):
         world.wait(0.25)

@@ -8,14 +8,13 @@ from collections.abc import Coroutine
 from structlog.testing import capture_logs
 
 from harp.errors import TunnelAway
-from harp.net.deadlines import Deadlines
 from harp.net.ports import ProtocolFactory
 from harp.proxy.listening import FIRST_SILENCE, PROBE_LIMIT, SILENCE, STEP, Listening, Verdict
 from tests.fakes.clock import Clock
 from tests.fakes.transport import MemoryTransport
 
 
-class Tunnel:
+class ClosingTunnel:
     """An offer whose streams are closed by the other side when the test says so."""
 
     name = "hello"
@@ -37,11 +36,11 @@ class Tunnel:
         self.probes[index][1].eof_received()
 
 
-class World:
+class ProbeWorld:
     def __init__(self) -> None:
         self.clock = Clock()
-        self.deadlines = Deadlines(clock=self.clock)
-        self.tunnel = Tunnel()
+        self.deadlines = self.clock.deadlines
+        self.tunnel = ClosingTunnel()
         self.tasks: list[asyncio.Task[None]] = []
         self.listening = Listening(self.tunnel, self.deadlines, self.start)
 
@@ -51,21 +50,20 @@ class World:
     async def ask(self, number: int, *, after: float = 0.0) -> Verdict:
         """The verdict after some time, with the probe it may have caused sent."""
         self.clock.move(after)
-        self.deadlines.tick()
         verdict = self.listening.verdict(number)
         await asyncio.gather(*self.tasks)
         return verdict
 
 
 async def test_a_probe_is_a_stream_that_is_closed_at_once() -> None:
-    world = World()
+    world = ProbeWorld()
     assert await world.ask(world.listening.opened()) is Verdict.OPEN
     ((transport, _),) = world.tunnel.probes
     assert (transport.sent, transport.eof_sent) == (b"", True)
 
 
 async def test_probes_are_not_sent_faster_than_their_step() -> None:
-    world = World()
+    world = ProbeWorld()
     stream = world.listening.opened()
     for _ in range(3):
         await world.ask(stream)
@@ -75,7 +73,7 @@ async def test_probes_are_not_sent_faster_than_their_step() -> None:
 
 
 async def test_a_stream_of_which_nothing_was_known_before_an_answered_probe_is_doubtful() -> None:
-    world = World()
+    world = ProbeWorld()
     stream = world.listening.opened()
     await world.ask(stream)
     world.tunnel.close(0)
@@ -84,7 +82,7 @@ async def test_a_stream_of_which_nothing_was_known_before_an_answered_probe_is_d
 
 
 async def test_a_stream_between_two_signs_of_life_has_reached_the_service() -> None:
-    world = World()
+    world = ProbeWorld()
     world.listening.heard(world.listening.opened())
     stream = world.listening.opened()
     assert await world.ask(stream) is Verdict.OPEN
@@ -93,7 +91,7 @@ async def test_a_stream_between_two_signs_of_life_has_reached_the_service() -> N
 
 
 async def test_a_stream_is_lost_when_two_probes_after_it_stay_without_an_answer() -> None:
-    world = World()
+    world = ProbeWorld()
     world.listening.heard(world.listening.opened())
     stream = world.listening.opened()
     await world.ask(stream)
@@ -107,7 +105,7 @@ async def test_a_stream_is_lost_when_two_probes_after_it_stay_without_an_answer(
 
 
 async def test_a_probe_that_is_overtaken_by_a_later_one_has_met_nobody() -> None:
-    world = World()
+    world = ProbeWorld()
     stream = world.listening.opened()
     await world.ask(stream)
     await world.ask(stream, after=STEP)
@@ -117,7 +115,7 @@ async def test_a_probe_that_is_overtaken_by_a_later_one_has_met_nobody() -> None
 
 
 async def test_one_slow_probe_does_not_declare_a_service_dead() -> None:
-    world = World()
+    world = ProbeWorld()
     world.listening.heard(world.listening.opened())
     stream = world.listening.opened()
     await world.ask(stream)
@@ -127,7 +125,7 @@ async def test_one_slow_probe_does_not_declare_a_service_dead() -> None:
 
 
 async def test_a_tunnel_that_gives_no_stream_says_nothing_about_the_service() -> None:
-    world = World()
+    world = ProbeWorld()
     world.tunnel.away = True
     stream = world.listening.opened()
     for _ in range(40):
@@ -135,12 +133,12 @@ async def test_a_tunnel_that_gives_no_stream_says_nothing_about_the_service() ->
 
 
 async def test_patience_is_short_until_something_has_been_heard() -> None:
-    world = World()
+    world = ProbeWorld()
     assert world.listening.first_silence == FIRST_SILENCE
     world.listening.heard(world.listening.opened())
     assert world.listening.first_silence == SILENCE
 
 
 async def test_its_state_is_one_line() -> None:
-    world = World()
+    world = ProbeWorld()
     assert repr(world.listening) == "<Listening hello: not known to listen, 0 probes>"

@@ -14,7 +14,7 @@ from harp.proxy.replicas import Replicas, Spread
 from harp.wire.requester import WAITING
 from harp.wire.requests import RequestReader
 from tests.fakes.waiting import settled
-from tests.proxy.forward_world import OK, TIMEOUTS, Client, World
+from tests.proxy.forward_world import OK, TIMEOUTS, NotingClient, ProxyWorld
 
 SERVICE = Tcp("10.96.0.5", 23000)
 MARKS = {host: f"{number:016x}" for number, host in enumerate(("10.1.0.1", "10.1.0.2", "10.1.0.3"))}
@@ -24,7 +24,7 @@ def endpoints(*hosts: str) -> list[Endpoint]:
     return [Endpoint(host, 23000, MARKS[host]) for host in hosts]
 
 
-class Replicated(World):
+class ReplicatedProxy(ProxyWorld):
     """A proxy in front of three replicas."""
 
     def __init__(self) -> None:
@@ -33,8 +33,8 @@ class Replicated(World):
         self.replicas.update(endpoints(*MARKS), sticky=False)
         self.requests: list[Spread] = []
 
-    async def ask(self, lines: bytes = b"GET / HTTP/1.1\r\n") -> Client:
-        client = Client()
+    async def ask(self, lines: bytes = b"GET / HTTP/1.1\r\n") -> NotingClient:
+        client = NotingClient()
         head = RequestReader(20).read(lines + b"Host: a\r\n\r\n")
         hop = Hop(SERVICE, "ExApp x")
         forwarding = Forwarding(self.upstreams, client, head, hop, b"HEAD BYTES", TIMEOUTS.server)
@@ -66,27 +66,27 @@ def host_of(target: Target) -> str:
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[Replicated]:
-    world = Replicated()
+async def world() -> AsyncIterator[ReplicatedProxy]:
+    world = ReplicatedProxy()
     yield world
     await world.upstreams.close()
     world.deadlines.close()
 
 
-async def test_requests_at_once_are_spread_evenly(world: Replicated) -> None:
+async def test_requests_at_once_are_spread_evenly(world: ReplicatedProxy) -> None:
     for _ in range(6):
         await world.ask()
     assert sorted(world.hosts) == sorted([*MARKS, *MARKS])
 
 
-async def test_requests_one_after_the_other_take_turns(world: Replicated) -> None:
+async def test_requests_one_after_the_other_take_turns(world: ReplicatedProxy) -> None:
     for _ in range(3):
         await world.ask()
         world.done()
     assert sorted(world.hosts) == sorted(MARKS)
 
 
-async def test_a_replica_that_is_busy_gets_no_more_until_the_others_are_as_busy(world: Replicated) -> None:
+async def test_a_replica_that_is_busy_gets_no_more_until_the_others_are_as_busy(world: ReplicatedProxy) -> None:
     await world.ask()
     slow = world.hosts[0]
     for _ in range(8):
@@ -97,7 +97,7 @@ async def test_a_replica_that_is_busy_gets_no_more_until_the_others_are_as_busy(
     assert world.hosts.count(slow) == 1
 
 
-async def test_a_kept_connection_does_not_keep_a_replica_in_the_lead(world: Replicated) -> None:
+async def test_a_kept_connection_does_not_keep_a_replica_in_the_lead(world: ReplicatedProxy) -> None:
     for _ in range(3):
         await world.ask()
     for index in range(3):
@@ -108,7 +108,7 @@ async def test_a_kept_connection_does_not_keep_a_replica_in_the_lead(world: Repl
     assert world.waiting == [0, 1, 2]
 
 
-async def test_a_client_that_leaves_counts_no_longer(world: Replicated) -> None:
+async def test_a_client_that_leaves_counts_no_longer(world: ReplicatedProxy) -> None:
     for _ in range(3):
         await world.ask()
     world.requests[1].gone("the client went away")
@@ -120,7 +120,7 @@ async def test_a_client_that_leaves_counts_no_longer(world: Replicated) -> None:
     assert sorted(world.hosts[4:]) == sorted(MARKS)
 
 
-async def test_a_replica_that_is_not_reached_is_passed_over_and_left_alone_for_a_while(world: Replicated) -> None:
+async def test_a_replica_that_is_not_reached_is_passed_over_and_left_alone_for_a_while(world: ReplicatedProxy) -> None:
     world.dialer.errors = [Unreachable("no route to host")]
     client = await world.ask()
     assert (len(world.hosts), client.status) == (2, 0)
@@ -135,7 +135,7 @@ async def test_a_replica_that_is_not_reached_is_passed_over_and_left_alone_for_a
     assert world.hosts.count(gone) > 1
 
 
-async def test_the_service_is_asked_when_no_replica_is_reached(world: Replicated) -> None:
+async def test_the_service_is_asked_when_no_replica_is_reached(world: ReplicatedProxy) -> None:
     world.dialer.errors = [Unreachable("no route to host")] * 3
     client = await world.ask()
     assert sorted(world.hosts[:3]) == sorted(MARKS)
@@ -144,7 +144,7 @@ async def test_the_service_is_asked_when_no_replica_is_reached(world: Replicated
     assert client.status == 200
 
 
-async def test_a_request_that_a_replica_takes_into_its_grave_goes_to_another(world: Replicated) -> None:
+async def test_a_request_that_a_replica_takes_into_its_grave_goes_to_another(world: ReplicatedProxy) -> None:
     client = await world.ask()
     world.lose()
     await settled()
@@ -153,14 +153,16 @@ async def test_a_request_that_a_replica_takes_into_its_grave_goes_to_another(wor
     assert (client.status, client.received) == (200, b"ok")
 
 
-async def test_a_request_that_may_not_be_sent_twice_is_not(world: Replicated) -> None:
+async def test_a_request_that_may_not_be_sent_twice_is_not(world: ReplicatedProxy) -> None:
     client = await world.ask(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n")
     world.lose()
     await settled()
     assert (len(world.hosts), client.status) == (1, 502)
 
 
-async def test_replicas_that_come_and_go_are_followed_and_those_that_stay_keep_their_counts(world: Replicated) -> None:
+async def test_replicas_that_come_and_go_are_followed_and_those_that_stay_keep_their_counts(
+    world: ReplicatedProxy,
+) -> None:
     for _ in range(3):
         await world.ask()
     world.replicas.update(endpoints("10.1.0.1", "10.1.0.2"), sticky=False)
@@ -173,7 +175,7 @@ async def test_replicas_that_come_and_go_are_followed_and_those_that_stay_keep_t
     assert world.hosts[5:] == ["10.1.0.3", "10.1.0.3"]
 
 
-async def test_one_replica_alone_is_not_chosen_but_reached_by_its_service(world: Replicated) -> None:
+async def test_one_replica_alone_is_not_chosen_but_reached_by_its_service(world: ReplicatedProxy) -> None:
     assert world.replicas.several
     world.replicas.update(endpoints("10.1.0.1"), sticky=False)
     assert not world.replicas.several
@@ -182,7 +184,7 @@ async def test_one_replica_alone_is_not_chosen_but_reached_by_its_service(world:
 # --- one client, one replica
 
 
-async def test_a_sticky_exapp_marks_its_clients_and_they_come_back(world: Replicated) -> None:
+async def test_a_sticky_exapp_marks_its_clients_and_they_come_back(world: ReplicatedProxy) -> None:
     world.replicas.update(endpoints(*MARKS), sticky=True)
     client = await world.ask()
     world.done()
@@ -203,7 +205,7 @@ async def test_a_sticky_exapp_marks_its_clients_and_they_come_back(world: Replic
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
     ],
 )
-async def test_every_kind_of_answer_can_mark_a_client(world: Replicated, answer: bytes) -> None:
+async def test_every_kind_of_answer_can_mark_a_client(world: ReplicatedProxy, answer: bytes) -> None:
     world.replicas.update(endpoints(*MARKS), sticky=True)
     client = await world.ask(b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n")
     world.answer(answer)
@@ -211,14 +213,18 @@ async def test_every_kind_of_answer_can_mark_a_client(world: Replicated, answer:
 
 
 @pytest.mark.parametrize("cookie", [b"harp-replica=ffffffffffffffff", b"harp-replica=no", b"xharp-replica=0"])
-async def test_a_client_whose_replica_is_gone_gets_another_and_a_new_mark(world: Replicated, cookie: bytes) -> None:
+async def test_a_client_whose_replica_is_gone_gets_another_and_a_new_mark(
+    world: ReplicatedProxy, cookie: bytes
+) -> None:
     world.replicas.update(endpoints(*MARKS), sticky=True)
     client = await world.ask(b"GET / HTTP/1.1\r\nCookie: " + cookie + b"\r\n")
     world.done()
     assert b"set-cookie: harp-replica=" + MARKS[world.hosts[0]].encode() in client.start
 
 
-async def test_a_client_stays_when_its_connection_closes_and_leaves_when_its_replica_does(world: Replicated) -> None:
+async def test_a_client_stays_when_its_connection_closes_and_leaves_when_its_replica_does(
+    world: ReplicatedProxy,
+) -> None:
     world.replicas.update(endpoints(*MARKS), sticky=True)
     cookie = b"GET / HTTP/1.1\r\nCookie: harp-replica=" + MARKS["10.1.0.2"].encode() + b"\r\n"
     await world.ask(cookie)
@@ -233,7 +239,7 @@ async def test_a_client_stays_when_its_connection_closes_and_leaves_when_its_rep
     assert b"set-cookie: harp-replica=" in client.start
 
 
-async def test_no_client_of_another_exapp_is_marked(world: Replicated) -> None:
+async def test_no_client_of_another_exapp_is_marked(world: ReplicatedProxy) -> None:
     client = await world.ask()
     world.done()
     assert b"set-cookie" not in client.start

@@ -7,6 +7,7 @@ import asyncio
 from harp.policy.paths import ExAppPath, locate
 from harp.policy.routes import Level, Route, RouteTable
 from harp.state.route_tables import RouteTables
+from tests.fakes.waiting import turn
 
 
 def table(size: int) -> RouteTable:
@@ -26,7 +27,7 @@ async def test_a_large_table_is_compiled_while_others_have_their_turn() -> None:
         nonlocal turns
         while True:
             turns += 1
-            await asyncio.sleep(0)
+            await turn()
 
     beside = asyncio.create_task(others())
     routes = table(1000)

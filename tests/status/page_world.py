@@ -17,7 +17,7 @@ from harp.status.web.site import Site
 from harp.wire.requests import RequestReader
 from tests.fakes.facts import ENGINE, FakeFacts
 from tests.status.test_doors import PASSWORD, Bans
-from tests.status.test_feed import World as FeedWorld
+from tests.status.test_feed import FeedWorld
 
 RUNNING = RunningLine("id-9", "GET", "/exapps/hello/sse", "hello", "anna", "192.0.2.1", 75.0, 200, 5)
 SETTINGS = [SettingLine("HP_SHARED_KEY", "set, not shown", True), SettingLine("HP_CERTS_DIR", "/certs", False)]
@@ -54,7 +54,7 @@ class PageFactsOfTest(FakeFacts):
         self.made = DoctorReport(1.7e9, 0.5, "1", "http://cloud", "failed", findings)
 
 
-class World:
+class PageWorld:
     """Asks the site as a browser does, from another host unless `local`."""
 
     def __init__(self) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from harp.frontend.connection import ClientConnection
-from harp.net.deadlines import Deadlines
 from harp.settings import load
 from harp.status.admin import CONNECTIONS, AdminGate
 from harp.status.conditions import Condition
@@ -25,7 +24,7 @@ OK = (
 )
 
 
-class Facts:
+class FactsOfAdmin:
     """A process that is not ready, and does not know its engines."""
 
     def listeners(self) -> dict[str, Condition]:
@@ -43,7 +42,7 @@ class Facts:
 
 @pytest.fixture
 async def gate() -> AdminGate:
-    return AdminGate(SETTINGS, Pages(Facts()), Deadlines(clock=Clock()))
+    return AdminGate(SETTINGS, Pages(FactsOfAdmin()), Clock().deadlines)
 
 
 def connected(gate: AdminGate) -> tuple[ClientConnection, MemoryTransport]:
@@ -113,7 +112,7 @@ async def test_closing_ends_every_connection(gate: AdminGate) -> None:
 
 def measured(metrics: Callable[[], Awaitable[Page]]) -> tuple[AdminGate, ClientConnection, MemoryTransport]:
     """An admin listener with these metrics, and a client that has asked for them."""
-    gate = AdminGate(SETTINGS, Pages(Facts()), Deadlines(clock=Clock()), metrics=metrics)
+    gate = AdminGate(SETTINGS, Pages(FactsOfAdmin()), Clock().deadlines, metrics=metrics)
     connection, wire = connected(gate)
     connection.data_received(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
     return gate, connection, wire

@@ -24,7 +24,7 @@ class Bans:
         self.strikes[ban_key] = self.strikes.get(ban_key, 0) + 1
 
 
-class World:
+class Visitors:
     def __init__(self) -> None:
         self.clock = Clock()
         self.bans = Bans()
@@ -63,7 +63,7 @@ def test_a_foreign_name_that_points_here_is_not_this_host() -> None:
 
 
 def test_a_session_begins_with_the_password_and_lasts_for_half_a_day_after_the_last_visit() -> None:
-    world = World()
+    world = Visitors()
     assert not world.guest().admitted
     cookie = world.doors.log_in(world.guest(), PASSWORD)
     for _ in range(3):
@@ -74,14 +74,14 @@ def test_a_session_begins_with_the_password_and_lasts_for_half_a_day_after_the_l
 
 
 def test_a_session_ends_when_one_logs_out() -> None:
-    world = World()
+    world = Visitors()
     cookie = world.doors.log_in(world.guest(), PASSWORD)
     world.doors.log_out(world.with_cookie(cookie))
     assert not world.with_cookie(cookie).admitted
 
 
 def test_sessions_are_few_and_the_oldest_goes() -> None:
-    world = World()
+    world = Visitors()
     cookies = []
     for _ in range(MOST_SESSIONS + 1):
         world.clock.now += 1
@@ -94,14 +94,14 @@ def test_sessions_are_few_and_the_oldest_goes() -> None:
 
 
 def test_a_program_sends_the_password_as_a_bearer() -> None:
-    world = World()
+    world = Visitors()
     assert world.guest(f"Authorization: Bearer {PASSWORD}").admitted
     assert not world.guest("Authorization: Bearer wrong").admitted
     assert not world.guest(f"Authorization: Basic {PASSWORD}").admitted
 
 
 def test_wrong_passwords_are_strikes_and_from_a_banned_address_no_password_is_right() -> None:
-    world = World()
+    world = Visitors()
     for _ in range(2):
         assert world.doors.log_in(world.guest(), "wrong") is None
     assert world.bans.strikes == {"192.0.2.1": 2}
@@ -111,7 +111,7 @@ def test_wrong_passwords_are_strikes_and_from_a_banned_address_no_password_is_ri
 
 
 def test_a_form_is_taken_from_the_visitor_it_was_made_for() -> None:
-    world = World()
+    world = Visitors()
     mine, other = world.with_cookie("mine"), world.with_cookie("other")
     token = world.doors.form_token("mine")
     assert world.doors.is_own_form(mine, token)

@@ -17,6 +17,7 @@ from harp.status.feed import BEHIND, FAILURES_A_SECOND, GLANCE, KEPT, MOST_WATCH
 from harp.status.redaction import Redaction
 from harp.wire.requests import RequestReader
 from tests.fakes.clock import Clock
+from tests.fakes.waiting import turn
 
 ROUTE = Route("^/page", Level.USER)
 FORWARD = Forward(
@@ -37,7 +38,7 @@ class InspectedGate:
     inspected = False
 
 
-class World:
+class FeedWorld:
     def __init__(self) -> None:
         self.clock = Clock()
         self.books = Books(AccessLog("off", json=True), RareWarnings(self.clock))
@@ -53,19 +54,19 @@ class World:
 
 
 @pytest.fixture
-async def world() -> Iterator[World]:  # type: ignore[misc] # pytest-asyncio takes both
-    world = World()
+async def world() -> Iterator[FeedWorld]:  # type: ignore[misc] # pytest-asyncio takes both
+    world = FeedWorld()
     yield world
     world.clock.stop()
 
 
-async def test_nothing_is_kept_while_nobody_looks(world: World) -> None:
+async def test_nothing_is_kept_while_nobody_looks(world: FeedWorld) -> None:
     world.request()
     assert world.books.watcher is None
     assert world.feed.recent() == []
 
 
-async def test_who_looks_sees_what_comes_from_then_on(world: World) -> None:
+async def test_who_looks_sees_what_comes_from_then_on(world: FeedWorld) -> None:
     world.feed.glance()
     assert world.gate.inspected
     world.request()
@@ -80,7 +81,7 @@ async def test_who_looks_sees_what_comes_from_then_on(world: World) -> None:
     assert dict(line.request) == {"host": "a", "cookie": HIDDEN, "x-own": "c"}
 
 
-async def test_the_feed_rests_a_minute_after_the_last_look(world: World) -> None:
+async def test_the_feed_rests_a_minute_after_the_last_look(world: FeedWorld) -> None:
     world.feed.glance()
     world.request()
     world.clock.move(GLANCE + 1)
@@ -89,7 +90,7 @@ async def test_the_feed_rests_a_minute_after_the_last_look(world: World) -> None
     assert world.feed.recent() == []
 
 
-async def test_failures_are_kept_always_with_their_reason(world: World) -> None:
+async def test_failures_are_kept_always_with_their_reason(world: FeedWorld) -> None:
     world.request(503, verdict=Refuse(503, "no tunnel"), path="/exapps/gone/x")
     world.request(500)
     assert [(line.status, line.app, line.reason) for line in world.feed.failures()] == [
@@ -99,25 +100,25 @@ async def test_failures_are_kept_always_with_their_reason(world: World) -> None:
     assert [line.app for line in world.feed.failures("hello")] == ["Hello"]
 
 
-async def test_a_flood_of_failures_is_counted_and_not_kept(world: World) -> None:
+async def test_a_flood_of_failures_is_counted_and_not_kept(world: FeedWorld) -> None:
     for _ in range(FAILURES_A_SECOND + 7):
         world.request(502)
     assert len(world.feed.failures()) == FAILURES_A_SECOND
     assert world.feed.uncounted == 7
 
 
-async def test_the_last_requests_are_few(world: World) -> None:
+async def test_the_last_requests_are_few(world: FeedWorld) -> None:
     world.feed.glance()
     for _ in range(KEPT + 10):
         world.request()
     assert len(world.feed.recent()) == KEPT
 
 
-async def test_a_watcher_gets_the_requests_of_its_exapp_in_order(world: World) -> None:
+async def test_a_watcher_gets_the_requests_of_its_exapp_in_order(world: FeedWorld) -> None:
     with world.feed.watched("hello") as watcher:
         assert watcher is not None
         waiting = asyncio.ensure_future(watcher.take(5.0))
-        await asyncio.sleep(0)
+        await turn()
         world.request()
         world.request(path="/exapps/other/x", verdict=Refuse(404, "unknown"), status=404)
         world.request(path="/exapps/Hello/page?b=2")
@@ -126,7 +127,7 @@ async def test_a_watcher_gets_the_requests_of_its_exapp_in_order(world: World) -
     assert world.books.watcher is None
 
 
-async def test_a_watcher_that_does_not_keep_up_loses_requests_and_is_told(world: World) -> None:
+async def test_a_watcher_that_does_not_keep_up_loses_requests_and_is_told(world: FeedWorld) -> None:
     with world.feed.watched() as watcher:
         assert watcher is not None
         for _ in range(BEHIND + 5):
@@ -135,7 +136,7 @@ async def test_a_watcher_that_does_not_keep_up_loses_requests_and_is_told(world:
         assert watcher.lost == 5
 
 
-async def test_watchers_are_few(world: World) -> None:
+async def test_watchers_are_few(world: FeedWorld) -> None:
     doors = [world.feed.watched() for _ in range(MOST_WATCHERS)]
     for door in doors:
         door.__enter__()
@@ -150,7 +151,7 @@ def test_the_exapp_of_a_refused_request_is_read_off_its_path() -> None:
     assert app_in("/exapps/app_api/info") == app_in("/x") == app_in("/exapps/" + "a" * 500) == ""
 
 
-async def test_followed_requests_are_events_and_too_many_watchers_are_told(world: World) -> None:
+async def test_followed_requests_are_events_and_too_many_watchers_are_told(world: FeedWorld) -> None:
     stream = events(world.feed, "hello")
     assert await anext(stream) == b": requests follow\n\n"
     world.request()

@@ -9,7 +9,7 @@ from harp.status.history import ALL, LENGTH, MOST_APPS, NOTHING, PERIOD, History
 from tests.fakes.clock import Clock
 
 
-class World:
+class SampledTraffic:
     def __init__(self) -> None:
         self.clock = Clock()
         self.counts: dict[str, Traffic] = {"hello": Traffic(), "idle": Traffic()}
@@ -22,7 +22,7 @@ class World:
 
 
 def test_a_sample_is_what_has_happened_since_the_last_one() -> None:
-    world = World()
+    world = SampledTraffic()
     for _ in range(10):
         world.counts["hello"].count(200, 0, 1000, 0.002)
     world.counts["hello"].count(502, 0, 0, 0.002)
@@ -39,7 +39,7 @@ def test_a_sample_is_what_has_happened_since_the_last_one() -> None:
 
 
 def test_an_hour_is_kept_and_the_newest_are_asked_for() -> None:
-    world = World()
+    world = SampledTraffic()
     for _ in range(LENGTH + 3):
         world.sample()
     assert len(world.history.points().times) == LENGTH
@@ -48,13 +48,13 @@ def test_an_hour_is_kept_and_the_newest_are_asked_for() -> None:
 
 
 def test_who_has_had_no_request_and_who_is_unknown_are_flat() -> None:
-    world = World()
+    world = SampledTraffic()
     world.sample()
     assert world.history.points("idle").requests == world.history.points("nobody").requests == [0.0]
 
 
 def test_no_number_of_exapps_takes_more_memory_than_their_bound() -> None:
-    world = World()
+    world = SampledTraffic()
     for number in range(MOST_APPS + 50):
         traffic = world.counts[f"app{number}"] = Traffic()
         traffic.count(200, 0, 0, 0.1)

@@ -11,7 +11,7 @@ from harp.status.engines import EngineLine, TunnelOfEngine
 from harp.status.pages import Pages
 
 
-class FakeFacts:
+class FactsOfPages:
     """A process whose state the test sets."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class FakeFacts:
         return self.known
 
 
-def page(facts: FakeFacts, path: str) -> tuple[int, Any]:
+def page(facts: FactsOfPages, path: str) -> tuple[int, Any]:
     """Status and content of the page at `path`."""
     found = Pages(facts).at(path.encode())
     assert found is not None
@@ -41,14 +41,14 @@ def page(facts: FakeFacts, path: str) -> tuple[int, Any]:
 
 
 def test_heartbeat_looks_at_nothing() -> None:
-    facts = FakeFacts()
+    facts = FactsOfPages()
     facts.http = Condition(False, "closed")
     assert page(facts, "/heartbeat") == (200, {"status": "ok"})
 
 
 def test_a_process_with_all_listeners_up_is_healthy_and_ready() -> None:
-    assert page(FakeFacts(), "/healthz")[0] == 200
-    assert page(FakeFacts(), "/readyz") == (
+    assert page(FactsOfPages(), "/healthz")[0] == 200
+    assert page(FactsOfPages(), "/readyz") == (
         200,
         {
             "status": "ready",
@@ -63,7 +63,7 @@ def test_a_process_with_all_listeners_up_is_healthy_and_ready() -> None:
 
 
 def test_a_listener_that_is_down_makes_it_unhealthy_and_unready() -> None:
-    facts = FakeFacts()
+    facts = FactsOfPages()
     facts.http = Condition(False, "address already in use")
     status, healthy = page(facts, "/healthz")
     assert status == 503
@@ -72,7 +72,7 @@ def test_a_listener_that_is_down_makes_it_unhealthy_and_unready() -> None:
 
 
 def test_before_nextcloud_was_asked_it_is_healthy_but_not_ready() -> None:
-    facts = FakeFacts()
+    facts = FactsOfPages()
     facts.asked = None
     assert page(facts, "/healthz")[0] == 200
     status, ready = page(facts, "/readyz")
@@ -81,7 +81,7 @@ def test_before_nextcloud_was_asked_it_is_healthy_but_not_ready() -> None:
 
 
 def test_a_nextcloud_out_of_reach_is_shown_but_does_not_make_us_unready() -> None:
-    facts = FakeFacts()
+    facts = FactsOfPages()
     facts.asked = Condition(False, "cloud.example.com: name does not resolve")
     status, ready = page(facts, "/readyz")
     assert status == 200
@@ -89,7 +89,7 @@ def test_a_nextcloud_out_of_reach_is_shown_but_does_not_make_us_unready() -> Non
 
 
 def test_while_draining_it_is_healthy_but_not_ready_even_with_listeners_closed() -> None:
-    facts = FakeFacts()
+    facts = FactsOfPages()
     facts.stopping = True
     facts.http = Condition(False, "closed")
     assert page(facts, "/healthz")[0] == 200
@@ -99,7 +99,7 @@ def test_while_draining_it_is_healthy_but_not_ready_even_with_listeners_closed()
 
 
 def test_engines_are_listed() -> None:
-    facts = FakeFacts()
+    facts = FactsOfPages()
     tunnel = TunnelOfEngine("gpu1", "192.0.2.7", "gpu", since=1000.0, round_trip=0.02)
     facts.known = [EngineLine(24001, "29.0.1", "1.44 to 1.52", False, 2000.0, "", tunnel)]
     status, (line,) = page(facts, "/engines")
@@ -109,4 +109,4 @@ def test_engines_are_listed() -> None:
 
 
 def test_there_is_no_page_elsewhere() -> None:
-    assert Pages(FakeFacts()).at(b"/metrics") is None
+    assert Pages(FactsOfPages()).at(b"/metrics") is None

@@ -13,21 +13,21 @@ from harp.status.engines import TunnelOfEngine
 from harp.status.snapshot import BanLine, CertificateLine
 from harp.status.web import live
 from tests.fakes.facts import CLUSTER, ENGINE, HELLO
-from tests.status.page_world import World, header
+from tests.status.page_world import PageWorld, header
 from tests.status.test_doors import PASSWORD
 
 NAMES = ("", "apps", "apps/hello", "requests", "tunnels", "engines", "bans", "certificates", "doctor", "settings")
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    world = World()
+async def world() -> AsyncIterator[PageWorld]:
+    world = PageWorld()
     yield world
     world.clock.stop()
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_every_page_is_html_under_a_strict_policy(world: World, name: str) -> None:
+async def test_every_page_is_html_under_a_strict_policy(world: PageWorld, name: str) -> None:
     page = await world.ask(f"/{name}")
     assert (page.status, page.kind) == (200, "text/html; charset=utf-8")
     policy = header(page, "content-security-policy")
@@ -40,24 +40,24 @@ async def test_every_page_is_html_under_a_strict_policy(world: World, name: str)
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/apps/nobody"])
-async def test_what_is_not_there_is_404_with_the_way_back(world: World, path: str) -> None:
+async def test_what_is_not_there_is_404_with_the_way_back(world: PageWorld, path: str) -> None:
     page = await world.ask(path)
     assert page.status == 404
     assert b"Back to the overview" in page.body
 
 
-async def test_names_that_clients_choose_are_text_and_no_markup(world: World) -> None:
+async def test_names_that_clients_choose_are_text_and_no_markup(world: PageWorld) -> None:
     world.facts.known = [replace(HELLO, version="<script>alert(1)</script>")]
     body = (await world.ask("/apps")).body
     assert b"<script>alert" not in body
     assert b"&lt;script&gt;alert" in body
 
 
-async def test_only_get_head_and_post_are_served(world: World) -> None:
+async def test_only_get_head_and_post_are_served(world: PageWorld) -> None:
     assert (await world.ask("/", method="DELETE")).status == 405
 
 
-async def test_files_are_kept_while_they_are_the_same(world: World) -> None:
+async def test_files_are_kept_while_they_are_the_same(world: PageWorld) -> None:
     page = await world.ask("/static/harp.css")
     assert (page.status, page.keep) == (200, "no-cache")
     tag = header(page, "etag")
@@ -69,7 +69,7 @@ async def test_files_are_kept_while_they_are_the_same(world: World) -> None:
 
 @pytest.mark.parametrize(("path", "status"), [("/", 401), ("/settings", 401), ("/live", 401), ("/plot", 401)])
 async def test_from_another_host_nothing_is_shown_before_one_has_logged_in(
-    world: World, path: str, status: int
+    world: PageWorld, path: str, status: int
 ) -> None:
     page = await world.ask(path, local=False)
     assert page.status == status
@@ -78,25 +78,25 @@ async def test_from_another_host_nothing_is_shown_before_one_has_logged_in(
     assert (await world.ask(path, local=False)).status == 200
 
 
-async def test_the_cookie_is_for_http_only_and_for_our_own_pages(world: World) -> None:
+async def test_the_cookie_is_for_http_only_and_for_our_own_pages(world: PageWorld) -> None:
     page = await world.send("/login", local=False, password=PASSWORD, lines=["X-Forwarded-Proto: https"])
     assert page.status == 303
     assert header(page, "set-cookie").endswith("; Path=/; HttpOnly; SameSite=Strict; Max-Age=43200; Secure")
 
 
 @pytest.mark.parametrize("to", ["//evil.example", "/\\evil.example", "https://evil.example", "javascript:x"])
-async def test_one_is_never_sent_to_another_site_after_the_login(world: World, to: str) -> None:
+async def test_one_is_never_sent_to_another_site_after_the_login(world: PageWorld, to: str) -> None:
     page = await world.send("/login", local=False, password=PASSWORD, to=to)
     assert header(page, "location") == "/"
 
 
-async def test_a_wrong_password_is_told_and_too_many_are_a_ban(world: World) -> None:
+async def test_a_wrong_password_is_told_and_too_many_are_a_ban(world: PageWorld) -> None:
     for _ in range(2):
         assert b"This is not the password" in (await world.send("/login", local=False, password="wrong")).body
     assert b"try again in 1 min" in (await world.send("/login", local=False, password=PASSWORD)).body
 
 
-async def test_who_is_logged_in_needs_no_login_and_can_log_out(world: World) -> None:
+async def test_who_is_logged_in_needs_no_login_and_can_log_out(world: PageWorld) -> None:
     await world.log_in()
     assert header(await world.ask("/login", local=False), "location") == "/"
     await world.send("/logout", local=False)
@@ -104,36 +104,36 @@ async def test_who_is_logged_in_needs_no_login_and_can_log_out(world: World) -> 
 
 
 @pytest.mark.parametrize("lines", [["Sec-Fetch-Site: cross-site"], ["Sec-Fetch-Site: same-site"]])
-async def test_a_form_of_another_site_is_refused(world: World, lines: list[str]) -> None:
+async def test_a_form_of_another_site_is_refused(world: PageWorld, lines: list[str]) -> None:
     assert (await world.send("/bans/lift", address="8.8.4.4", lines=lines)).status == 403
     assert world.facts.changes == []
 
 
-async def test_a_form_without_our_token_is_refused(world: World) -> None:
+async def test_a_form_without_our_token_is_refused(world: PageWorld) -> None:
     assert (await world.send("/bans/lift", address="8.8.4.4", form_token="guessed")).status == 403
     assert (await world.ask("/bans/lift", method="POST")).status == 403
 
 
-async def test_a_form_from_another_host_leads_to_the_login(world: World) -> None:
+async def test_a_form_from_another_host_leads_to_the_login(world: PageWorld) -> None:
     assert header(await world.send("/bans/lift", local=False, address="8.8.4.4"), "location") == "/login"
     assert world.facts.changes == []
 
 
-async def test_a_ban_is_lifted_and_told(world: World) -> None:
+async def test_a_ban_is_lifted_and_told(world: PageWorld) -> None:
     page = await world.send("/bans/lift", address="8.8.4.4")
     assert b"8.8.4.4 is served again." in (await world.ask(header(page, "location"))).body
     again = await world.send("/bans/lift", address="8.8.4.4")
     assert b"8.8.4.4 is not banned." in (await world.ask(header(again, "location"))).body
 
 
-async def test_what_is_logged_is_changed_to_what_there_is(world: World) -> None:
+async def test_what_is_logged_is_changed_to_what_there_is(world: PageWorld) -> None:
     assert (await world.send("/logs", level="debug", access="all")).status == 303
     assert world.facts.in_effect.log_level == "debug"
     assert (await world.send("/logs", level="loud", access="all")).status == 400
     assert (await world.send("/nothing")).status == 404
 
 
-async def test_the_doctor_is_called_and_what_failed_comes_first(world: World) -> None:
+async def test_the_doctor_is_called_and_what_failed_comes_first(world: PageWorld) -> None:
     assert b"harp doctor" in (await world.ask("/doctor")).body
     assert header(await world.send("/doctor"), "location") == "/doctor"
     text = (await world.ask("/doctor")).body.decode()
@@ -141,7 +141,7 @@ async def test_the_doctor_is_called_and_what_failed_comes_first(world: World) ->
     assert "The doctor found 1 thing that failed" in (await world.ask("/")).body.decode()
 
 
-async def test_long_tables_are_searched(world: World) -> None:
+async def test_long_tables_are_searched(world: PageWorld) -> None:
     world.facts.banned = {f"8.8.0.{n}": BanLine(f"8.8.0.{n}", 9.0, "key") for n in range(250)}
     assert "The first 200 of 250" in (await world.ask("/bans")).body.decode()
     assert (await world.ask("/bans?q=8.8.0.249")).body.count(b"Lift the ban of") == 1
@@ -149,7 +149,7 @@ async def test_long_tables_are_searched(world: World) -> None:
     assert b"HP_CERTS_DIR" not in (await world.ask("/settings?q=shared")).body
 
 
-async def test_the_inspector_shows_what_came_and_hides_secrets(world: World) -> None:
+async def test_the_inspector_shows_what_came_and_hides_secrets(world: PageWorld) -> None:
     world.facts.feed.glance()
     world.requests.request(path="/exapps/Hello/page?token=secret")
     world.requests.request(503, path="/exapps/Hello/x", verdict=Refuse(503, "no tunnel"))
@@ -163,7 +163,7 @@ async def test_the_inspector_shows_what_came_and_hides_secrets(world: World) -> 
     assert "no tunnel" not in (await world.ask("/requests?q=page")).body.decode()
 
 
-async def test_engines_and_certificates_in_every_state(world: World) -> None:
+async def test_engines_and_certificates_in_every_state(world: PageWorld) -> None:
     tunnel = TunnelOfEngine("gpu", "192.0.2.1", "box", 1.7e9, 0.01)
     lines = [ENGINE, replace(ENGINE, port=24001, tunnel=tunnel, trouble="refused"), replace(ENGINE, last_seen=None)]
     facts = world.facts
@@ -176,14 +176,14 @@ async def test_engines_and_certificates_in_every_state(world: World) -> None:
     assert "good" in text
 
 
-async def test_the_cluster_its_exapps_and_what_its_role_lacks_stand_below_the_engines(world: World) -> None:
+async def test_the_cluster_its_exapps_and_what_its_role_lacks_stand_below_the_engines(world: PageWorld) -> None:
     text = (await world.ask("/engines")).body.decode()
     assert CLUSTER.namespace in text
     assert all(f"<dt>{feature}</dt>" in text for feature in CLUSTER.missing_rights)
     assert all(exapp.name in text and exapp.note in text for exapp in CLUSTER.exapps)
 
 
-async def test_a_page_is_sent_again_when_it_has_changed_and_points_as_they_are_taken(world: World) -> None:
+async def test_a_page_is_sent_again_when_it_has_changed_and_points_as_they_are_taken(world: PageWorld) -> None:
     page = await world.ask("/live?path=/apps/hello")
     stream = page.stream
     assert stream is not None
@@ -196,7 +196,7 @@ async def test_a_page_is_sent_again_when_it_has_changed_and_points_as_they_are_t
     await stream.aclose()  # type: ignore[attr-defined]
 
 
-async def test_streams_are_few(world: World) -> None:
+async def test_streams_are_few(world: PageWorld) -> None:
     streams = [cast("AsyncIterator[bytes]", (await world.ask("/live")).stream) for _ in range(live.MOST_STREAMS)]
     for stream in streams:
         await anext(stream)
@@ -206,6 +206,6 @@ async def test_streams_are_few(world: World) -> None:
     assert (await world.ask("/live")).status == 200
 
 
-async def test_plots_are_of_everything_or_of_one_exapp(world: World) -> None:
+async def test_plots_are_of_everything_or_of_one_exapp(world: PageWorld) -> None:
     world.history.sample()
     assert b'"requests":[0.0]' in (await world.ask("/plot?app=hello")).body

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
-import uvloop
 
 from tests.fakes.clock import Clock
-from tests.fakes.waiting import settled
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+from tests.fakes.waiting import LOOPS, LoopFactory, settled
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
     """The server's sockets and TLS are tried on both loops; the rest does not touch them."""
-    loops: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
-    if item.path.parent.name == "server":
-        loops["uvloop"] = uvloop.new_event_loop
-    return loops
+    names = LOOPS if item.path.parent.name == "server" else ("asyncio",)
+    return {name: LOOPS[name] for name in names}
 
 
 @pytest.fixture

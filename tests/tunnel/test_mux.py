@@ -14,7 +14,7 @@ from harp.wire import yamux
 from harp.wire.yamux import ACK, DATA, FIN, INITIAL_WINDOW, PING, RST, SYN, WINDOW_UPDATE, Frame
 from tests.fakes.clock import Clock
 from tests.fakes.transport import Recorder, memory_pair
-from tests.fakes.waiting import settled, until
+from tests.fakes.waiting import settled, turn, until
 from tests.tunnel.mux_peer import Peer, data, end, payload_of
 
 # Opening
@@ -266,7 +266,7 @@ async def test_a_turn_of_the_loop_takes_a_bounded_number_of_frames_and_the_trans
     while len(recorder.received) < count:
         assert not peer.socket.reading
         assert len(recorder.received) == turns * FRAMES
-        await asyncio.sleep(0)
+        await turn()
         turns += 1
     await settled()
     assert peer.socket.reading

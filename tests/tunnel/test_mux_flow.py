@@ -14,7 +14,7 @@ from harp.wire.mux import MAX_FRAME
 from harp.wire.yamux import ACK, DATA, FIN, INITIAL_WINDOW, PING, WINDOW_UPDATE, Frame
 from tests.fakes.clock import Clock
 from tests.fakes.transport import Recorder, memory_pair
-from tests.fakes.waiting import settled
+from tests.fakes.waiting import settled, turn
 from tests.tunnel.mux_peer import Peer, data, payload_of
 
 LARGE = 1 << 20
@@ -195,7 +195,7 @@ async def test_a_written_buffer_may_be_reused(clock: Clock) -> None:
 def echo(session_clock: Clock, capacity: int) -> tuple[MuxSession, Callable[[], int]]:
     """A client session whose server sends everything back, with real back-pressure."""
 
-    class Echo(asyncio.Protocol):
+    class EchoStream(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             assert isinstance(transport, asyncio.Transport)
             self.transport = transport
@@ -213,7 +213,7 @@ def echo(session_clock: Clock, capacity: int) -> tuple[MuxSession, Callable[[], 
             self.transport.write_eof()
             return True
 
-    server = MuxSession(session_clock.deadlines, client=False, accept=Echo, window=LARGE)
+    server = MuxSession(session_clock.deadlines, client=False, accept=EchoStream, window=LARGE)
     client = MuxSession(session_clock.deadlines, client=True, window=LARGE)
     memory_pair(server, client, capacity)
     return client, lambda: server.streams
@@ -256,7 +256,7 @@ async def test_a_reader_that_never_reads_holds_a_bounded_number_of_bytes(clock: 
     server_side[0].transport.pause_reading()
     while "pause" not in recorder.events:
         stream.write(bytes(10000))
-        await asyncio.sleep(0)
+        await turn()
     other.write(b"not blocked")
     await server_side[1].until(size=11)
     assert stream.get_write_buffer_size() <= HIGH_WATER + 10000

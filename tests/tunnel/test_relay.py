@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from harp.tunnel.relay import Relay
 from tests.fakes.transport import MemoryTransport, Recorder, memory_pair
-from tests.fakes.waiting import settled
+from tests.fakes.waiting import settled, turn
 
 
 class Pair:
@@ -46,7 +44,7 @@ async def test_a_reader_that_does_not_read_stops_the_writer() -> None:
     while "pause" not in pair.user.events:
         pair.user.transport.write(bytes(50))
         written += 50
-        await asyncio.sleep(0)
+        await turn()
         assert written < 1000
     pair.service.transport.resume_reading()
     await pair.service.until(size=written)

@@ -194,7 +194,7 @@ def test_answers_are_read_by_llhttp_as_they_were_given(pieces: list[bytes], know
         out.append(connection.answer_end([]))
     assert connection.complete() is None
 
-    class Client:
+    class ClientSide:
         body = b""
         complete = False
 
@@ -204,7 +204,7 @@ def test_answers_are_read_by_llhttp_as_they_were_given(pieces: list[bytes], know
         def on_message_complete(self) -> None:
             self.complete = True
 
-    client = Client()
+    client = ClientSide()
     parser = httptools.HttpResponseParser(client)
     for piece in out:
         parser.feed_data(piece if isinstance(piece, bytes) else b"".join(piece))

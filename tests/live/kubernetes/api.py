@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from tests.live.engine import Answer
+from tests.live.engine import EngineAnswer
 
 T = TypeVar("T")
 PATIENCE = 60.0  # seconds for anything that should take a moment, on a machine that does other things too
@@ -51,7 +51,7 @@ class Api:
         self.host, self.port, self._token = host, port, token
         self._tls = ssl.create_default_context(cafile=ca)
 
-    def call(self, method: str, path: str, body: object = None, kind: str = JSON, timeout: float = 30) -> Answer:
+    def call(self, method: str, path: str, body: object = None, kind: str = JSON, timeout: float = 30) -> EngineAnswer:
         """Make one request."""
         headers = {"Authorization": f"Bearer {self._token}", "Accept": JSON, "Content-Type": kind}
         connection = http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=self._tls)
@@ -59,7 +59,7 @@ class Api:
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
-            return Answer(answer.status, answer.read(), time.monotonic() - began)
+            return EngineAnswer(answer.status, answer.read(), time.monotonic() - began)
         finally:
             connection.close()
 

@@ -55,7 +55,7 @@ plugins:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedCluster:
     """One request at the API server, from its audit log."""
 
     user: str
@@ -158,7 +158,7 @@ class Cluster:
             self.kubectl("create", f"--filename={BUILT / f'{group}_{plural}.yaml'}")
         until(lambda: self.api.call("GET", place).status == 200, f"kind {kind}", START)
 
-    def asked(self, user: str = "") -> list[Asked]:
+    def asked(self, user: str = "") -> list[AskedCluster]:
         """Return what service accounts have asked the API server; `user` is such as `<namespace>:<account>`.
 
         Refusals of an API server that is not ready do not count: it has not read all roles yet.
@@ -168,7 +168,7 @@ class Cluster:
         entries = [_asked(json.loads(line)) for line in lines if line.endswith("}")]
         return [entry for entry in entries if entry.user.endswith(user) and not self._too_early(entry)]
 
-    def _too_early(self, entry: Asked) -> bool:
+    def _too_early(self, entry: AskedCluster) -> bool:
         return entry.status == 403 and any(begun <= entry.at <= ready for begun, ready in self._starts)
 
     # What it is made of
@@ -265,12 +265,12 @@ def ready(thing: Any) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
-def _asked(event: Any) -> Asked:
+def _asked(event: Any) -> AskedCluster:
     about = event.get("objectRef") or {}
     resource = "/".join(about[key] for key in ("resource", "subresource") if key in about)
     status = event.get("responseStatus", {}).get("code", 0)
     at = datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp()
-    return Asked(
+    return AskedCluster(
         event["user"]["username"], event["verb"], resource or event["requestURI"], about.get("name", ""), status, at
     )
 

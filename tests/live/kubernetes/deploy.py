@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.live.appapi import App, AppApi
 from tests.live.daemon import Nextcloud
-from tests.live.engine import Answer
+from tests.live.engine import EngineAnswer
 from tests.live.kubernetes.archives import EXAPP
 from tests.live.kubernetes.room import Room
 from tests.live.product import KEY, Product
@@ -56,7 +56,7 @@ class KubernetesDaemon:
     def info(self) -> Any:
         return self.appapi.info()["kubernetes"]
 
-    def verb(self, verb: str, app: ClusterApp, role: str = "", timeout: float = 300, **more: object) -> Answer:
+    def verb(self, verb: str, app: ClusterApp, role: str = "", timeout: float = 300, **more: object) -> EngineAnswer:
         body = {"name": app.app_id, "instance_id": "", "role_suffix": role, **more}
         headers = {"harp-shared-key": KEY}
         return self.appapi.call("POST", f"/exapps/app_api/k8s/exapp/{verb}", body, headers, timeout)
@@ -64,7 +64,7 @@ class KubernetesDaemon:
     def exists(self, app: ClusterApp, role: str = "") -> bool:
         return bool(self.verb("exists", app, role).ok(200).json()["exists"])
 
-    def create(self, app: ClusterApp, role: str = "") -> Answer:
+    def create(self, app: ClusterApp, role: str = "") -> EngineAnswer:
         environment = [
             *("AA_VERSION=32.0.0", f"APP_SECRET={app.secret}", f"APP_ID={app.app_id}", "APP_DISPLAY_NAME=x"),
             *(f"APP_VERSION={app.version}", "APP_HOST=0.0.0.0", f"APP_PORT={app.port}"),
@@ -89,7 +89,7 @@ class KubernetesDaemon:
     def wait(self, app: ClusterApp, role: str = "") -> Any:
         return self.verb("wait_for_start", app, role).ok(200).json()
 
-    def public(self, app: ClusterApp, path: str = "/public/pod", **headers: str) -> Answer:
+    def public(self, app: ClusterApp, path: str = "/public/pod", **headers: str) -> EngineAnswer:
         """A browser's request."""
         return self.appapi.call("GET", f"/exapps/{app.app_id}{path}", None, headers, timeout=60)
 
@@ -119,7 +119,7 @@ class KubernetesDaemon:
         self.enable(app)
         return took
 
-    def expose(self, app: ClusterApp) -> Answer:
+    def expose(self, app: ClusterApp) -> EngineAnswer:
         return self.verb("expose", app, (app.roles or ("",))[0], port=app.port, **app.expose)
 
     def heartbeat(self, app: ClusterApp, timeout: float = 180) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from tests.live.appapi import App, AppApi
 from tests.live.daemon import Nextcloud
-from tests.live.engine import Answer
+from tests.live.engine import EngineAnswer
 from tests.live.kubernetes.api import until
 from tests.live.kubernetes.archives import EXAPP, HARP, harp_archive
 from tests.live.kubernetes.cluster import Cluster
@@ -128,7 +128,7 @@ def test_appapi_deploys_an_exapp_through_it(installed: Installed) -> None:
     installed.nextcloud.apps[app.app_id] = app
     appapi = AppApi(*installed.address, frp=("", 0))
 
-    def ask(verb: str, **more: object) -> Answer:
+    def ask(verb: str, **more: object) -> EngineAnswer:
         body = {"name": app.app_id, "instance_id": "", **more}
         headers = {"harp-shared-key": KEY}
         return appapi.call("POST", f"/exapps/app_api/k8s/exapp/{verb}", body, headers, 120)

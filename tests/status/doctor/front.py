@@ -17,10 +17,10 @@ import msgspec
 from harp.state.walks import SeenStep
 from harp.status.doctor.road import WEBSOCKET_GUID
 
-Step = Callable[["Request"], None]
+Step = Callable[["FrontRequest"], None]
 
 
-class Request(BaseHTTPRequestHandler):
+class FrontRequest(BaseHTTPRequestHandler):
     """One request to the front."""
 
     protocol_version = "HTTP/1.1"
@@ -51,14 +51,14 @@ class Request(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
-    front: Front
+    front: DoctorsFront
 
 
-class Front:
+class DoctorsFront:
     """A front in order: every step arrives as it should. `steps` replaces some."""
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, **steps: Step) -> None:
-        self._server = _Server(("127.0.0.1", 0), Request)
+        self._server = _Server(("127.0.0.1", 0), FrontRequest)
         self._server.front = self
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
@@ -82,7 +82,7 @@ class Front:
         return self._steps[name]
 
 
-def seen_by(request: Request) -> SeenStep:
+def seen_by(request: FrontRequest) -> SeenStep:
     peer, peer_port = request.client_address[:2]
     return SeenStep(
         path=request.path,
@@ -97,11 +97,11 @@ def seen_by(request: Request) -> SeenStep:
     )
 
 
-def hello(request: Request) -> None:
+def hello(request: FrontRequest) -> None:
     request.say(200, msgspec.json.encode(seen_by(request)))
 
 
-def body(request: Request) -> None:
+def body(request: FrontRequest) -> None:
     if request.announced():
         request.send_response_only(100)
         request.end_headers()
@@ -110,7 +110,7 @@ def body(request: Request) -> None:
     request.say(200, b'{"bytes": %d}' % received)
 
 
-def events(request: Request) -> None:
+def events(request: FrontRequest) -> None:
     request.send_response(200)
     request.send_header("Content-Type", "text/event-stream")
     request.end_headers()
@@ -119,18 +119,18 @@ def events(request: Request) -> None:
     request.wfile.write(b"data: third\n\n")
 
 
-def release(request: Request) -> None:
+def release(request: FrontRequest) -> None:
     request.rfile.read(int(request.headers["Content-Length"]))
     request.server.front.released.set()
     request.say(200)
 
 
-def accept_of(request: Request) -> str:
+def accept_of(request: FrontRequest) -> str:
     key = request.headers["Sec-WebSocket-Key"].encode()
     return b64encode(sha1(key + WEBSOCKET_GUID, usedforsecurity=False).digest()).decode()
 
 
-def websocket(request: Request) -> None:
+def websocket(request: FrontRequest) -> None:
     request.send_response(101)
     request.send_header("Upgrade", "websocket")
     request.send_header("Connection", "Upgrade")
@@ -145,11 +145,11 @@ def answers(status: int, text: bytes = b"", **headers: str) -> Step:
     return lambda request: request.say(status, text, **headers)
 
 
-def speaks_something_else(request: Request) -> None:
+def speaks_something_else(request: FrontRequest) -> None:
     request.wfile.write(b"220 mail.example.com ESMTP\r\n")
 
 
-def hangs_up(request: Request) -> None:
+def hangs_up(request: FrontRequest) -> None:
     request.connection.shutdown(socket.SHUT_RDWR)
 
 

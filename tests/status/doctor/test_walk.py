@@ -16,7 +16,15 @@ from harp.policy.paths import NO_APP
 from harp.settings import load
 from harp.status.doctor.report import Finding
 from harp.status.doctor.walk import walk
-from tests.status.doctor.front import Front, Request, Step, answers, hangs_up, seen_by, speaks_something_else
+from tests.status.doctor.front import (
+    DoctorsFront,
+    FrontRequest,
+    Step,
+    answers,
+    hangs_up,
+    seen_by,
+    speaks_something_else,
+)
 
 PROXIES = load({"HP_SHARED_KEY": "key", "NC_INSTANCE_URL": "http://cloud"}).proxies
 NONCE = "0123456789abcdef"
@@ -31,7 +39,7 @@ def findings(url: str) -> dict[str, Finding]:
 
 def fault(check: str, **steps: Step) -> Finding:
     """The finding of one check of a front whose other steps are in order."""
-    with Front(tls=None, **steps) as front:
+    with DoctorsFront(tls=None, **steps) as front:
         found = findings(front.url)
     assert [one.check for one in found.values() if one.state == "failed"] == [check]
     assert found[check].fix
@@ -39,7 +47,7 @@ def fault(check: str, **steps: Step) -> Finding:
 
 
 def test_a_front_in_order_has_no_fault() -> None:
-    with Front() as front:
+    with DoctorsFront() as front:
         found = findings(front.url)
     assert {one.state for one in found.values()} == {"ok"}
     assert set(LATER) < set(found)
@@ -81,7 +89,7 @@ def test_a_trusted_certificate_is_in_order_and_one_that_ends_soon_is_a_warning(a
         (authority.issue_cert("localhost", not_after=NOW + 90 * DAY), "ok"),
         (authority.issue_cert("localhost", not_after=NOW + 5 * DAY), "warning"),
     ):
-        with Front(tls=served_with(certificate)) as front:
+        with DoctorsFront(tls=served_with(certificate)) as front:
             found = findings(front.url)
         assert found["road.tls"].state == state
         assert found["road.stream"].state == "ok"
@@ -94,7 +102,7 @@ def test_each_fault_of_a_certificate_has_its_own_words_and_the_walk_goes_on(auth
         (authority.issue_cert("other.example"), "the certificate is not for localhost"),
         (trustme.CA().issue_cert("localhost"), "is not trusted: unable to get local issuer certificate"),
     ):
-        with Front(tls=served_with(certificate)) as front:
+        with DoctorsFront(tls=served_with(certificate)) as front:
             found = findings(front.url)
         assert found["road.tls"].state == "failed"
         assert words in found["road.tls"].cause
@@ -102,7 +110,7 @@ def test_each_fault_of_a_certificate_has_its_own_words_and_the_walk_goes_on(auth
 
 
 def test_https_to_a_port_that_speaks_http_is_a_fault_of_tls() -> None:
-    with Front(hello=hangs_up) as front:
+    with DoctorsFront(hello=hangs_up) as front:
         found = findings(front.url.replace("http:", "https:"))
     assert found["road.tls"].state == "failed"
     assert found["road.arrives"].state == "failed"
@@ -129,18 +137,18 @@ def test_a_request_that_does_not_arrive_tells_whom_it_has_met(step: Step, cause:
 
 
 def test_a_redirect_is_followed_to_where_nextcloud_really_is() -> None:
-    with Front() as front, Front(hello=lambda request: moved(request, front.url)) as moved_away:
+    with DoctorsFront() as front, DoctorsFront(hello=lambda request: moved(request, front.url)) as moved_away:
         found = findings(moved_away.url)
     assert found["road.arrives"].state == "ok"
     assert found["road.stream"].state == "ok"
 
 
-def moved(request: Request, url: str) -> None:
+def moved(request: FrontRequest, url: str) -> None:
     request.say(301, location=f"{url}{request.path}")
 
 
 def test_a_stripped_prefix_is_told_by_the_path_that_arrives() -> None:
-    def stripped(request: Request) -> None:
+    def stripped(request: FrontRequest) -> None:
         seen = seen_by(request)
         request.say(200, msgspec.json.encode(replace(seen, path=seen.path.removeprefix("/exapps"))))
 
@@ -150,7 +158,7 @@ def test_a_stripped_prefix_is_told_by_the_path_that_arrives() -> None:
 # What passes
 
 
-def not_echoed(request: Request) -> None:
+def not_echoed(request: FrontRequest) -> None:
     request.send_response(101)
     request.end_headers()
     request.wfile.write(b"\x81\x04what")
@@ -170,7 +178,7 @@ def test_websockets_that_do_not_pass_are_told_by_what_happens(step: Step, cause:
 
 
 def takes_up_to(limit: int) -> Step:
-    def step(request: Request) -> None:
+    def step(request: FrontRequest) -> None:
         size = int(request.headers["Content-Length"])
         if size > limit:
             request.say(413, b"too large")
@@ -191,7 +199,7 @@ def test_a_limit_on_bodies_is_found_without_sending_them(limit: int, words: str)
 
 
 def test_a_limit_that_large_uploads_of_files_may_meet_is_a_warning() -> None:
-    with Front(body=takes_up_to(200 << 20)) as front:
+    with DoctorsFront(body=takes_up_to(200 << 20)) as front:
         found = findings(front.url)
     assert (found["road.body"].state, "up to 100 MB" in found["road.body"].cause) == ("warning", True)
 
@@ -199,7 +207,7 @@ def test_a_limit_that_large_uploads_of_files_may_meet_is_a_warning() -> None:
 def announced_or(then: Step) -> Step:
     """Takes what is announced, and answers like this when it comes."""
 
-    def step(request: Request) -> None:
+    def step(request: FrontRequest) -> None:
         if request.announced():
             request.send_response_only(100)
             request.end_headers()
@@ -223,7 +231,7 @@ def test_a_body_that_does_not_arrive_whole_is_a_fault(step: Step, cause: str) ->
 
 
 def test_an_answer_that_comes_only_when_it_has_ended_is_a_fault() -> None:
-    def buffered(request: Request) -> None:
+    def buffered(request: FrontRequest) -> None:
         request.server.front.released.wait(10)
         request.say(200, b"data: first\n\ndata: second\n\ndata: third\n\n")
 

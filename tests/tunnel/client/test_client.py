@@ -12,53 +12,47 @@ from harp.errors import SettingsError
 from harp.net import certificates
 from harp.tunnel.client.client import Backoff, client_context
 from harp.tunnel.client.frpc_config import ClientTls
+from tests.fakes.clock import Clock
 
 
-class Time:
-    """Seconds that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-
-def backoff(time: Time, chance: float = 0.0) -> Backoff:
-    return Backoff(now=lambda: time.now, chance=lambda: chance)
+def backoff(clock: Clock, chance: float = 0.0) -> Backoff:
+    return Backoff(now=clock, chance=lambda: chance)
 
 
 def test_before_the_first_login_the_waits_are_2_4_8_and_then_10_seconds() -> None:
-    waits = backoff(Time())
+    waits = backoff(Clock())
     assert [waits.after_failure(first=True) for _ in range(6)] == [2, 4, 8, 10, 10, 10]
 
 
 def test_later_failures_wait_from_1_to_20_seconds() -> None:
-    waits = backoff(Time())
+    waits = backoff(Clock())
     assert [waits.after_failure(first=False) for _ in range(7)] == [1, 2, 4, 8, 16, 20, 20]
 
 
 def test_clients_do_not_come_back_all_at_once() -> None:
-    assert backoff(Time(), chance=1.0).after_failure(first=True) == pytest.approx(2.2)
+    assert backoff(Clock(), chance=1.0).after_failure(first=True) == pytest.approx(2.2)
 
 
 def test_endless_failures_do_not_overflow() -> None:
-    waits = backoff(Time())
+    waits = backoff(Clock())
     assert max(waits.after_failure(first=False) for _ in range(5000)) == 20
 
 
 def test_a_lost_tunnel_is_replaced_at_once() -> None:
-    time = Time()
-    waits = backoff(time)
+    clock = Clock()
+    waits = backoff(clock)
     for _ in range(5):
         assert waits.after_loss() == 0
-        time.now += 61
+        clock.now += 61
 
 
 def test_a_tunnel_that_is_lost_again_and_again_is_tried_quickly_three_times_and_then_more_and_more_slowly() -> None:
-    waits = backoff(Time())
+    waits = backoff(Clock())
     assert [waits.after_loss() for _ in range(10)] == [0, 0.2, 0.2, 0.2, 1, 2, 4, 8, 16, 20]
 
 
 def test_a_login_between_failures_starts_the_waits_again() -> None:
-    waits = backoff(Time())
+    waits = backoff(Clock())
     waits.after_failure(first=False)
     waits.after_failure(first=False)
     waits.after_loss()

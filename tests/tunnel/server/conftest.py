@@ -14,7 +14,7 @@ from structlog.typing import EventDict
 from harp.settings import Address, Settings, load
 from tests.fakes.clock import Clock
 from tests.tunnel.peer import KEY
-from tests.tunnel.server.world import Start, World, as_text
+from tests.tunnel.server.world import Start, TunnelWorld, as_text
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,10 @@ def logged() -> Iterator[list[EventDict]]:
 @pytest.fixture
 async def start(clock: Clock) -> AsyncIterator[Start]:
     """Starts servers; `tls` is then required."""
-    worlds: list[World] = []
+    worlds: list[TunnelWorld] = []
 
-    async def begin(settings: Settings, tls: ssl.SSLContext | None = None) -> World:
-        worlds.append(World(settings, tls, clock))
+    async def begin(settings: Settings, tls: ssl.SSLContext | None = None) -> TunnelWorld:
+        worlds.append(TunnelWorld(settings, tls, clock))
         await worlds[-1].server.start()
         return worlds[-1]
 
@@ -50,5 +50,5 @@ async def start(clock: Clock) -> AsyncIterator[Start]:
 
 
 @pytest.fixture
-async def world(settings: Settings, start: Start) -> World:
+async def world(settings: Settings, start: Start) -> TunnelWorld:
     return await start(settings)

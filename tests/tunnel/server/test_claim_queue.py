@@ -16,7 +16,7 @@ from tests.fakes.waiting import settled
 LIMIT = "exceed the max_ports_per_client"
 
 
-class Tunnel:
+class Claimant:
     since = 0.0
 
     """A holder of claims that lives or not, and reads the answers."""
@@ -84,7 +84,7 @@ def wanted(name: str, port: int = 23001) -> NewProxy:
 
 
 async def test_the_second_has_its_chance_when_the_first_is_refused(claims: Claims) -> None:
-    tunnel = Tunnel(claims, check=Check({"first": "not yours"}))
+    tunnel = Claimant(claims, check=Check({"first": "not yours"}))
     for name in ("first", "second", "third"):
         tunnel.queue.add(wanted(name))
     answers = await tunnel.answered(3)
@@ -94,7 +94,7 @@ async def test_the_second_has_its_chance_when_the_first_is_refused(claims: Claim
 async def test_a_claim_that_is_repeated_while_it_is_decided_is_answered_once(claims: Claims) -> None:
     check = Check()
     check.open.clear()
-    tunnel = Tunnel(claims, check=check)
+    tunnel = Claimant(claims, check=check)
     for _ in range(3):
         tunnel.queue.add(wanted("first"))
         await settled()
@@ -108,7 +108,7 @@ async def test_a_claim_that_is_repeated_while_it_is_decided_is_answered_once(cla
 async def test_a_claim_that_is_withdrawn_while_it_is_decided_is_never_granted(claims: Claims) -> None:
     check = Check()
     check.open.clear()
-    tunnel = Tunnel(claims, check=check)
+    tunnel = Claimant(claims, check=check)
     tunnel.queue.add(wanted("first"))
     tunnel.queue.add(wanted("second"))
     await settled()
@@ -120,14 +120,14 @@ async def test_a_claim_that_is_withdrawn_while_it_is_decided_is_never_granted(cl
 async def test_the_claims_that_wait_have_a_limit(claims: Claims) -> None:
     check = Check()
     check.open.clear()
-    tunnel = Tunnel(claims, check=check)
+    tunnel = Claimant(claims, check=check)
     for number in range(WAITING + 1):
         tunnel.queue.add(wanted(f"app{number}"))
     assert await tunnel.answered(1) == [f"app{WAITING} refused: {LIMIT}"]
 
 
 async def test_a_bug_in_a_check_is_an_answer(claims: Claims) -> None:
-    tunnel = Tunnel(claims, check=Check())
+    tunnel = Claimant(claims, check=Check())
     tunnel.queue.add(wanted("a bug"))
     tunnel.queue.add(wanted("second"))
     assert await tunnel.answered(2) == ["a bug refused: internal error; see the log of HaRP", "second granted"]
@@ -136,7 +136,7 @@ async def test_a_bug_in_a_check_is_an_answer(claims: Claims) -> None:
 async def test_a_tunnel_that_ends_while_it_waits_gets_nothing(claims: Claims) -> None:
     check = Check()
     check.open.clear()
-    tunnel, other = Tunnel(claims, check=check), Tunnel(claims)
+    tunnel, other = Claimant(claims, check=check), Claimant(claims)
     tunnel.queue.add(wanted("first"))
     await settled()
     tunnel.queue.close()
@@ -147,7 +147,7 @@ async def test_a_tunnel_that_ends_while_it_waits_gets_nothing(claims: Claims) ->
 
 
 async def test_who_does_not_live_gives_way_with_all_that_it_holds(claims: Claims) -> None:
-    dead, living = Tunnel(claims), Tunnel(claims)
+    dead, living = Claimant(claims), Claimant(claims)
     dead.queue.add(wanted("first"))
     await dead.answered(1)
     dead.living = False
@@ -157,7 +157,7 @@ async def test_who_does_not_live_gives_way_with_all_that_it_holds(claims: Claims
 
 
 async def test_a_claim_shows_its_state_on_one_line(claims: Claims) -> None:
-    tunnel = Tunnel(claims)
+    tunnel = Claimant(claims)
     tunnel.queue.add(wanted("first"))
     assert repr(tunnel.queue) == "<ClaimQueue [<Claim first:23001 waits for its turn>]>"
     await tunnel.answered(1)

@@ -11,7 +11,7 @@ from harp.wire import frp
 from harp.wire.frp import CloseProxy, Ping, Pong, ReqWorkConn
 from tests.fakes.clock import Clock
 from tests.fakes.waiting import until
-from tests.tunnel.server.world import World, beside
+from tests.tunnel.server.world import TunnelWorld, beside
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ from tests.tunnel.server.world import World, beside
     ],
 )
 async def test_a_claim_is_refused_in_words_and_a_better_one_granted(
-    world: World, fields: dict[str, Any], error: str
+    world: TunnelWorld, fields: dict[str, Any], error: str
 ) -> None:
     client = world.client()
     await client.login()
@@ -63,14 +63,14 @@ async def test_a_claim_is_refused_in_words_and_a_better_one_granted(
 
 
 @pytest.mark.parametrize("port", [23000, 23999, 24001, 24099])
-async def test_exapps_and_engines_have_their_ports(world: World, port: int) -> None:
+async def test_exapps_and_engines_have_their_ports(world: TunnelWorld, port: int) -> None:
     client = world.client()
     await client.login()
     assert (await client.claim("x", port)).error == ""
     assert world.server.facts()[0].proxies == (("x", port),)
 
 
-async def test_the_same_claim_again_is_granted_again(world: World) -> None:
+async def test_the_same_claim_again_is_granted_again(world: TunnelWorld) -> None:
     client = world.client()
     await client.offer()
     assert (await client.claim()).error == ""
@@ -78,7 +78,7 @@ async def test_the_same_claim_again_is_granted_again(world: World) -> None:
     await client.control.next(Pong)
 
 
-async def test_a_tunnel_has_one_claim_and_may_give_it_back(world: World) -> None:
+async def test_a_tunnel_has_one_claim_and_may_give_it_back(world: TunnelWorld) -> None:
     client = world.client()
     await client.offer()
     assert (await client.claim("other", 23002)).error == "exceed the max_ports_per_client"
@@ -89,7 +89,7 @@ async def test_a_tunnel_has_one_claim_and_may_give_it_back(world: World) -> None
     assert world.server.facts()[0].proxies == (("other", 23001),)
 
 
-async def test_a_claim_is_offered_when_the_client_has_shown_that_it_knows(world: World) -> None:
+async def test_a_claim_is_offered_when_the_client_has_shown_that_it_knows(world: TunnelWorld) -> None:
     client = world.client()
     await client.login()
     await client.work()  # asked for before the claim
@@ -102,7 +102,7 @@ async def test_a_claim_is_offered_when_the_client_has_shown_that_it_knows(world:
     await until(lambda: world.ports.get(23001))
 
 
-async def test_a_claim_is_offered_after_a_second_without_that(world: World, clock: Clock) -> None:
+async def test_a_claim_is_offered_after_a_second_without_that(world: TunnelWorld, clock: Clock) -> None:
     client = world.client()
     await client.login()
     await client.claim()
@@ -114,7 +114,9 @@ async def test_a_claim_is_offered_after_a_second_without_that(world: World, cloc
 @pytest.mark.parametrize(
     ("name", "port", "error"), [("my_app", 23002, "proxy [my_app] already exists"), ("x", 23001, "port already used")]
 )
-async def test_what_a_living_client_holds_is_refused_to_another(world: World, name: str, port: int, error: str) -> None:
+async def test_what_a_living_client_holds_is_refused_to_another(
+    world: TunnelWorld, name: str, port: int, error: str
+) -> None:
     await world.client().offer()
     other = world.client()
     await other.login()
@@ -122,22 +124,30 @@ async def test_what_a_living_client_holds_is_refused_to_another(world: World, na
     assert world.ports.get(23001) is not None
 
 
-async def test_a_dead_holder_is_evicted_and_the_claim_granted(world: World, clock: Clock) -> None:
+async def answered(answer: asyncio.Task[Any], clock: Clock) -> None:
+    """Let time pass until there is an answer."""
+
+    def there() -> bool:
+        clock.move(0.25)
+        return answer.done()
+
+    await until(there)
+
+
+async def test_a_dead_holder_is_evicted_and_the_claim_granted(world: TunnelWorld, clock: Clock) -> None:
     dead = world.client()
     await dead.offer()
     dead.freeze()
     other = world.client()
     await other.login()
     answer = beside(other.claim())
-    while not answer.done():
-        await asyncio.sleep(0.001)
-        clock.move(0.25)
+    await answered(answer, clock)
     assert answer.result().error == ""
     assert clock.now < 1005
     assert [facts.proxies for facts in world.server.facts()] == [(("my_app", 23001),)]
 
 
-async def test_name_and_port_may_be_held_by_two_dead_clients(world: World, clock: Clock) -> None:
+async def test_name_and_port_may_be_held_by_two_dead_clients(world: TunnelWorld, clock: Clock) -> None:
     for name, port in (("my_app", 23005), ("x", 23001)):
         dead = world.client()
         await dead.offer(name, port)
@@ -145,13 +155,11 @@ async def test_name_and_port_may_be_held_by_two_dead_clients(world: World, clock
     other = world.client()
     await other.login()
     answer = beside(other.claim())
-    while not answer.done():
-        await asyncio.sleep(0.001)
-        clock.move(0.25)
+    await answered(answer, clock)
     assert len(world.server.facts()) == 1
 
 
-async def test_everything_is_free_when_the_client_is_gone(world: World) -> None:
+async def test_everything_is_free_when_the_client_is_gone(world: TunnelWorld) -> None:
     client = world.client()
     await client.offer()
     await until(lambda: world.ports.get(23001))
@@ -162,7 +170,7 @@ async def test_everything_is_free_when_the_client_is_gone(world: World) -> None:
     await world.client().offer()
 
 
-async def test_the_end_of_the_control_stream_ends_the_tunnel(world: World) -> None:
+async def test_the_end_of_the_control_stream_ends_the_tunnel(world: TunnelWorld) -> None:
     client = world.client()
     await client.offer()
     client.control.end.transport.close()

@@ -11,7 +11,7 @@ from harp.tunnel.mux import MuxSession
 from harp.wire import yamux
 from tests.fakes.clock import Clock
 from tests.fakes.transport import Recorder, memory_pair
-from tests.fakes.waiting import settled
+from tests.fakes.waiting import settled, turn
 
 SEEDS = range(60)
 
@@ -81,9 +81,9 @@ async def test_random_frames_and_random_protocols_never_break_a_session(clock: C
         data = random_frame(chance, wild=seed % 2 == 0)
         cut = chance.randrange(len(data) + 1)
         raw.transport.write(data[:cut])
-        await asyncio.sleep(0)
+        await turn()
         raw.transport.write(data[cut:])
-        await asyncio.sleep(0)
+        await turn()
         if ends:
             chance.choice(ends).act()
         if chance.random() < 0.05:

@@ -19,10 +19,10 @@ from tests.fakes.clock import Clock
 from tests.fakes.transport import Recorder
 from tests.fakes.waiting import settled, until
 from tests.tunnel.peer import Messages, good_login
-from tests.tunnel.server.world import Start, World, told
+from tests.tunnel.server.world import Start, TunnelWorld, told
 
 
-async def test_pings_are_answered_and_messages_without_a_use_ignored(world: World) -> None:
+async def test_pings_are_answered_and_messages_without_a_use_ignored(world: TunnelWorld) -> None:
     client = world.client()
     await client.login()
     client.control.send_raw(frp.V1_HEADER.pack(b"n", 2) + b"{}")
@@ -31,7 +31,7 @@ async def test_pings_are_answered_and_messages_without_a_use_ignored(world: Worl
 
 
 @pytest.mark.parametrize("garbage", [b"x", frp.V1_HEADER.pack(b"p", 2) + b"[]"])
-async def test_garbage_on_the_control_connection_ends_the_tunnel(world: World, garbage: bytes) -> None:
+async def test_garbage_on_the_control_connection_ends_the_tunnel(world: TunnelWorld, garbage: bytes) -> None:
     client = world.client()
     await client.login()
     client.control.send_raw(garbage)
@@ -39,7 +39,7 @@ async def test_garbage_on_the_control_connection_ends_the_tunnel(world: World, g
     assert world.server.facts() == []
 
 
-async def test_a_client_that_does_not_read_its_control_connection_is_dropped(world: World) -> None:
+async def test_a_client_that_does_not_read_its_control_connection_is_dropped(world: TunnelWorld) -> None:
     client = world.client(version=2)  # its answers are larger
     await client.login()
     client.control.end.transport.pause_reading()
@@ -52,7 +52,7 @@ async def test_a_client_that_does_not_read_its_control_connection_is_dropped(wor
     assert world.server.facts() == []
 
 
-async def test_a_claim_of_a_tunnel_that_ended_meanwhile_is_never_offered(world: World, clock: Clock) -> None:
+async def test_a_claim_of_a_tunnel_that_ended_meanwhile_is_never_offered(world: TunnelWorld, clock: Clock) -> None:
     client = world.client()
     await client.login()
     await client.claim()
@@ -63,7 +63,7 @@ async def test_a_claim_of_a_tunnel_that_ended_meanwhile_is_never_offered(world: 
     assert not world.ports.seen(23001)
 
 
-async def test_a_client_without_yamux_must_say_something_within_90_seconds(world: World, clock: Clock) -> None:
+async def test_a_client_without_yamux_must_say_something_within_90_seconds(world: TunnelWorld, clock: Clock) -> None:
     client = world.client(mux=False)
     await client.login()
     for _ in range(3):
@@ -75,7 +75,7 @@ async def test_a_client_without_yamux_must_say_something_within_90_seconds(world
     await client.control.end.until(event="lost")
 
 
-async def test_a_client_without_yamux_whose_ping_is_overdue_gives_way(world: World, clock: Clock) -> None:
+async def test_a_client_without_yamux_whose_ping_is_overdue_gives_way(world: TunnelWorld, clock: Clock) -> None:
     quiet = world.client(mux=False)
     await quiet.login()
     await quiet.claim()
@@ -89,7 +89,7 @@ async def test_a_client_without_yamux_whose_ping_is_overdue_gives_way(world: Wor
 
 
 async def test_the_log_names_facts_and_shows_neither_run_id_nor_control_characters(
-    world: World, logged: list[EventDict]
+    world: TunnelWorld, logged: list[EventDict]
 ) -> None:
     client = world.client()
     await client.login(version="1\x1b[31m\nx")
@@ -105,7 +105,7 @@ async def test_the_log_names_facts_and_shows_neither_run_id_nor_control_characte
     assert seen[1]["name"] == r"evil\nname"
 
 
-async def test_debug_shows_every_message_of_a_tunnel_and_no_secret(world: World, logged: list[EventDict]) -> None:
+async def test_debug_shows_every_message_of_a_tunnel_and_no_secret(world: TunnelWorld, logged: list[EventDict]) -> None:
     client = world.client()
     await client.offer()
     client.control.send(Ping())
@@ -128,7 +128,7 @@ async def test_debug_shows_every_message_of_a_tunnel_and_no_secret(world: World,
     assert tunnel == "<Tunnel 127.0.0.1 open, v1, claims [my_app:23001], <WorkPool 2 ready, 0 asked for, 0 wait>>"
 
 
-async def test_debug_shows_the_way_of_a_connection_to_its_tunnel(world: World, logged: list[EventDict]) -> None:
+async def test_debug_shows_the_way_of_a_connection_to_its_tunnel(world: TunnelWorld, logged: list[EventDict]) -> None:
     await world.client().login()
     ways = [event["connection"] for event in told(logged, "debug") if event["event"] == "tunnel connection moved"]
     assert ways == [
@@ -145,13 +145,13 @@ async def test_an_address_in_use_is_reported(settings: Settings, clock: Clock) -
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         addresses = (Address("127.0.0.1", 0), Address("127.0.0.1", port))
-        world = World(replace(settings, listen=replace(settings.listen, frp=addresses)), None, clock)
+        world = TunnelWorld(replace(settings, listen=replace(settings.listen, frp=addresses)), None, clock)
         with pytest.raises(Exception, match=f"cannot listen on 127.0.0.1:{port}"):
             await world.server.start()
         assert world.server.bound_ports == []
 
 
-async def test_a_server_that_does_not_accept_keeps_its_tunnels(world: World) -> None:
+async def test_a_server_that_does_not_accept_keeps_its_tunnels(world: TunnelWorld) -> None:
     client = world.client()
     await client.offer()
     port = world.server.bound_ports[0]
@@ -162,7 +162,7 @@ async def test_a_server_that_does_not_accept_keeps_its_tunnels(world: World) -> 
     await offer.connect(Recorder)
 
 
-async def test_closing_ends_tunnels_and_guests(world: World) -> None:
+async def test_closing_ends_tunnels_and_guests(world: TunnelWorld) -> None:
     client, bare, guest = world.client(), world.client(mux=False), await world.raw()
     await client.login()
     await bare.login()

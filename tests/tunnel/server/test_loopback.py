@@ -13,7 +13,7 @@ from harp.settings import Settings
 from harp.wire.frp import StartWorkConn
 from tests.fakes.transport import Recorder
 from tests.fakes.waiting import until
-from tests.tunnel.server.world import Start, World
+from tests.tunnel.server.world import Start, TunnelWorld
 
 
 def free_port() -> int:
@@ -25,11 +25,11 @@ def free_port() -> int:
 
 
 @pytest.fixture
-async def listening(settings: Settings, start: Start) -> World:
+async def listening(settings: Settings, start: Start) -> TunnelWorld:
     return await start(replace(settings, tunnel=replace(settings.tunnel, listen=True)))
 
 
-async def test_a_claimed_port_can_be_opened_on_loopback_while_it_is_claimed(listening: World) -> None:
+async def test_a_claimed_port_can_be_opened_on_loopback_while_it_is_claimed(listening: TunnelWorld) -> None:
     client, port = listening.client(), free_port()
     work = await client.offer(port=port)
     _, user = await asyncio.get_running_loop().create_connection(Recorder, "127.0.0.1", port)
@@ -48,7 +48,7 @@ async def test_a_claimed_port_can_be_opened_on_loopback_while_it_is_claimed(list
         await asyncio.get_running_loop().create_connection(Recorder, "127.0.0.1", port)
 
 
-async def test_a_port_that_something_else_listens_on_is_unavailable(listening: World) -> None:
+async def test_a_port_that_something_else_listens_on_is_unavailable(listening: TunnelWorld) -> None:
     client = listening.client()
     await client.login()
     with closing(socket.create_server(("127.0.0.1", free_port()))) as taken:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -13,21 +12,23 @@ from harp.wire import frp, yamux
 from harp.wire.frp import LoginResp, Ping
 from tests.fakes.clock import Clock
 from tests.fakes.transport import Recorder
-from tests.fakes.waiting import until
+from tests.fakes.waiting import settled, until
 from tests.tunnel.peer import good_login
-from tests.tunnel.server.world import Start, World, closed, told
+from tests.tunnel.server.world import Start, TunnelWorld, closed, told
 
 FEW = 5
 
 
 @pytest.mark.parametrize("first", [b"GET /~!frp HTTP/1.1\r\n", b"SSH-2.0", b"p\0\0"])
-async def test_other_protocols_are_closed_without_an_answer(world: World, first: bytes) -> None:
+async def test_other_protocols_are_closed_without_an_answer(world: TunnelWorld, first: bytes) -> None:
     end = await world.raw(first)
     await end.until(event="lost")
     assert not end.received
 
 
-async def test_a_check_that_connects_and_closes_is_not_worth_a_line(world: World, logged: list[EventDict]) -> None:
+async def test_a_check_that_connects_and_closes_is_not_worth_a_line(
+    world: TunnelWorld, logged: list[EventDict]
+) -> None:
     end = await world.raw()
     await until(lambda: world.server.pending)
     end.transport.close()
@@ -49,22 +50,20 @@ async def test_a_check_that_connects_and_closes_is_not_worth_a_line(world: World
     ],
 )
 async def test_a_connection_without_a_login_is_closed_after_10_seconds(
-    world: World, clock: Clock, first: bytes
+    world: TunnelWorld, clock: Clock, first: bytes
 ) -> None:
     end = await world.raw(first)
     await until(lambda: world.server.pending)
-    for _ in range(20):
-        await asyncio.sleep(0.001)
+    await settled()
     clock.move(9.5)
-    for _ in range(5):
-        await asyncio.sleep(0.001)
+    await settled()
     assert "lost" not in end.events
     clock.move(0.5)
     assert await closed(end)
     assert world.server.pending == 0
 
 
-async def test_before_the_login_there_is_one_stream(world: World) -> None:
+async def test_before_the_login_there_is_one_stream(world: TunnelWorld) -> None:
     client = world.client()
     await client.connect()
     second = await client.stream()
@@ -84,7 +83,7 @@ async def test_before_the_login_there_is_one_stream(world: World) -> None:
         frp.V1_HEADER.pack(b"o", 2) + b"[]",
     ],
 )
-async def test_another_first_message_closes_the_stream_without_an_answer(world: World, first: bytes) -> None:
+async def test_another_first_message_closes_the_stream_without_an_answer(world: TunnelWorld, first: bytes) -> None:
     client = world.client()
     await client.connect()
     client.control.send_raw(first)
@@ -92,7 +91,7 @@ async def test_another_first_message_closes_the_stream_without_an_answer(world: 
     assert not client.control.end.received
 
 
-async def crowd(world: World, count: int, address: str = "127.0.0.1") -> list[Recorder]:
+async def crowd(world: TunnelWorld, count: int, address: str = "127.0.0.1") -> list[Recorder]:
     """Connections from one address that never say a word, all accepted."""
     before = world.server.pending
     ends = [await world.raw(source=address) for _ in range(count)]
@@ -101,12 +100,14 @@ async def crowd(world: World, count: int, address: str = "127.0.0.1") -> list[Re
 
 
 @pytest.fixture
-async def small(settings: Settings, start: Start) -> World:
+async def small(settings: Settings, start: Start) -> TunnelWorld:
     """A server for FEW connections."""
     return await start(replace(settings, limits=replace(settings.limits, tunnels=FEW)))
 
 
-async def test_the_oldest_unfinished_connection_gives_way_to_a_new_one(small: World, logged: list[EventDict]) -> None:
+async def test_the_oldest_unfinished_connection_gives_way_to_a_new_one(
+    small: TunnelWorld, logged: list[EventDict]
+) -> None:
     ends = await crowd(small, FEW)
     await small.client().login()
     assert await closed(ends[0])
@@ -117,7 +118,7 @@ async def test_the_oldest_unfinished_connection_gives_way_to_a_new_one(small: Wo
     assert line["connection"] == "<PendingConnection 127.0.0.1 waits for its first byte>"
 
 
-async def test_it_is_one_of_the_address_that_has_the_most(small: World) -> None:
+async def test_it_is_one_of_the_address_that_has_the_most(small: TunnelWorld) -> None:
     (other,) = await crowd(small, 1, "127.0.0.2")
     ends = await crowd(small, FEW - 1)
     await small.client().login()
@@ -125,7 +126,7 @@ async def test_it_is_one_of_the_address_that_has_the_most(small: World) -> None:
     assert "lost" not in other.events
 
 
-async def test_a_tunnel_never_gives_way(small: World, logged: list[EventDict]) -> None:
+async def test_a_tunnel_never_gives_way(small: TunnelWorld, logged: list[EventDict]) -> None:
     for _ in range(FEW):
         await small.client().login()
     assert await closed(await small.raw())
@@ -143,7 +144,7 @@ async def test_a_tunnel_never_gives_way(small: World, logged: list[EventDict]) -
     ],
 )
 async def test_a_client_that_cannot_be_understood_is_one_warning_with_the_cure(
-    world: World, logged: list[EventDict], first: bytes, reason: str, fix: str
+    world: TunnelWorld, logged: list[EventDict], first: bytes, reason: str, fix: str
 ) -> None:
     for _ in range(3):
         assert await closed(await world.raw(first))
@@ -152,7 +153,7 @@ async def test_a_client_that_cannot_be_understood_is_one_warning_with_the_cure(
     assert (line["reason"], line["fix"], line["source"]) == (reason, fix, "127.0.0.1")
 
 
-async def test_a_stranger_on_the_port_is_not_a_warning(world: World, logged: list[EventDict]) -> None:
+async def test_a_stranger_on_the_port_is_not_a_warning(world: TunnelWorld, logged: list[EventDict]) -> None:
     assert await closed(await world.raw(b"GET / HTTP/1.1\r\n"))
     (line,) = told(logged)
     assert (line["log_level"], line["reason"]) == ("info", "neither FRP nor TLS, it begins with b'GET / HTTP'")

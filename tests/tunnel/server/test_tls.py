@@ -17,7 +17,7 @@ from harp.settings import Settings
 from tests.fakes.clock import Clock
 from tests.fakes.waiting import until
 from tests.tunnel.peer import FrpClient
-from tests.tunnel.server.world import Start, World, closed, told
+from tests.tunnel.server.world import Start, TunnelWorld, closed, told
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 FAR_AHEAD = datetime.now(UTC) + timedelta(days=1000)
@@ -51,7 +51,7 @@ async def test_mutual_tls_with_and_without_frps_own_first_byte(
     assert (await client.claim()).error == ""
 
 
-async def test_tls_works_where_it_is_not_required(world: World) -> None:
+async def test_tls_works_where_it_is_not_required(world: TunnelWorld) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

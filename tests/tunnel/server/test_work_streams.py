@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -15,11 +14,11 @@ from harp.wire.frp import Ping, Pong, ReqWorkConn, StartWorkConn
 from tests.fakes.clock import Clock
 from tests.fakes.transport import JoinedTransport, Recorder
 from tests.fakes.waiting import settled, until
-from tests.tunnel.server.world import Start, World, beside
+from tests.tunnel.server.world import Start, TunnelWorld, beside
 
 
 @pytest.mark.parametrize(("mux", "version"), [(True, 1), (True, 2), (False, 1), (False, 2)])
-async def test_a_waiting_work_stream_is_started_and_replaced(world: World, mux: bool, version: int) -> None:
+async def test_a_waiting_work_stream_is_started_and_replaced(world: TunnelWorld, mux: bool, version: int) -> None:
     client = world.client(mux=mux, version=version)
     work = await client.offer()
     offer = await world.ports.wait(23001, 5)
@@ -29,7 +28,7 @@ async def test_a_waiting_work_stream_is_started_and_replaced(world: World, mux: 
     assert await work.next(StartWorkConn) == StartWorkConn("my_app")
     await client.control.next(ReqWorkConn)
     await until(lambda: len(work.end.received) > 30)
-    await asyncio.sleep(0.01)
+    await settled()
     assert work.rest() == b"GET / HTTP/1.1\r\n"
     work.end.transport.write(b"HTTP/1.1 200 OK\r\n")
     work.end.transport.close()
@@ -38,7 +37,7 @@ async def test_a_waiting_work_stream_is_started_and_replaced(world: World, mux: 
     assert user.events == ["made", "end", "lost"]
 
 
-async def test_a_connection_does_not_suspend_while_a_work_stream_waits(world: World) -> None:
+async def test_a_connection_does_not_suspend_while_a_work_stream_waits(world: TunnelWorld) -> None:
     client = world.client()
     await client.offer()
     offer = await world.ports.wait(23001, 5)
@@ -47,7 +46,7 @@ async def test_a_connection_does_not_suspend_while_a_work_stream_waits(world: Wo
     assert finished.value.value[1].events == ["made"]
 
 
-async def test_connections_wait_for_work_streams_in_order(world: World) -> None:
+async def test_connections_wait_for_work_streams_in_order(world: TunnelWorld) -> None:
     client = world.client()
     await client.login()
     await client.claim()
@@ -64,7 +63,7 @@ async def test_connections_wait_for_work_streams_in_order(world: World) -> None:
     await until(lambda: one.rest() == b"first")
 
 
-async def test_work_streams_that_the_client_has_ended_are_not_used(world: World) -> None:
+async def test_work_streams_that_the_client_has_ended_are_not_used(world: TunnelWorld) -> None:
     client = world.client()
     work = await client.offer()
     work.end.transport.close()
@@ -74,7 +73,7 @@ async def test_work_streams_that_the_client_has_ended_are_not_used(world: World)
     assert not transport.is_closing()
 
 
-async def test_a_client_that_gives_no_work_stream_is_waited_for_10_seconds(world: World, clock: Clock) -> None:
+async def test_a_client_that_gives_no_work_stream_is_waited_for_10_seconds(world: TunnelWorld, clock: Clock) -> None:
     client = world.client()
     await client.login()
     await client.claim()
@@ -91,7 +90,7 @@ async def test_a_client_that_gives_no_work_stream_is_waited_for_10_seconds(world
         await waiting
 
 
-async def test_a_tunnel_that_ends_fails_those_who_wait_for_it(world: World, clock: Clock) -> None:
+async def test_a_tunnel_that_ends_fails_those_who_wait_for_it(world: TunnelWorld, clock: Clock) -> None:
     client = world.client()
     await client.login()
     await client.claim()
@@ -107,7 +106,7 @@ async def test_a_tunnel_that_ends_fails_those_who_wait_for_it(world: World, cloc
         await offer.connect(Recorder)
 
 
-async def test_a_work_stream_for_somebody_who_has_gone_is_kept_for_the_next(world: World, clock: Clock) -> None:
+async def test_a_work_stream_for_somebody_who_has_gone_is_kept_for_the_next(world: TunnelWorld, clock: Clock) -> None:
     client = world.client()
     await client.login(pool_count=0)
     await client.claim()
@@ -126,7 +125,7 @@ async def test_a_work_stream_for_somebody_who_has_gone_is_kept_for_the_next(worl
     assert waiting.cancelled()
 
 
-async def test_a_pool_that_is_full_takes_no_more(world: World) -> None:
+async def test_a_pool_that_is_full_takes_no_more(world: TunnelWorld) -> None:
     client = world.client()
     await client.login(pool_count=1)
     works = [await client.work() for _ in range(12)]
@@ -135,7 +134,7 @@ async def test_a_pool_that_is_full_takes_no_more(world: World) -> None:
 
 
 @pytest.mark.parametrize("mux", [True, False])
-async def test_a_work_stream_with_another_run_id_is_refused(world: World, mux: bool) -> None:
+async def test_a_work_stream_with_another_run_id_is_refused(world: TunnelWorld, mux: bool) -> None:
     victim, client = world.client(), world.client(mux=mux)
     await victim.login()
     await client.login()
@@ -145,14 +144,14 @@ async def test_a_work_stream_with_another_run_id_is_refused(world: World, mux: b
         await work.end.until(event="end")
 
 
-async def test_a_client_that_speaks_on_a_waiting_work_stream_loses_it(world: World) -> None:
+async def test_a_client_that_speaks_on_a_waiting_work_stream_loses_it(world: TunnelWorld) -> None:
     client = world.client()
     work = await client.offer()
     work.send_raw(b"too early")
     await work.end.until(event="lost")
 
 
-async def test_an_aborted_download_resets_the_stream_and_leaves_nothing(world: World) -> None:
+async def test_an_aborted_download_resets_the_stream_and_leaves_nothing(world: TunnelWorld) -> None:
     client = world.client()
     work = await client.offer()
     offer = await world.ports.wait(23001, 5)
@@ -173,7 +172,7 @@ async def test_streams_of_a_tunnel_have_a_limit(settings: Settings, start: Start
     assert works[0].end.events == ["made"]
 
 
-async def test_a_stream_without_a_first_message_is_ended_and_the_tunnel_lives(world: World, clock: Clock) -> None:
+async def test_a_stream_without_a_first_message_is_ended_and_the_tunnel_lives(world: TunnelWorld, clock: Clock) -> None:
     client = world.client()
     await client.login()
     silent = await client.stream()
@@ -184,7 +183,7 @@ async def test_a_stream_without_a_first_message_is_ended_and_the_tunnel_lives(wo
     await client.control.next(Pong)
 
 
-async def test_work_connections_without_yamux_are_no_guests(world: World) -> None:
+async def test_work_connections_without_yamux_are_no_guests(world: TunnelWorld) -> None:
     client = world.client(mux=False)
     await client.offer()
     await until(lambda: world.server.facts()[0].streams == 2)

@@ -35,7 +35,7 @@ OTHER_KEY = "the key of another Nextcloud"
 WRONG_KEY = "send Login request to plugin error"
 
 
-class World:
+class TunnelWorld:
     """A server, its port table, and the clients of one test."""
 
     def __init__(self, settings: Settings, tls: ssl.SSLContext | None, clock: Clock) -> None:
@@ -69,7 +69,7 @@ class World:
 
 
 class Start(Protocol):
-    async def __call__(self, settings: Settings, tls: ssl.SSLContext | None = None) -> World: ...
+    async def __call__(self, settings: Settings, tls: ssl.SSLContext | None = None) -> TunnelWorld: ...
 
 
 async def closed(end: Recorder) -> bool:
