@@ -58,6 +58,11 @@ def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef, text: list[str]
     return sum(1 for number in lines if (code := text[number - 1].strip()) and not code.startswith("#"))
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 @dataclass
 class Outline:
     """What a file consists of."""
@@ -75,7 +80,7 @@ def outlines() -> dict[str, Outline]:
         text = path.read_text("utf-8")
         lines = text.splitlines()
         outline = found[path.relative_to(ROOT).as_posix()] = Outline(len(lines))
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 outline.functions.append((node.name, code_lines(node, lines)))
             elif isinstance(node, ast.ClassDef):
@@ -153,7 +158,7 @@ def public_functions() -> list[tuple[str, str, str]]:
     """Return the place, name and docstring of each function and method of the program whose name others may use."""
     found = []
     for path in sorted(HARP.rglob("*.py")):
-        tree = ast.parse(path.read_text("utf-8"))
+        tree = parsed(path)
         homes: list[ast.Module | ast.ClassDef] = [tree]
         homes += (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name[0] != "_")
         for node in (node for home in homes for node in home.body):

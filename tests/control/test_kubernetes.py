@@ -11,7 +11,17 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from harp.control.api import application
 from harp.policy.kubernetes_rights import DEPLOY, NODES
-from tests.control.kubernetes_world import APP, CLAIM, IMAGE, SECRET, D, NextcloudOfCluster, NoDocker, world
+from tests.control.kubernetes_world import (
+    APP,
+    CLAIM,
+    IMAGE,
+    SECRET,
+    D,
+    KubernetesWorld,
+    NextcloudOfCluster,
+    NoDocker,
+    world,
+)
 from tests.control.test_api import SETTINGS
 from tests.fakes.cluster import READY
 from tests.fakes.waiting import turn, until
@@ -261,13 +271,20 @@ async def test_a_node_port_with_a_host_of_its_own_needs_no_right_to_nodes() -> N
         assert answer["host"] == "node.example.com"
 
 
+async def asked_again(world: KubernetesWorld) -> None:
+    """Wait until the Service is there and HaRP has seen it without an address."""
+    await until(lambda: D in world.cluster.names("services"))
+    before = world.cluster.called("get", "services")
+    await until(lambda: world.cluster.called("get", "services") > before)
+
+
 async def test_the_address_of_a_load_balancer_is_waited_for() -> None:
     async with world(BASIC) as w:
         await w.deploy()
         wait = {"wait_interval_seconds": 0.1, "wait_timeout_seconds": 0.6}
         body = {"port": 23000, "expose_type": "loadbalancer", **wait}
         call = asyncio.create_task(w.call("expose", **body))
-        await until(lambda: D in w.cluster.names("services"))
+        await asked_again(w)
         service = deepcopy(w.cluster.get("services", D))
         service["status"] = {"loadBalancer": {"ingress": [{"hostname": "lb.example.com"}]}}
         w.cluster.put("services", service)
@@ -279,7 +296,7 @@ async def test_the_address_of_a_load_balancer_is_given_out_once_something_answer
     async with world(BASIC) as w:
         await w.deploy()
         call = asyncio.create_task(w.call("expose", port=23000, expose_type="loadbalancer", wait_interval_seconds=0.1))
-        await until(lambda: D in w.cluster.names("services"))
+        await asked_again(w)
         service = deepcopy(w.cluster.get("services", D))
         service["status"] = {"loadBalancer": {"ingress": [{"ip": address}]}}
         w.cluster.put("services", service)
