@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from harp.policy.bans import Denial
 from harp.policy.paths import ExAppPath, locate
-from harp.policy.routes import ROUTES, SLOW_MATCHES, Level, Route, RouteMatch, RouteTable
+from harp.policy.route import Level, Route
+from harp.policy.routes import ROUTES, SLOW_MATCHES, RouteMatch, RouteTable
 
 
 def spot(target: bytes) -> ExAppPath:
@@ -240,7 +241,8 @@ def test_where_re2_is_missing_everything_runs_in_the_guarded_engine() -> None:
 import sys
 sys.modules["re2"] = None  # as on a platform without a wheel: importing it fails
 from harp.policy.paths import locate
-from harp.policy.routes import Level, Route, RouteTable
+from harp.policy.route import Level, Route
+from harp.policy.routes import RouteTable
 routes = RouteTable((Route("^/Public$", Level.PUBLIC), Route("^/(x+x+)+y", Level.PUBLIC), Route("[", Level.USER)))
 print(routes.match(locate(b"/exapps/hello/public")).route.url)
 print(routes.match(locate(b"/exapps/hello/nothing")).status)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from harp.policy.paths import ExAppPath, locate
-from harp.policy.routes import Level, Route, RouteTable
+from harp.policy.route import Level, Route
+from harp.policy.routes import RouteTable
 from harp.state.route_tables import RouteTables
 from tests.fakes.waiting import turn
 

@@ -8,7 +8,8 @@ from functools import cached_property, lru_cache
 from msgspec import Struct
 from msgspec.structs import replace
 
-from harp.policy.routes import Level, Route, RouteTable
+from harp.policy.route import Level, Route
+from harp.policy.routes import RouteTable
 
 __all__ = ["ANONYMOUS", "ExApp", "Level", "RecordFact", "Route", "Trouble", "UnknownApp", "Visitor", "VisitorFact"]
 

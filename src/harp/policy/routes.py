@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator, Sequence
-from enum import IntEnum
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
@@ -21,6 +20,7 @@ from msgspec import Struct
 
 from harp.policy.bans import Denial, Offence
 from harp.policy.paths import ExAppPath
+from harp.policy.route import Level, Route
 
 if TYPE_CHECKING:
     import regex
@@ -32,22 +32,6 @@ SLOW_MATCHES = 10  # time-outs after which a pattern is not tried again: each of
 KEPT = 64  # routes; those of a larger table are compiled again when a path first comes to them
 GROUP, LARGE_GROUP = 8, 32  # routes that have a pattern together; in larger ones they take less memory, but more time
 GROUP_PATTERN = 4096  # bytes; a larger one would take milliseconds to compile
-
-
-class Level(IntEnum):
-    """Who may see a route, and what a visitor is."""
-
-    PUBLIC = 0
-    USER = 1
-    ADMIN = 2
-
-
-class Route(Struct, frozen=True):
-    """One declared route. `url` is a regular expression as AppAPI stores it."""
-
-    url: str
-    access_level: Level
-    bruteforce_protection: frozenset[int] = frozenset()  # response statuses that count as a strike
 
 
 class RouteMatch(Struct, frozen=True, cache_hash=True):
