@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from functools import partial
 from pathlib import Path
 
 from mypyc.build import mypycify
@@ -16,6 +18,8 @@ FLAGS = {
     "CFLAGS": "-fvisibility=hidden -fno-asynchronous-unwind-tables -fno-unwind-tables",
     "LDFLAGS": "-s",
 }
+# Where the compiler's C says which line it is from: file, function and perhaps more names, line.
+TRACED = re.compile(r'("(src/[^"]+\.py)", (?:"[^"]*", )+)(\d+)')
 SETTINGS = """\
 [mypy]
 mypy_path = src
@@ -25,16 +29,26 @@ ignore_missing_imports = true
 
 def main(modules: list[str]) -> None:
     """Compile them."""
-    files = [Path("src", module) for module in modules]
-    for file in files:
-        file.write_text(native(file.read_text()))
+    origins: dict[str, dict[int, int]] = {}
+    for module in modules:
+        file = Path("src", module)
+        source, origins[str(file)] = native(file.read_text())
+        file.write_text(source)
     Path("mypy.ini").write_text(SETTINGS)
     os.environ.update(FLAGS)
-    extensions = mypycify(["--config-file=mypy.ini", *map(str, files)], opt_level="2", debug_level="0", multi_file=True)
+    extensions = mypycify(["--config-file=mypy.ini", *origins], opt_level="2", debug_level="0", multi_file=True)
+    for file in Path("build").rglob("*.c"):
+        file.write_text(TRACED.sub(partial(_located, origins), file.read_text()))
     command = build_ext(Distribution({"name": "harp", "ext_modules": extensions}))
     command.build_lib, command.build_temp = "out", "temporary"
     command.ensure_finalized()
     command.run()
+
+
+def _located(origins: dict[str, dict[int, int]], found: re.Match[str]) -> str:
+    """What tracebacks show: the line of the source as it is in the repository."""
+    start, file, line = found.groups()
+    return f"{start}{origins.get(file, {}).get(int(line), line)}"
 
 
 if __name__ == "__main__":

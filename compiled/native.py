@@ -9,6 +9,7 @@ And it looks a global up by its name each time, unless it is Final. Of `raise â€
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -21,8 +22,8 @@ class Field:
     default: str | None
 
 
-def native(text: str) -> str:
-    """Return the source of a module as the compiler should see it.
+def native(text: str) -> tuple[str, dict[int, int]]:
+    """Return the source of a module as the compiler should see it, and which line of `text` each of its lines is from.
 
     Structs with `dict=True` stay: they are made for attributes that nobody has declared.
     """
@@ -37,10 +38,30 @@ def native(text: str) -> str:
         else:
             body.append(one)
         if isinstance(one, ast.ImportFrom) and one.module == "__future__":
-            body += ast.parse("from typing import Final").body
+            body += _parsed("from typing import Final", one)
     module.body = body
     module = _Causes().visit(module)
-    return ast.unparse(ast.fix_missing_locations(module))
+    made = ast.unparse(module)
+    return made, {new.lineno: old.lineno for old, new in _pairs(module, ast.parse(made))}
+
+
+def _parsed(source: str, origin: ast.stmt) -> list[ast.stmt]:
+    """Parse what stands for a statement."""
+    body = ast.parse(source).body
+    for part in body:
+        for node in ast.walk(part):
+            if isinstance(node, ast.stmt):
+                node.lineno = origin.lineno
+    return body
+
+
+def _pairs(old: ast.AST, new: ast.AST) -> Iterator[tuple[ast.stmt, ast.stmt]]:
+    """The statements below two equal nodes."""
+    for one, other in zip(ast.iter_child_nodes(old), ast.iter_child_nodes(new), strict=True):
+        if isinstance(one, ast.stmt) and isinstance(other, ast.stmt):
+            yield one, other
+        if isinstance(one, ast.stmt | ast.ExceptHandler | ast.match_case):
+            yield from _pairs(one, other)
 
 
 class _Causes(ast.NodeTransformer):
@@ -55,19 +76,19 @@ class _Causes(ast.NodeTransformer):
         self._number += 1
         name = f"_raised_{self._number}"
         steps = f"{name} = {ast.unparse(one.exc)}\n{name}.__cause__ = {ast.unparse(one.cause)}\nraise {name}"
-        return list(ast.parse(steps).body)
+        return _parsed(steps, one)
 
 
 def _final(one: ast.Assign, classes: dict[str, ast.ClassDef]) -> list[ast.stmt]:
     """`NAME = value` as `NAME: Final = value`; `A, B = Enumeration`, which names all its members, as one for each."""
     target, value = one.targets[0], ast.unparse(one.value)
     if isinstance(target, ast.Name) and _is_constant(target.id, one.value):
-        return ast.parse(f"{target.id}: Final = {value}").body
+        return _parsed(f"{target.id}: Final = {value}", one)
     if isinstance(target, ast.Tuple) and value in classes:
         members = [ast.unparse(part.targets[0]) for part in classes[value].body if isinstance(part, ast.Assign)]
         names = [ast.unparse(name) for name in target.elts]
         pairs = zip(names, members, strict=True)
-        return ast.parse("\n".join(f"{name}: Final = {value}.{member}" for name, member in pairs)).body
+        return _parsed("\n".join(f"{name}: Final = {value}.{member}" for name, member in pairs), one)
     return [one]
 
 
@@ -109,7 +130,7 @@ def _plain(one: ast.ClassDef) -> ast.ClassDef:
     if "__repr__" not in written:
         values = ", ".join(f"{name}={{self.{name}!r}}" for name in names)
         lines += ["    def __repr__(self) -> str:", f"        return f'{one.name}({values})'"]
-    plain = ast.parse("\n".join(lines)).body[0]
+    plain = _parsed("\n".join(lines), one)[0]
     assert isinstance(plain, ast.ClassDef)
     plain.body += [part for part in one.body if not isinstance(part, ast.AnnAssign | ast.Expr)]
     plain.decorator_list = one.decorator_list

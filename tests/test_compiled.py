@@ -72,7 +72,7 @@ def module(name: str, source: str) -> ModuleType:
 
 @pytest.fixture(params=["source", "compiled"])
 def given(request: pytest.FixtureRequest) -> ModuleType:
-    return module(f"given_{request.param}", native(SOURCE) if request.param == "compiled" else SOURCE)
+    return module(f"given_{request.param}", native(SOURCE)[0] if request.param == "compiled" else SOURCE)
 
 
 def test_values_are_equal_have_a_hash_and_defaults(given: ModuleType) -> None:
@@ -110,8 +110,18 @@ def test_exceptions_keep_their_cause(given: ModuleType) -> None:
 
 
 def test_constants_are_final_but_for_types_and_tuples() -> None:
-    lines = native(SOURCE).splitlines()
+    lines = native(SOURCE)[0].splitlines()
     assert "LIMIT: Final = 5" in lines
     assert "OPEN: Final = State.OPEN" in lines
     for kept in ("DELAYS = (0.1, 0.2)", "T = list", "limit = 6", "class Open(Struct, dict=True):"):
         assert kept in lines
+
+
+def test_every_line_knows_where_it_is_from() -> None:
+    made, origins = native(SOURCE)
+    before, after = SOURCE.splitlines(), made.splitlines()
+    for text in ("self.times += 1", "return self.times", 'return ""', "raise KeyError("):
+        line = next(number for number, one in enumerate(after, 1) if text.replace('"', "'") in one.replace('"', "'"))
+        assert text in before[origins[line] - 1]
+    cause = next(number for number, one in enumerate(after, 1) if "__cause__ = error" in one)
+    assert "from error" in before[origins[cause] - 1]
