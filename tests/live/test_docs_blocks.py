@@ -81,7 +81,7 @@ def offline() -> dict[str, str]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is committed, as a directory of its own."""
     at = tmp_path_factory.mktemp("checkout")
-    files = ("src", "pyproject.toml", "README.md", "LICENSE", "requirements.lock")
+    files = ("src", "compiled", "pyproject.toml", "README.md", "LICENSE", "requirements.lock")
     subprocess.run(["cp", "-r", *(str(ROOT / name) for name in files), str(at)], check=True)
     return at
 
