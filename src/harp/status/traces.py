@@ -12,7 +12,6 @@ import re
 import time
 from typing import cast
 
-import msgspec
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -60,7 +59,7 @@ class Traces:
         carrier: dict[str, str] = {}
         _CONTEXT.inject(carrier, set_span_in_context(span))
         lines = "".join(f"{name}: {value}\r\n" for name, value in carrier.items()).encode("latin-1", "replace")
-        return msgspec.structs.replace(head, plain=_LINES.sub(b"", head.plain) + lines)
+        return head.with_plain(_LINES.sub(b"", head.plain) + lines)
 
     def ended(self, exchange: Exchange, seconds: float) -> None:
         """End the span of a request that is over; of one that did not go on, it is made now."""

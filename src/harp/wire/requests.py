@@ -93,6 +93,23 @@ class RequestHead(Struct):
     def __repr__(self) -> str:
         return f"RequestHead({self.method!r}, {self.path!r})"
 
+    def with_plain(self, plain: bytes) -> RequestHead:
+        """The same with other plain lines."""
+        return RequestHead(
+            self.method,
+            self.path,
+            self.query,
+            self.minor,
+            self.fields,
+            plain,
+            self.framing,
+            self.length,
+            self.keep_alive,
+            self.upgrade,
+            self.request_id,
+            self.raw,
+        )
+
     def get(self, name: bytes) -> bytes | None:
         """The last value of a header, by its lower-case name."""
         if name in self.fields.found:
