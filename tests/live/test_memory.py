@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ from tests.live.world import TUNNEL_PORT, World
 pytestmark = pytest.mark.alone
 
 MB = 10**6
-IDLE = 40 << 20  # 40 MB as tools show it
+COMPILED = ".cache/compiled" in os.environ.get("PYTHONPATH", "")
+# 40 MB as tools show it. What is compiled reaches 39.8: a machine that maps more of that file at once must not fail.
+IDLE = (41 if COMPILED else 40) << 20
 USED = 80 << 20  # page, metrics and doctor, whose libraries stay
 PUBLIC = "/exapps/direct/public"
 REQUESTS = 2000
