@@ -15,7 +15,7 @@ from harp.policy.exapp import ExApp
 from harp.wire.decoding import decoded
 from harp.wire.member import Lifted, RecordGone, RecordPut, Struck, Told, WalkBegun, WalkEnded
 
-MOST_STRUCK = 8192  # addresses whose strikes a fresh member is told
+MOST_STRUCK = 8192  # addresses whose strikes are sent to a new member
 
 Tell = Callable[[Told], None]
 

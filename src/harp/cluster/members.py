@@ -112,7 +112,7 @@ class Members:
         if self.links.get(member) is not link:  # there is a newer one by now
             link.abort("there is a new link")
             return
-        with suppress(TunnelAway):  # it is lost already, which is told elsewhere
+        with suppress(TunnelAway):  # it is lost already, and that was reported elsewhere
             link.begin()
 
     async def greeted(self) -> None:
@@ -213,7 +213,7 @@ class Members:
             return
         del self.links[link.member]
         tunnels = sorted(name for directory in self._directories.values() for name in directory.held_by(link))
-        tell = log.warning if link.member in self.talking else log.info  # the next link with one that hangs is no news
+        tell = log.warning if link.member in self.talking else log.info  # one that hangs is known to hang
         self._forget(link)
         if not self._closed:
             tell("member lost", member=link.member, reason=link.mux.reason, tunnels=tunnels)
