@@ -9,15 +9,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import secrets
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
 
 from harp import __version__
 from harp.app import Harp
 from harp.commands.arguments import port
+from harp.commands.parts import Parts
 from harp.commands.watching import Feed, cancelled, serve_until_told
 from harp.errors import Unreachable
 from harp.net.targets import Tcp, Unix
@@ -44,26 +43,18 @@ class Options:
     admin_port: int = 8200
 
 
-class Demo:
+class Demo(Parts):
     """The running demonstration. Use it as `async with`; its files live in a temporary directory until then."""
 
     def __init__(self, options: Options) -> None:
+        super().__init__()
         self._options = options
         self._key = secrets.token_urlsafe(24)
-        self._stack = AsyncExitStack()
         self.nextcloud = NextcloudStandIn(self._key)
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._start()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         self.harp.tunnel.stop_accepting()  # the sample ExApp leaves first, and that is no news
-        await self._stack.aclose()
+        await super().__aexit__(*_)
 
     async def _start(self) -> None:
         """Start all parts. Raises HarpError in words when one cannot start, such as for a port that is taken."""

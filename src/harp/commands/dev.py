@@ -11,15 +11,14 @@ import os
 import re
 import secrets
 import shlex
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
 
 from harp.app import Harp
 from harp.commands.arguments import port
 from harp.commands.dev_tunnel import DevTunnel, far_gateway
+from harp.commands.parts import Parts
 from harp.commands.watching import Feed, serve_until_told
 from harp.errors import SettingsError
 from harp.net.targets import Tcp
@@ -48,26 +47,15 @@ class DevOptions:
     secret: str = ""  # of the app; "" = a new one
 
 
-class Dev:
+class Dev(Parts):
     """One program behind a HaRP. Use it as `async with`."""
 
     def __init__(self, options: DevOptions) -> None:
+        super().__init__()
         self._options = options
         self._secret = options.secret or secrets.token_urlsafe(24)
         self._key = secrets.token_urlsafe(24)
-        self._stack = AsyncExitStack()
         self.nextcloud = NextcloudStandIn(self._key)
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._start()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
 
     async def _start(self) -> None:
         options = self._options

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
+from harp.commands.parts import Parts
 from harp.commands.tap import Tap
 from harp.commands.watching import cancelled
 from harp.errors import SettingsError, Unreachable
@@ -39,13 +40,13 @@ class FarGateway:
     certificates: Path | None = None  # None = without TLS
 
 
-class DevTunnel:
+class DevTunnel(Parts):
     """One program behind a HaRP elsewhere. Use it as `async with`."""
 
     def __init__(self, app_id: str, host: str, to: int, gateway: FarGateway) -> None:
+        super().__init__()
         self._app_id, self._host, self._to = app_id, host, to
         self._gateway = gateway
-        self._stack = AsyncExitStack()
         self._watchers: set[Watcher] = set()
 
     @property
@@ -62,17 +63,6 @@ class DevTunnel:
             yield watcher
         finally:
             self._watchers.discard(watcher)
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._start()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
 
     async def _start(self) -> None:
         socket = Path(self._stack.enter_context(TemporaryDirectory(prefix="harp-dev-"))) / "tap.sock"
