@@ -1,4 +1,7 @@
-"""Who suffers from whom: a light client, 400 requests a second over 4 connections, beside neighbours that hog."""
+"""Who suffers from whom: a light client, 400 requests a second over 4 connections, beside neighbours that hog.
+
+Its ExApp is one of its own: a neighbour's is busy with what the neighbour sends, which is not the proxy's doing.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from tests.live.peers import find
 
 from benchmarks.client import get, open_loop, run_precisely, trusting, without_collector
 from benchmarks.latency import percentile
-from benchmarks.peers import MIB, PLAIN, SERVICE, TUNNELED, WIDE, Peers
+from benchmarks.peers import LIGHT, MIB, PLAIN, SERVICE, TUNNELED, WIDE, Peers
 from benchmarks.trial import OURS, Contenders, Effort, Limit, Row, Trial
 
 POST = Path(__file__).with_name("post.lua")
@@ -52,12 +55,12 @@ def trials(peers: Peers, effort: Effort) -> list[Trial]:
     if "HAProxy" not in peers.proxies:
         return []
     ours, other = peers.product, peers.proxies["HAProxy"]
-    light = f"/exapps/{PLAIN}/1k"
-    plain = {OURS: Way(ours.http, f"/exapps/{PLAIN}", light), "HAProxy": Way(other, "", "/1k")}
-    service = {OURS: Way(ours.http, f"/exapps/{SERVICE}", light), "HAProxy": Way(other, "", "/1k")}
+    light = f"/exapps/{LIGHT}/1k"
+    plain = {OURS: Way(ours.http, f"/exapps/{PLAIN}", light), "HAProxy": Way(other, "", "/light/1k")}
+    service = {OURS: Way(ours.http, f"/exapps/{SERVICE}", light), "HAProxy": Way(other, "", "/light/1k")}
     tls = {
         OURS: Way(ours.https, f"/exapps/{PLAIN}", light, tls=True),
-        "HAProxy": Way(peers.secure["HAProxy"], "", "/1k", tls=True),
+        "HAProxy": Way(peers.secure["HAProxy"], "", "/light/1k", tls=True),
     }
     wide = {OURS: Way(ours.http, f"/exapps/{WIDE}", light)}
     rows: list[tuple[str, Ways, Neighbour]] = [
@@ -75,7 +78,7 @@ def trials(peers: Peers, effort: Effort) -> list[Trial]:
     if peers.chain:
         tunnels = {
             OURS: Way(ours.http, f"/exapps/{TUNNELED}", light),
-            "HAProxy": Way(peers.chain, "", "/1k"),
+            "HAProxy": Way(peers.chain, "", "/light/1k"),
         }
         rows.append(("4 downloads through a tunnel", tunnels, partial(_wrk, 4, "/100m")))
     return [_trial(effort, *row) for row in rows]

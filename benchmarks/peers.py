@@ -38,6 +38,7 @@ STATIC_PORT, SERVICE_PORT, FLEET_PORT = 23000, 23001, 23100  # tunnel ports
 PLAIN, TUNNELED, PAGE = "bench", "tunneled", "page"
 SERVICE, TUNNELED_SERVICE = "service", "tunneled-service"
 CROWD, FLEET = 1000, 100  # ExApps app0, app1, ... with the files, and tunnel0, tunnel1, ... behind as many tunnels
+LIGHT = "light"  # an ExApp that is never busy: what its clients wait for is the proxy
 WIDE, WIDE_CROWD = "wide", 400  # ExApps wide0, wide1, ... with the files and 999 routes each
 TRAEFIK = Path(__file__).parents[1] / ".cache" / "traefik" / "traefik"
 
@@ -51,7 +52,7 @@ class Peers:
         self._stack = ExitStack()
         self.missing: dict[str, str] = {}
         self.cookie = COOKIE
-        self.nextcloud = self.upstream = self.service = 0  # ports
+        self.nextcloud = self.upstream = self.service = self.light = 0  # ports
         self.proxies: dict[str, int] = {}  # those beside us, on the way to upstream and service: name -> port
         self.processes: dict[str, Process] = {}  # everything that was started by `run`: name -> process
         self.secure: dict[str, int] = {}  # the same over TLS
@@ -125,7 +126,7 @@ class Peers:
     def _start_nextcloud(self) -> None:
         self.nextcloud = free_port()
         ports = {PLAIN: self.upstream, TUNNELED: STATIC_PORT, PAGE: self.upstream}
-        ports |= {SERVICE: self.service, TUNNELED_SERVICE: SERVICE_PORT}
+        ports |= {SERVICE: self.service, TUNNELED_SERVICE: SERVICE_PORT, LIGHT: self.light}
         ports |= {f"{WIDE}{number}": self.upstream for number in range(WIDE_CROWD)}
         ports |= {f"app{number}": self.upstream for number in range(CROWD)}
         ports |= {f"tunnel{number}": FLEET_PORT + number for number in range(FLEET)}
@@ -207,6 +208,9 @@ class Peers:
         ).until_listening(self.upstream)
         exapp = [sys.executable, "-m", "benchmarks.exapp", f"{self.directory}/service.sock", str(self.service)]
         self.run("exapp", exapp).until_listening(self.service)
+        self.light = free_port()
+        answer = f'location / {{ return 200 "{"x" * KIB}"; }}'
+        self._run_nginx("light", f"server {{ listen 127.0.0.1:{self.light}; {answer} }}").until_listening(self.light)
 
     def _run_nginx(self, name: str, servers: str) -> Process:
         nginx = find("nginx")
@@ -327,7 +331,10 @@ frontend in
     bind 127.0.0.1:{port}
     {bind}
     use_backend service if {{ path /upload /tiny /events /echo /raw }}
+    use_backend light if {{ path_beg /light/ }}
     default_backend app
+backend light
+    server light 127.0.0.1:{self.light}
 backend app
     server app 127.0.0.1:{upstream}
 backend service

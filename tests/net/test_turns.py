@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
-from harp.net.turns import BIG, BUDGET, LARGEST, MANY, SHARE, SIP, SMALLER, WORK, Turns
+from harp.net.turns import BIG, BUDGET, LARGEST, MANY, QUICK, SHARE, SIP, SLOW, SMALLER, WORK, Turns
 from tests.fakes.waiting import turn
 
 
@@ -27,15 +25,25 @@ class Pile:
 
 
 class Turn:
-    """Counts the turns of the loop."""
+    """Counts the turns of the loop, and says how long they take."""
 
     def __init__(self) -> None:
         self.number = 0
+        self.now = 0.0  # seconds
 
-    async def pass_by(self, count: int) -> None:
+    def time(self) -> float:
+        return self.now
+
+    async def pass_by(self, count: int, seconds: float = 0.0) -> None:
         for _ in range(count):
+            self.now += seconds
             await turn()
             self.number += 1
+
+
+def world() -> tuple[Turns, Turn]:
+    clock = Turn()
+    return Turns(clock.time), clock
 
 
 async def test_who_reads_little_never_waits() -> None:
@@ -46,7 +54,7 @@ async def test_who_reads_little_never_waits() -> None:
 
 
 async def test_a_full_read_is_all_that_a_connection_gets_in_a_turn() -> None:
-    turns, clock = Turns(), Turn()
+    turns, clock = world()
     pile = Pile(turns, clock, SHARE)
     pile.read()
     assert pile.paused
@@ -55,7 +63,7 @@ async def test_a_full_read_is_all_that_a_connection_gets_in_a_turn() -> None:
 
 
 async def test_a_turn_has_a_budget_for_all_and_the_line_is_served_in_order() -> None:
-    turns, clock = Turns(), Turn()
+    turns, clock = world()
     piles = [Pile(turns, clock, SHARE) for _ in range(40)]
     for pile in piles:
         pile.read()
@@ -66,8 +74,29 @@ async def test_a_turn_has_a_budget_for_all_and_the_line_is_served_in_order() -> 
     assert most == BUDGET // SHARE
 
 
+async def test_fewer_are_let_in_while_turns_take_long() -> None:
+    turns, clock = world()
+    piles = [Pile(turns, clock, SHARE) for _ in range(40)]
+    for pile in piles:
+        pile.read()
+
+    def let_in() -> list[int]:
+        """How many, in each turn since the last call."""
+        numbers = [number for pile in piles for number in pile.let_in]
+        for pile in piles:
+            pile.let_in.clear()
+        return [numbers.count(number) for number in sorted(set(numbers))]
+
+    await clock.pass_by(12, seconds=SLOW * 1.5)
+    slow = let_in()
+    assert slow == sorted(slow, reverse=True)
+    assert slow[-1] == 1
+    await clock.pass_by(20, seconds=QUICK / 2)
+    assert let_in()[-1] == BUDGET // SHARE
+
+
 async def test_smaller_reads_wait_only_when_the_budget_is_spent() -> None:
-    turns, clock = Turns(), Turn()
+    turns, clock = world()
     within = BUDGET // (SHARE // 2)
     piles = [Pile(turns, clock, SHARE // 2) for _ in range(within + 1)]
     for pile in piles:
@@ -82,7 +111,7 @@ async def test_the_line_is_one_line_of_state() -> None:
 
 
 async def test_the_more_wait_the_less_is_read_at_a_time() -> None:
-    turns, clock = Turns(), Turn()
+    turns, clock = world()
     assert len(turns.view) == LARGEST
     piles = [Pile(turns, clock, LARGEST) for _ in range(MANY + BUDGET // SHARE)]
     for pile in piles:
@@ -97,7 +126,7 @@ async def test_the_more_wait_the_less_is_read_at_a_time() -> None:
 
 
 async def test_who_has_work_left_may_stand_in_line_without_a_read() -> None:
-    turns, clock = Turns(), Turn()
+    turns, clock = world()
     pile = Pile(turns, clock, 1)
     turns.join(pile)
     assert turns.crowded
@@ -115,11 +144,9 @@ async def test_long_work_is_a_turn_of_its_own() -> None:
 
         def turn_came(self) -> None:
             self.worked_in.append(clock.number)
-            until = time.perf_counter() + WORK
-            while time.perf_counter() <= until:
-                pass
+            clock.now += WORK * 1.1
 
-    turns, clock = Turns(), Turn()
+    turns, clock = world()
     workers = [Worker() for _ in range(3)]
     for worker in workers:
         turns.join(worker)
