@@ -1,4 +1,4 @@
-"""Whoever reads `A 4.6` in a comment finds that section in docs/protocol, and there the test that holds the rule."""
+"""Whoever reads `A 4.6` in a comment finds that section in docs/protocol, and there the test that checks the rule."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_every_rule_names_tests_that_exist(letter: str) -> None:
 @pytest.mark.parametrize("letter", PAGES)
 def test_every_row_of_a_table_of_rules_names_a_test(letter: str) -> None:
     for number, text in SECTIONS[letter].items():
-        for table in re.findall(r"^\|.*held by.*\|\n\|[-|]+\|\n((?:\|.*\|\n)+)", text, re.MULTILINE):
+        for table in re.findall(r"^\|.*tested by.*\|\n\|[-|]+\|\n((?:\|.*\|\n)+)", text, re.MULTILINE):
             for row in table.splitlines():
                 assert TEST.search(row), f"{letter} {number}: {row}"
 
