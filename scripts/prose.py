@@ -34,6 +34,15 @@ EVERYWHERE = {
     r"\btells? the reason\b": "gives",
     r"\b(?:nothing|bits set|colon|sign) behind (?:the name|the port|its prefix)\b": "after",
     r"\bholds (?:no|more|several)\b": "contains",
+    r"(?:;|,) the exit code\b": "return the exit code",
+    r"\bsmall letters\b": "lower-case letters",
+    r"\bin vain\b": "without success, or: for nothing",
+    r"\bturned away\b": "banned, or: refused",
+    r"\bas ever\b": "as usual, or: as before",
+    r"\bto be had\b": "available",
+    r"\b(?:does|do|did) not come to be\b": "could not be created",
+    r"\b(?:refused|answered|fails|Raises \w+),? (?:and )?in words\b": "with the reason",
+    r"\bwhat (?:has )?become of\b": "what happened to",
 }
 # Names of log events that were given up, with those that replaced them: operators search for one name.
 RENAMED = {
@@ -50,6 +59,20 @@ IN_PAGES = {
     r"\bWhile .{1,40} is away\b": "is disconnected, or: is unreachable",
     r"\b(?-i:([a-z]{2,}) \1)\b": "one of the two words",
     r"\bobviously\b|\bof course\b|\bsimply\b": "leave it out",
+    r"\bwhoever\b": "anyone who, everyone who, or the one that is meant",
+    r"\b(?:is|are) away\b": "is disconnected, or: is unreachable",
+    r"\bfor ever\b": "indefinitely",
+    r"\bwithout a word\b": "silently",
+    r"\bbesides\b": "in addition to, or: other than",
+    r"\bshall\b": "will, must, or: is to",
+    r"\b(?:is|are) told (?:that|to|of)\b": "learns, or: has to",
+    r"\b(?:is|are) said\b": "is reported",
+    r"\bstands? (?:before|in front of)\b": "is in front of",
+    r"\bof whom\b|\bto whom\b": "whose, or: to which",
+    r"\bin its place\b": "instead, or: for it",
+    r"\bno more\.": "no longer, or: stop ...ing",
+    r"\bgoes on (?:with|as)\b": "continues, or: keeps ...ing",
+    r"\bheld by\b(?! (?:the )?tunnel)": "tested by, or: used by",
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: finds the command. Only that one's module is loaded: `harp health` is called every ten seconds."""
+"""The command line: finds the command and loads only its module, because `harp health` runs every ten seconds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMANDS = {
     "requests": "show the last requests and failures, or requests as they come",
     "tunnels": "show the tunnel clients that are connected",
     "instances": "show the Nextclouds that the running HaRP serves, where there are several",
-    "bans": "show who is turned away, and lift bans",
+    "bans": "show banned addresses, and lift bans",
     "members": "show the processes that are this HaRP",
     "log-level": "change how much the running HaRP logs",
     "engine": "list, check, add, rotate, remove and register Docker engines",
@@ -40,7 +40,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
+    """Run one command; return the exit code."""
     if os.getpid() == 1:  # a container's first process ignores TERM until it says otherwise; we are still loading then
         signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def failed(error: HarpError) -> int:
-    """Say why a command has failed; the exit code."""
+    """Print why a command has failed; return the exit code."""
     if isinstance(error, SettingsError):
         count = len(error.problems)
         print(f"{count} problem{'' if count == 1 else 's'} with the settings:", file=sys.stderr)

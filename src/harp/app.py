@@ -141,7 +141,7 @@ class Harp:
                 await self._member.join(self)
             await self.tunnel.start(self._bind)
             if self._member is None:
-                await self.open_admin()  # whoever sees HaRP serve can ask it about itself
+                await self.open_admin()  # once HaRP serves, it can be asked about itself
             await self._start_frontends()
         except BaseException:
             await self.stop(drain=0)
@@ -380,7 +380,7 @@ def run(settings: Settings) -> int:
 
 
 async def serve_until_told(harp: Harp, told: asyncio.Event | None = None) -> int:
-    """Serve until a signal comes, or `told` is set; the exit code."""
+    """Serve until a signal comes, or `told` is set; return the exit code."""
     loop = asyncio.get_running_loop()
     told = told or asyncio.Event()
     again = asyncio.Event()

@@ -38,7 +38,7 @@ class ExaminedHarp:
         """As it is now: it may have been replaced since the last examination."""
         tenant = self._harp.tenants.find(self._instance)
         if tenant is None:
-            raise HarpError(f"{self._instance} is not served any more")
+            raise HarpError(f"{self._instance} is no longer served")
         return tenant
 
     @property

@@ -37,7 +37,7 @@ Watch = Callable[[Exchange, float], None]
 
 @dataclass(slots=True)
 class AllBooks:
-    """The books of all tenants as one, for whoever watches requests."""
+    """The books of all tenants as one, for watchers of requests."""
 
     tenants: Tenants
     _watcher: Watch | None = None

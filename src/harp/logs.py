@@ -312,7 +312,7 @@ class RecentWarning(Struct, frozen=True):
 
 
 class RareWarnings:
-    """Warnings that repeat: one line per event, cause and source in a minute, with the number of those it stands for.
+    """Warnings that repeat: one line per event, cause and source in a minute, with the number of events it represents.
 
     An event has at most KINDS lines a minute, however many sources (a scanner's addresses) and causes there are: what
     is beyond them is one line from "others". With `later` (a loop's `call_later`), what was swallowed is reported when
@@ -336,7 +336,7 @@ class RareWarnings:
     def warning(self, event: str, cause: str, source: str = "", **fields: object) -> None:
         """Log `event` with its `cause` as the reason, where it came from, and `fields`; or count it.
 
-        `event` is a constant of the program; `times=N` in a line says that it stands for N of them.
+        `event` is a constant of the program; `times=N` in a line means that it represents N of them.
         """
         kinds = self._events.setdefault(event, {})
         fields = {**self._about, **fields}

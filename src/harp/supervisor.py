@@ -97,7 +97,7 @@ def _processors_of_group() -> int:
 
 
 def supervise(settings: Settings, count: int) -> int:
-    """Run workers until asked to stop; the exit code. Signals mean what they mean without workers."""
+    """Run workers until asked to stop; return the exit code. Signals mean what they mean without workers."""
     configure(settings.logs, settings.secrets, fields={"worker": "parent"})
     with asyncio.Runner() as runner:
         status = runner.run(Supervisor(settings, count).run())
@@ -120,7 +120,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
-        """Start, keep and stop the workers; the exit code."""
+        """Start, keep and stop the workers; return the exit code."""
         loop = asyncio.get_running_loop()
         try:
             self._bind()

@@ -116,7 +116,7 @@ class Tenants:
     # Changes
 
     async def reload(self, settings: Settings, server: TunnelServer) -> None:
-        """Take over the file as it is now. What is the same goes on untouched; nothing changes when anything fails."""
+        """Apply the file as it is now. Unchanged entries continue undisturbed; if anything fails, nothing changes."""
         if not self.several:
             self.first.gate.reload(settings)
             return

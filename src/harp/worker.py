@@ -234,7 +234,7 @@ class Worker:
 
 
 def main(text: str) -> int:
-    """Serve as `text`, a Post, says, until asked to stop; the exit code."""
+    """Serve as `text`, a Post, says, until asked to stop; return the exit code."""
     place = msgspec.json.decode(text, type=Post)
     settings = load(os.environ)
     configure(settings.logs, settings.secrets, fields={"worker": place.number})

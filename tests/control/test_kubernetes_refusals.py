@@ -167,7 +167,7 @@ async def test_a_service_that_is_removed_while_its_address_is_waited_for_is_said
         await until(lambda: w.cluster.called("get", "services") >= 3)
         del w.cluster.objects["services", D]
         status, text = await call
-        assert (status, "was removed while its address was waited for" in text) == (503, True)
+        assert (status, "was removed while HaRP waited for its address" in text) == (503, True)
 
 
 async def test_manual_needs_no_answer_of_the_cluster() -> None:

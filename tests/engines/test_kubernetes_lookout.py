@@ -27,7 +27,7 @@ RECORD = ExApp("app-x", "t", "1.0", "app-x", 23000)
 OTHER = ExApp("docker-app", "t", "1.0", "10.1.1.1", 23001)
 LABELS = {"app.kubernetes.io/part-of": "nc-app-app-x", "app.kubernetes.io/component": "exapp"}
 QUICK = LookoutPace(again=0.2, soon=0.05, retry=0.05, longest=0.1, watch=30)
-ASKED = LookoutPace(again=600, soon=0.05, watch=30)  # only a doubt has the cluster read again
+ASKED = LookoutPace(again=600, soon=0.05, watch=30)  # only a doubt has the cluster available again
 
 
 def deployment(

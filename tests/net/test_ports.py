@@ -81,7 +81,7 @@ async def test_a_tunnel_that_leaves_before_a_waiter_wakes_is_away() -> None:
     await settled()
     ports.claim(23001, HELLO)
     ports.release(23001, HELLO)
-    with pytest.raises(TunnelAway, match="went away again"):
+    with pytest.raises(TunnelAway, match="was lost again"):
         await waiting
 
 

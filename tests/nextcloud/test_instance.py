@@ -311,7 +311,7 @@ async def test_each_fact_is_logged_once_and_without_secrets(nextcloud: FakeNextc
             instance.strike(ADDRESS, "wrong key")
     assert [event["event"] for event in events] == [
         "Nextcloud unavailable",
-        "Nextcloud answers",
+        "Nextcloud available again",
         "record loaded",
         "route skipped",
         *["strike counted"] * 10,

@@ -87,7 +87,7 @@ def test_only_one_pair_is_removed() -> None:
 
 def test_blanks_around_the_key_are_removed_because_no_header_can_carry_them() -> None:
     assert settings(HP_SHARED_KEY=f" {KEY}\n").shared_key == KEY
-    assert "blanks" in warning(HP_SHARED_KEY=f" {KEY}\n")
+    assert "spaces" in warning(HP_SHARED_KEY=f" {KEY}\n")
 
 
 @pytest.mark.parametrize("key", ["tab\tinside", "line\nbreak", "nul\0", "not\udcffutf8", '" blank inside quotes"'])

@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print the ExApps; the exit code."""
+    """Print the ExApps; return the exit code."""
     admin = of_environment(options.instance)
     if options.json:
         print(admin.fetch("apps").decode())

@@ -1,4 +1,4 @@
-"""`harp bans`: who is turned away now, and why; `harp bans lift ADDRESS` ends a ban."""
+"""`harp bans`: the addresses that are banned, and why; `harp bans lift ADDRESS` ends a ban."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print the bans, or lift one; the exit code."""
+    """Print the bans, or lift one; return the exit code."""
     admin = of_environment(options.instance)
     if options.action == "lift":
         admin.lift(options.address)

@@ -24,7 +24,7 @@ from harp.settings import Settings, examine
 from harp.status.doctor.report import Finding, worst
 
 SHARED_KEY = "HP_SHARED_KEY"
-LONG_SECRET = 12  # characters; whoever has the fingerprint of a shorter one can find it by trying
+LONG_SECRET = 12  # characters; a shorter one could be guessed from its fingerprint
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,14 +39,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Check the environment; the exit code. Raises SettingsError."""
+    """Check the environment; return the exit code. Raises SettingsError."""
     if options.json:
         return _check_as_json(os.environ, strict=options.strict, live=options.live)
     return check(os.environ, strict=options.strict, live=options.live)
 
 
 def check(env: Mapping[str, str], *, strict: bool = False, live: bool = False) -> int:
-    """Print the settings in `env` and the warnings about them; the exit code. No secret is printed.
+    """Print the settings in `env` and the warnings about them; return the exit code. No secret is printed.
 
     Raises SettingsError with every problem of the settings and of the files they name.
     """
@@ -91,7 +91,7 @@ def _live(settings: Settings) -> list[Finding]:
 
 
 def _check_as_json(env: Mapping[str, str], *, strict: bool, live: bool) -> int:
-    """Print the same as one object; the exit code."""
+    """Print the same as one object; return the exit code."""
     reading = examine(env)
     problems = (*reading.problems, *problems_of(reading.settings))
     warnings = (*reading.warnings, *remarks_of(reading))
@@ -128,7 +128,7 @@ def _count(things: Sequence[str], word: str) -> str:
 
 
 def problems_of(settings: Settings) -> list[str]:
-    """Return every problem with the files that the settings name, in words, each with its variable."""
+    """Describe every problem with the files that the settings name, each with its variable."""
     certificates = [f"HP_CERTS_DIR: {problem}" for problem in (*_of_https(settings), *_of_tunnel(settings))]
     of_instances = [problem for one in settings.instances for problem in _of_engines(one)]
     return list(dict.fromkeys((*certificates, *_of_engines(settings), *of_instances)))

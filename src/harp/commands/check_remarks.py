@@ -53,7 +53,7 @@ def remarks_of(reading: Reading, now: datetime | None = None) -> list[str]:
 
 
 def _open(settings: Settings) -> list[str]:
-    """Remark that the admin listener shows whoever reaches it what HaRP does."""
+    """Remark that everyone who reaches the admin listener can see what HaRP does."""
     return [
         f"HP_ADMIN_ADDRESS: {address} can be reached by other hosts; let only those reach it who may see what HaRP does"
         for address in settings.listen.admin

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print the script; the exit code."""
+    """Print the script; return the exit code."""
     from harp.__main__ import whole_parser  # noqa: PLC0415 - it finds this module
 
     print(script(options.shell, outline_of(whole_parser())), end="")
@@ -70,7 +70,7 @@ _WAY = """\
 
 
 def _known(outline: CommandOutline) -> str:
-    """Return the ways through the commands, each between a blank and a semicolon."""
+    """Return the ways through the commands, each between a space and a semicolon."""
     return " ".join(f"{' '.join(('harp', *command.path))};" for command in outline.walk() if command.path)
 
 

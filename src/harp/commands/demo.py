@@ -57,7 +57,7 @@ class Demo(Parts):
         await super().__aexit__(*_)
 
     async def _start(self) -> None:
-        """Start all parts. Raises HarpError in words when one cannot start, such as for a port that is taken."""
+        """Start all parts. Raises HarpError if one cannot start, for example because a port is taken."""
         directory = Path(self._stack.enter_context(TemporaryDirectory(prefix="harp-demo-")))
         await self._stack.enter_async_context(self.nextcloud)
         self.hello = Hello(
@@ -77,7 +77,7 @@ class Demo(Parts):
                 "HP_SHARED_KEY": self._key,
                 "NC_INSTANCE_URL": self.nextcloud.url,
                 "HP_EXAPPS_ADDRESS": f"127.0.0.1:{options.port}",
-                "HP_PUBLIC_URL": f"http://127.0.0.1:{options.port}" if options.port else "",  # nothing stands before it
+                "HP_PUBLIC_URL": f"http://127.0.0.1:{options.port}" if options.port else "",  # no proxy before it
                 "HP_FRP_ADDRESS": f"127.0.0.1:{options.frp_port}",
                 "HP_ADMIN_ADDRESS": f"127.0.0.1:{options.admin_port}",
                 "HP_CERTS_DIR": str(certs),
@@ -155,11 +155,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Run the demonstration; the exit code."""
+    """Run the demonstration; return the exit code."""
     return run(Options(options.port, options.frp_port, options.admin_port))
 
 
 def run(options: Options) -> int:
-    """Serve the demonstration until INT or TERM; the exit code."""
+    """Serve the demonstration until INT or TERM; return the exit code."""
     hint = "Other ports: harp demo --port 9780 --frp-port 9782 --admin-port 9200"
     return serve_until_told(lambda: Demo(options), hint)

@@ -172,7 +172,7 @@ def gateway(text: str) -> Tcp:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Serve until Ctrl-C; the exit code. Raises SettingsError."""
+    """Serve until Ctrl-C; return the exit code. Raises SettingsError."""
     host, to = options.to
     if options.gateway is not None:
         far = far_gateway(options.gateway, options.app_port, options.certs, os.environ)

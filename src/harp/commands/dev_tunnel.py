@@ -108,7 +108,7 @@ class DevTunnel(Parts):
 
 
 def far_gateway(server: Tcp, port: int | None, certificates: Path | None, env: Mapping[str, str]) -> FarGateway:
-    """Put together what options and environment say. Raises SettingsError with every problem."""
+    """Combine options and environment. Raises SettingsError with every problem."""
     problems = []
     key, file = env.get("HP_SHARED_KEY", ""), env.get("HP_SHARED_KEY_FILE", "")
     if file and not key:

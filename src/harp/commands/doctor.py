@@ -45,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print the report; the exit code: 1 when anything has failed."""
+    """Print the report; return the exit code: 1 when anything has failed."""
     reading = examine(os.environ)
     settings = reading.settings
     if options.url or options.app or options.instance:
@@ -101,7 +101,7 @@ def taken(variable: str, address: Address) -> Finding | None:
 
 
 def lines_of(report: DoctorReport, *, colour: bool) -> Iterable[str]:
-    """Return the report for people: what failed stands out, and each fix stands below its cause."""
+    """Return the report for people: failures stand out, and each fix is below its cause."""
     yield f"HaRP {report.version}{f', through {report.public_url}' if report.public_url else ''}"
     yield from lines_of_findings(report.findings, colour=colour)
     counts = [

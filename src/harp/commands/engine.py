@@ -53,7 +53,7 @@ def _bundle_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Run the command; the exit code."""
+    """Run the command; return the exit code."""
     if options.action == "list":
         return engine_list.show(settings_to_ask(options.instance), as_json=options.json)
     settings = chosen(options.instance, needed=True)

@@ -214,7 +214,7 @@ def _key(settings: Settings, wish: EngineWish) -> str:
 
 
 def remove(settings: Settings, name: str) -> str:
-    """Forget an engine, and end its tunnel; what has become of that. Raises HarpError when there is none."""
+    """Forget an engine and end its tunnel; return what happened to it. Raises HarpError if there is no such engine."""
     with EngineNames(engines_directory(settings)).changing() as engines:
         ports = [port for port, holder in engines.items() if holder == name]
         if not ports:
@@ -231,7 +231,7 @@ def remove(settings: Settings, name: str) -> str:
 
 
 def end_tunnel(settings: Settings, name: str) -> str:
-    """Have the running HaRP end the tunnel of an engine; what has become of it."""
+    """Have the running HaRP end the tunnel of an engine; return what happened."""
     try:
         ended = Admin(settings).end_engine(name)
     except Unreachable:
@@ -272,7 +272,7 @@ services:
 
 
 def add(settings: Settings, wish: EngineWish, directory: Path | None, form: str) -> int:
-    """Run `harp engine add`: `form` is "directory", "tar" or "paste"; the exit code."""
+    """Run `harp engine add`: `form` is "directory", "tar" or "paste"; return the exit code."""
     if form == "tar" and sys.stdout.isatty():
         raise HarpError("a tar archive is not for a terminal; redirect it: ... --tar >FILE, or use --paste")
     bundle = make(settings, wish)

@@ -23,7 +23,7 @@ PATIENCE = 10.0  # seconds for an answer
 
 
 def show(settings: Settings, *, as_json: bool = False) -> int:
-    """Print the inventory; the exit code. Raises Unreachable."""
+    """Print the inventory; return the exit code. Raises Unreachable."""
     if as_json:
         cluster = _cluster(settings) if settings.kubernetes.enabled else None
         print(msgspec.json.encode({"engines": inventory(settings), "cluster": cluster}).decode())

@@ -48,12 +48,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Run the app; its exit code."""
+    """Run the app; return its exit code."""
     return run(options.app, os.environ)
 
 
 def run(command: Sequence[str], env: Mapping[str, str], certificates: Path = CERTIFICATES) -> int:
-    """Run the app, with a tunnel if the environment asks for one; the exit code."""
+    """Run the app, with a tunnel if the environment asks for one; return the exit code."""
     if not env.get("HP_SHARED_KEY"):  # deployed directly: the app listens on APP_HOST:APP_PORT itself
         return _replace_ourselves(command)
     try:
@@ -119,7 +119,7 @@ async def _run(command: Sequence[str], config: ClientConfig) -> int:
             os.kill(app.pid, number)
 
     def collect() -> None:
-        """In a thread, because uvloop keeps SIGCHLD to itself: take leave of the app, and of orphans until then."""
+        """Reap the app, and orphans until then; in a thread, because uvloop keeps SIGCHLD to itself."""
         while True:
             pid, status = os.waitpid(-1, 0)
             if pid == app.pid:

@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print the answer in one line; the exit code."""
+    """Print the answer in one line; return the exit code."""
     try:
         problem = problem_of(load(os.environ))
     except SettingsError as error:

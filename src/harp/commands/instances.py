@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print the instances; the exit code."""
+    """Print the instances; return the exit code."""
     lines = of_environment().read("snapshot", _Snapshot).instances
     if options.json:
         print(msgspec.json.encode({"instances": lines}).decode())

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Change it, and print what is in effect; the exit code."""
+    """Change it, and print what is in effect; return the exit code."""
     wishes = {"level": options.level, "access": options.access}
     print(of_environment().change_logs(urlencode({name: wish for name, wish in wishes.items() if wish})).decode())
     return 0

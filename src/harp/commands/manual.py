@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print the page in the language of man; the exit code."""
+    """Print the page in the language of man; return the exit code."""
     from harp.__main__ import whole_parser  # noqa: PLC0415 - it finds this module
 
     print(page(outline_of(whole_parser())), end="")

@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print the members; the exit code: 1 while one is away."""
+    """Print the members; return the exit code: 1 if one is not linked."""
     admin = of_environment()
     if options.json:
         print(admin.fetch("members").decode())

@@ -132,7 +132,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print the report; the exit code. Asks the engine of HP_DOCKER_HOST and nobody else."""
+    """Print the report; return the exit code. Asks the engine of HP_DOCKER_HOST and nobody else."""
     configure(Logs(level="error", format="text"))
     reading = examine(os.environ)  # on a host that has no HaRP yet, required variables are missing
     known = frozenset(value.name for value in reading.values)

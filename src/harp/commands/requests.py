@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print requests; the exit code."""
+    """Print requests; return the exit code."""
     admin = of_environment()
     query = f"?{urlencode({'app': options.app})}" if options.app else ""
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -60,7 +60,7 @@ class SetupPaste(Struct, frozen=True):
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    parser.add_argument("--proxy", choices=CHOICES, help="what stands in front of Nextcloud")
+    parser.add_argument("--proxy", choices=CHOICES, help="the reverse proxy in front of Nextcloud")
     parser.add_argument("--url", metavar="URL", help="Nextcloud as browsers call it (HP_PUBLIC_URL, NC_INSTANCE_URL)")
     parser.add_argument("--harp", metavar="HOST:PORT", help="where reverse proxy and Nextcloud reach HaRP")
     parser.add_argument("--frp", metavar="HOST:PORT", help="where ExApps reach the tunnel port (HP_FRP_ADDRESS)")
@@ -74,7 +74,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print what to paste; the exit code."""
+    """Print what to paste; return the exit code."""
     ask = _asked if sys.stdin.isatty() and not options.json else _default
     answers = answers_from(vars(options), os.environ, ask)
     pastes = pastes_for(answers)
@@ -115,7 +115,7 @@ def answers_from(given: Mapping[str, str | None], env: Mapping[str, str], ask: A
     def answer(name: str, question: str, default: str, choices: Mapping[str, str] | None = None) -> str:
         return given.get(name) or ask(question, default, choices or {})
 
-    proxy = answer("proxy", "What stands in front of Nextcloud?", "nginx", CHOICES)
+    proxy = answer("proxy", "Which reverse proxy is in front of Nextcloud?", "nginx", CHOICES)
     usual = env.get("HP_PUBLIC_URL") or env.get("NC_INSTANCE_URL") or "https://cloud.example.com"
     url = _url(answer("url", "Nextcloud, as browsers call it?", usual))
     harp = answer("harp", "Where do the reverse proxy and Nextcloud reach HaRP?", "127.0.0.1:8780")

@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print it; the exit code is 1 where something is broken."""
+    """Print it; return the exit code is 1 where something is broken."""
     snapshot = of_environment().read("snapshot", Snapshot)
     problems = problems_of(snapshot, time.time())
     worst = problems[0].level if problems else ""

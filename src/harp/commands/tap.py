@@ -1,4 +1,4 @@
-"""A tap on connections to a program: every byte goes on as it is, and each request is noted as it ends.
+"""A tap on connections to a program: every byte is passed on unchanged, and each request is recorded when it ends.
 
 For `harp dev` over a tunnel, where the HaRP that decides is elsewhere. What cannot be read as HTTP/1.1 passes unnoted.
 """
@@ -62,7 +62,7 @@ class Tap:
         self._server = await loop.create_unix_server(lambda: _Arrived(self._arrived), str(path), backlog=BACKLOG)
 
     def close(self) -> None:
-        """Accept no more; connections end with their ends."""
+        """Stop accepting connections; existing ones end with their peers."""
         if self._server is not None:
             self._server.close()
         for task in list(self._joining):

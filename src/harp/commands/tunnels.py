@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print the tunnels; the exit code."""
+    """Print the tunnels; return the exit code."""
     admin = of_environment(options.instance)
     if options.json:
         print(admin.fetch("tunnels").decode())

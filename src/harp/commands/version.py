@@ -13,6 +13,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print the version; the exit code."""
+    """Print the version; return the exit code."""
     print(f'{{"version": "{__version__}"}}' if options.json else f"harp {__version__}")
     return 0

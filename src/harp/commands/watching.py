@@ -55,7 +55,7 @@ class Shown(Protocol):
 
 
 def serve_until_told(make: Callable[[], AbstractAsyncContextManager[Shown]], hint: str) -> int:
-    """Serve until INT or TERM, and print each request as it ends; the exit code. `hint` helps when it cannot start."""
+    """Serve until INT or TERM, printing each request as it ends; return the exit code. `hint` is for a failed start."""
     configure(Logs(level="warning", format="text"))
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         return runner.run(_serve_until_told(make, hint))

@@ -130,7 +130,7 @@ class Api:
         app_id = request.match_info["app_id"].lower()
         if not self._instance.delete(app_id):
             raise web.HTTPNotFound
-        log.info("record dropped", app=app_id)
+        log.info("record removed", app=app_id)
         return web.Response(status=204)
 
     async def frp_login(self, request: web.Request) -> web.Response:

@@ -156,7 +156,7 @@ def register(app: web.Application, engines: Fleet, settings: Settings) -> None:
 
 
 class Docker:
-    """The endpoints. What is wrong with a request is said before any engine is asked."""
+    """The endpoints. Faulty requests are refused before any engine is called."""
 
     def __init__(self, engines: Fleet, settings: Settings) -> None:
         self._engines = engines
@@ -170,7 +170,7 @@ class Docker:
         return _json({"exists": False} if image is None else {"exists": True, "image_ref": image})
 
     async def create(self, request: web.Request) -> web.Response:
-        """Make volume and container (A 4.6.2)."""
+        """Create volume and container (A 4.6.2)."""
         port, body = await self._read(request, CreateBody)
         plan = body.plan()
         refusal, warnings = mounts_refusal(plan.mounts, self._settings.engines)
@@ -206,7 +206,7 @@ class Docker:
         raise InvalidPayload(f"{mount.source} is a chain of more than {MOST_LINKS} links on the engine's host")
 
     async def start(self, request: web.Request) -> web.Response:
-        """Start the container. A deploy of AppAPI takes 204 only, so 200 says that it ran already (A 4.6.3)."""
+        """Start the container. 204; 200 if it was running already, which a deploy does not accept (A 4.6.3)."""
         port, body = await self._read(request, NamesBody)
         names = body.names()
         changed = await (await self._engines.engine(port)).start(names)
@@ -220,7 +220,7 @@ class Docker:
         return _done() if changed else web.Response(text="Container already stopped")
 
     async def wait_for_start(self, request: web.Request) -> web.Response:
-        """Wait until the container runs and is healthy; what it failed of is said with 200 (A 4.6.5)."""
+        """Wait until the container runs and is healthy; a failure is reported with status 200 (A 4.6.5)."""
         port, body = await self._read(request, NamesBody)
         names = body.names()
         return _json(await (await self._engines.engine(port)).wait_for_start(names))

@@ -24,11 +24,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class InvalidPayload(HarpError):
-    """The body is not what the endpoint takes. The text never repeats a value of it."""
+    """The body is not what the endpoint accepts. The text never repeats a value from it."""
 
 
 class NotOnTheList(HarpError):
-    """A call that does not pass to an engine."""
+    """A call that is not forwarded to engines."""
 
 
 class ClusterDisabled(HarpError):

@@ -76,7 +76,7 @@ class DeploymentBody(NamesBody, frozen=True):
 
 
 class ExposeBody(NamesBody, frozen=True, kw_only=True):
-    """How an ExApp is to be reached."""
+    """How to reach an ExApp."""
 
     port: Port
     expose_type: Literal["nodeport", "clusterip", "loadbalancer", "manual"] = "clusterip"
@@ -151,7 +151,7 @@ def register(
 
 
 class KubernetesVerbs:
-    """The endpoints. What is wrong with a request is said before the cluster is asked."""
+    """The endpoints. Faulty requests are refused before the cluster is called."""
 
     def __init__(
         self, cluster: KubernetesCluster, records: KnownRecords, settings: Kubernetes, targets: ExAppTargets
@@ -167,22 +167,22 @@ class KubernetesVerbs:
         return _json({"exists": await self._cluster.exists(names)})
 
     async def create(self, request: web.Request) -> web.Response:
-        """Make claim and Deployment (K 4.2)."""
+        """Create claim and Deployment (K 4.2)."""
         plan = (await _read(request, DeploymentBody)).plan()
         return _json({"name": await self._cluster.create(plan)}, status=201)
 
     async def start(self, request: web.Request) -> web.Response:
-        """Have pods run: always 204, whether they did already (K 4.3)."""
+        """Start pods: always 204, whether or not they were running (K 4.3)."""
         await self._cluster.start(ClusterNames((await _read(request, NamesBody)).names()))
         return web.Response(status=204)
 
     async def stop(self, request: web.Request) -> web.Response:
-        """Have no pods run (K 4.3)."""
+        """Stop all pods (K 4.3)."""
         await self._cluster.stop(ClusterNames((await _read(request, NamesBody)).names()))
         return web.Response(status=204)
 
     async def wait_for_start(self, request: web.Request) -> web.Response:
-        """Wait until a pod runs; what it failed of is said with 200 (K 4.4)."""
+        """Wait until a pod runs; a failure is reported with status 200 (K 4.4)."""
         names = ClusterNames((await _read(request, NamesBody)).names())
         return _json(await self._cluster.wait_for_start(names))
 
@@ -193,7 +193,7 @@ class KubernetesVerbs:
         return web.Response(status=204)
 
     async def install_certificates(self, request: web.Request) -> web.Response:
-        """Have the ExApp trust what Nextcloud trusts, where that is allowed (K 4.6)."""
+        """Give the ExApp the authorities that Nextcloud trusts, where that is allowed (K 4.6)."""
         body = await _read(request, CertificatesBody)
         names = ClusterNames(body.names())
         if body.system_certs_bundle:
@@ -206,7 +206,7 @@ class KubernetesVerbs:
         return web.Response(status=204)
 
     async def expose(self, request: web.Request) -> web.Response:
-        """Have the ExApp reachable, and its record lead there (K 4.7)."""
+        """Make the ExApp reachable, and point its record there (K 4.7)."""
         body = await _read(request, ExposeBody)
         names, exposure = ClusterNames(body.names()), body.exposure()
         if exposure.host:

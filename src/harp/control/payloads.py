@@ -47,7 +47,7 @@ def describe(error: str) -> str:
 
 def pushed_record(app_id: str, body: bytes) -> ExApp:
     """Return the record that AppAPI pushes; it has the shape of what Nextcloud answers (A 4.3, A 5.1)."""
-    decode(body, msgspec.Raw)  # says "Invalid JSON body" before anything is said about fields
+    decode(body, msgspec.Raw)  # reports "Invalid JSON body" before any fault of a field
     try:
         return read_record(app_id.lower(), body)
     except ValueError as error:

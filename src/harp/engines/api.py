@@ -178,7 +178,7 @@ class EngineApi:
         largest: int,
     ) -> EngineAnswer:
         where = f"{method} {path} on {self.name}"
-        sent = {"accept-encoding": "identity", **headers}  # archives are gzipped for whoever takes it
+        sent = {"accept-encoding": "identity", **headers}  # otherwise archives may be gzipped
         with _failures(limit, where):
             async with (
                 asyncio.timeout(limit),

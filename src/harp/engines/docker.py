@@ -117,8 +117,8 @@ class DockerEngine:
     ) -> aiohttp.ClientResponse | EngineAnswer:
         """Make a caller's request whose answer is passed on while it arrives; the caller closes it.
 
-        `login` is the caller's X-Registry-Auth; without one ours goes along. Logs are those of the very container that
-        was seen to be ours, whatever has its name by then.
+        `login` is the caller's X-Registry-Auth; without one, HaRP's is used. Logs are those of exactly the container
+        that was seen to be ours, even if another one has its name by then.
         """
         if request.container:
             looked = await self.answer(request.inspection())
@@ -188,7 +188,7 @@ class DockerEngine:
         return CreatedContainer(made.id, name)
 
     async def _undo(self, volume: str) -> None:
-        """Remove the volume of a container that did not come to be; it is empty."""
+        """Remove the empty volume of a container that could not be created."""
         try:
             await self.api.call("DELETE", f"/volumes/{volume}", limit=CLEAN_UP)
         except EngineError as error:
@@ -250,7 +250,7 @@ class DockerEngine:
             except EngineMissing:
                 return DeletedImage(deleted=True, bytes_freed=0, reason="not_found")
             except EngineConflict as error:
-                log.info("image kept", engine=self.name, image=reference, reason=error.message)
+                log.info("image still in use", engine=self.name, image=reference, reason=error.message)
                 return DeletedImage(deleted=False, reason="in_use")
         log.info("image removed", engine=self.name, image=reference)
         return DeletedImage(deleted=True, bytes_freed=size if any("Deleted" in entry for entry in removed) else 0)
@@ -315,13 +315,13 @@ class DockerEngine:
         return [entry.id for entry in await asyncio.to_thread(parse, answer.body, list[Listed])]
 
     async def last_words(self, container: str) -> list[str]:
-        """Return the last lines that a container has written, oldest first; [] when there are none to be had."""
+        """Return the last lines that a container has written, oldest first; [] if they cannot be read."""
         query = {"stdout": "true", "stderr": "true", "tail": str(LAST_LINES)}
         try:
             path = f"/containers/{container}/logs"
             answer = await self.api.call("GET", path, query=query, limit=10, largest=LARGEST_LOG)
         except EngineError as error:
-            log.info("no container log", engine=self.name, container=container, reason=str(error))
+            log.info("container log unavailable", engine=self.name, container=container, reason=str(error))
             return []
         return await asyncio.to_thread(log_lines, answer.body, LAST_LINES)
 

@@ -111,7 +111,7 @@ class EngineInventory:
         entry = self._entries.get(port)
         if entry is None or entry.engine.facts is None:
             return None
-        if self._away(port):  # learning it again fails soon, and in words
+        if self._away(port):  # learning it again fails quickly, with a reason
             self.doubt(port)
             return None
         if self._now() - entry.asked >= REFRESH:
@@ -150,7 +150,7 @@ class EngineInventory:
     async def renew_tunnel_files(self) -> None:
         """Give all our containers the tunnel's certificates as they are now: they were renewed.
 
-        Engines that are away get them when they are back and used.
+        Unreachable engines get them when they are next used.
         """
         self._renewals += 1
         for port in {LOCAL_ENGINE_PORT, *(port for port, _ in self._table.items())} & self.ports:

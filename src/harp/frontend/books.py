@@ -1,4 +1,4 @@
-"""What has become of requests, for people: counts, the access log, and warnings of what HaRP could not serve."""
+"""What happened to requests, for people: counts, the access log, and warnings about those that HaRP could not serve."""
 
 from __future__ import annotations
 

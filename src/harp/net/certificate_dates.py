@@ -41,7 +41,7 @@ class CertificateEnd(Struct, frozen=True):
 def certificate_ends(certs: Path, *, tunnel: bool) -> list[CertificateEnd]:
     """Return when the certificates below `certs` end: cert.pem if there is one, and with `tunnel` those of the tunnel.
 
-    What cannot be read is left out: whoever uses it says why.
+    Unreadable certificates are left out: their users report why.
     """
     found: list[CertificateEnd] = []
     browser = certs / "cert.pem"

@@ -162,7 +162,7 @@ class _Directory:
         return not leaves or not all(_signed_by(leaf, certificate) for leaf in leaves)
 
     def _settle_leaf(self, leaf: _LeafKind) -> None:
-        """Make, renew or merely check one leaf."""
+        """Create, renew or only check one leaf certificate."""
         files = (f"{leaf.stem}.crt", f"{leaf.stem}.key")
         certificate, key = self._certificate(files[0]), self._key(files[1])
         if self._ca is None:

@@ -69,7 +69,7 @@ class Deadlines:
             if timed in self._watched and timed.deadline <= now:
                 try:
                     timed.expired()
-                except Exception as error:  # a bug there is no reason to make everybody else wait for ever
+                except Exception as error:  # a bug in one must not stop the timer for all others
                     self._loop.call_exception_handler({"message": "a deadline failed", "exception": error})
 
     def _run(self) -> None:

@@ -39,9 +39,9 @@ class Reached(NamedTuple):
 
 
 class Dialer:
-    """Opens connections. Every failure is Unreachable, in words that name the target.
+    """Opens connections. Every failure is Unreachable, with a text that names the target.
 
-    `connect` is the time for one connection and `hold` the time to wait for a tunnel that is away, in seconds. Without
+    `connect` is the time for one connection and `hold` the time to wait for a disconnected tunnel, in seconds. Without
     TLS, an attempt that is not answered within `attempt` seconds is given up for a new one: where the first packet went
     nowhere (a Service whose rules were being written), the system repeats it on that same way, while another local port
     takes the right one.
@@ -172,7 +172,7 @@ class Dialer:
     async def _dial_tunnel(self, target: ExAppTunnel | EngineTunnel, factory: ProtocolFactory) -> Reached:
         """Through the tunnel of the port; for an ExApp installed by hand without one, loopback (A 6.10).
 
-        Once a tunnel has served the port, loopback is not tried any more: whoever listens there is not the ExApp.
+        Once a tunnel has served the port, loopback is no longer tried: a listener there is not the ExApp.
         """
         port = target.port
         offer = self._ports.get(port)

@@ -43,7 +43,7 @@ def _host(peer: Any) -> str:
 class TlsEntrance:
     """Accepts connections on bound sockets, counts them, and gives those that have shaken hands to `factory`.
 
-    From then on that one has to `release` what was counted here. Refused connections are closed without a word.
+    From then on that one has to `release` what was counted here. Refused connections are closed without an answer.
     """
 
     def __init__(self, factory: Factory, context: ssl.SSLContext, admission: Admission, turns: Turns) -> None:
@@ -66,7 +66,7 @@ class TlsEntrance:
         self._loop.add_reader(sock, self._accept, sock)
 
     def close(self) -> None:
-        """Accept no more; handshakes under way may end."""
+        """Stop accepting connections; handshakes under way may complete."""
         sockets, self.sockets = self.sockets, []
         for sock in sockets:
             self._loop.remove_reader(sock)

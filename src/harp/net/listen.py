@@ -30,7 +30,7 @@ class Listener(Protocol):
         """What it listens on."""
 
     def close(self) -> None:
-        """Accept no more."""
+        """Stop accepting connections."""
 
 
 async def listen(sockets: Sequence[socket.socket], factory: Factory) -> list[Listener]:
@@ -143,7 +143,7 @@ def ports_of(servers: Sequence[Listener]) -> list[int]:
 
 
 def https_context(certificate: Path) -> ssl.SSLContext:
-    """TLS for browsers from a PEM file with chain and key. Raises ListenError in words."""
+    """TLS for browsers from a PEM file with chain and key. Raises ListenError with the reason."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION  # a stranger's way to make us work; our writes never wait for reads

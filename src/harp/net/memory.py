@@ -1,4 +1,4 @@
-"""Gives memory back to the system that is free, and that the C library would keep for ever.
+"""Returns free memory to the system that the C library would otherwise keep.
 
 glibc returns the end of its heap only, and a small object that lives there holds everything below it: after bulk a
 process has the size that it had at its busiest moment. malloc_trim(3) returns free pages wherever they are.

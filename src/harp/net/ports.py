@@ -97,5 +97,5 @@ class PortTable:
                 del self._waiting[port]
         offer = self._offers.get(port)
         if offer is None:
-            raise TunnelAway(f"the tunnel of port {port} went away again")
+            raise TunnelAway(f"the tunnel of port {port} was lost again")
         return offer

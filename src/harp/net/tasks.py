@@ -64,4 +64,4 @@ class Tasks:
     def _waited_for(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever waited has it; without any left, nobody needs it
+            task.exception()  # callers that waited have it; if none is left, it is not needed

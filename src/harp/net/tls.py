@@ -105,7 +105,7 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
                 self._turns.join(self)
         else:
             self._received += nbytes
-            if self._received > MOST_OF_FAREWELL:  # who sends without end is not listened to for ever
+            if self._received > MOST_OF_FAREWELL:  # a peer that never stops sending is cut off
                 self.abort()
 
     def eof_received(self) -> bool:
@@ -187,7 +187,7 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
             self.close()
 
     def _read(self, pieces: list[bytes]) -> bool:
-        """Read whole records. True: the other side has said that it sends no more."""
+        """Read whole records. True: the other side has announced its end."""
         stream, incoming = self._ssl, self._incoming
         assert stream is not None
         try:
@@ -270,7 +270,7 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
         self._tcp.resume_reading()
 
     def abort(self) -> None:
-        """End without a word."""
+        """End without a close-notify alert."""
         self._move(TlsEvent.LOST)
         self._tcp.abort()
 

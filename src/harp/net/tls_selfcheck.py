@@ -68,7 +68,7 @@ def _shake_hands(client: ssl.SSLObject, server: ssl.SSLObject) -> None:
                 waiting = True
         if not waiting:
             return
-    raise ssl.SSLError("the handshake does not end")
+    raise ssl.SSLError("the handshake does not complete")
 
 
 def lifetime_of(certificate: Mapping[str, object]) -> Lifetime:

@@ -1,8 +1,8 @@
 """Fair shares of the loop: connections that have much to read wait in line, so that all others are served in between.
 
-libuv reads a ready stream up to 32 times, 256,000 bytes each, before it looks at the next one. So whoever reads large
-pieces asks `Turns.spend` after each of at least BIG bytes, pauses its transport when told to, and reads on when
-`turn_came` is called:
+libuv reads a ready stream up to 32 times, 256,000 bytes each, before it looks at the next one. So a connection
+that reads large pieces asks `Turns.spend` after each of at least BIG bytes, pauses its transport when told to, and
+continues when `turn_came` is called:
 
     def data_received(self, data):
         if len(data) >= BIG and self._turns.spend(self, len(data)):
@@ -81,11 +81,11 @@ class Turns:
 
     @property
     def crowded(self) -> bool:
-        """Return whether others wait. Then whoever wants to read again after another pause should `join`."""
+        """Return whether others wait. Then a connection that wants to read again after another pause should `join`."""
         return bool(self._line) or self._spent > self._budget
 
     def spend(self, reader: Reader, size: int) -> bool:
-        """Count a read. True: the reader stands in line now and has to pause until `turn_came`."""
+        """Count a read. True: the reader is queued now and has to pause until `turn_came`."""
         self._spent += size
         self._schedule()
         if self._spent > self._budget:
@@ -120,7 +120,7 @@ class Turns:
         line = self._line
         self.view = self._many if len(line) >= MANY else self.memory
         each = len(self.view)
-        for _ in range(len(line)):  # who reads at once stands in line again, for the next turn
+        for _ in range(len(line)):  # a reader that reads at once is queued again
             line.popleft().turn_came()
             admitted += each  # however little it will find
             if admitted >= self._budget or clock() > now + WORK:

@@ -60,7 +60,7 @@ class Banning:
         return self.list.seconds(ban_key)
 
     def close(self) -> None:
-        """Watch no more for the ends of bans."""
+        """Stop watching for the ends of bans."""
         if self._deadlines is not None:
             self._deadlines.drop(self)
 

@@ -27,7 +27,7 @@ class WaitingCall:
 class FairQueue:
     """Gives turns: at most `at_once`, at most `per_source` of them to one source (a client, by its address).
 
-    A source has a line of its own, and the lines are served in turn: whoever fills one delays only who stands in it.
+    A source has a line of its own, and the lines are served in turn: a source that fills its line delays only itself.
     When there is no room, the last one of the longest line goes: its `ready` raises QueueFull.
     """
 
@@ -69,7 +69,7 @@ class FairQueue:
         self._lines.clear()
         self._waiting = 0
         for turn in waiting:
-            if not turn.ready.done():  # one may stand in several lines
+            if not turn.ready.done():  # one may be in several lines
                 turn.ready.set_result(None)
 
     def _append(self, turn: WaitingCall, source: str) -> None:
@@ -84,7 +84,7 @@ class FairQueue:
         self._waiting += 1
 
     def _make_room(self, standing: int) -> bool:
-        """Send one away who stands in a line that is longer than that of the newcomer, which has `standing`."""
+        """Drop one from a line that is longer than that of the newcomer, which has `standing`."""
         source, longest = max(self._lines.items(), key=lambda line: len(line[1]))
         if len(longest) <= standing + 1:
             return False

@@ -32,7 +32,7 @@ PORTS = {"http": 80, "https": 443}
 
 _OWN_FIELDS = b"accept: application/json\r\naccept-encoding: identity\r\nuser-agent: HaRP/%b\r\n" % __version__.encode()
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
-_QUOTED = "!$%&'()*+,/:;=?@[]~"  # what stands in a request target as it is
+_QUOTED = "!$%&'()*+,/:;=?@[]~"  # what may appear in a request target unquoted
 _MOVED = frozenset((301, 302, 303, 307, 308))
 _NO_LIMITS = Timeouts(NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, upstream_idle=IDLE, drain=NEVER)
 
@@ -216,7 +216,7 @@ class Call:
 
 
 async def _asked(connection: Upstream, request: bytes, limit: int) -> Response:
-    """Send a request over a connection. Whoever stops waiting for the answer ends it."""
+    """Send a request over a connection. A caller that stops waiting for the answer closes it."""
     call = Call(connection, limit)
     connection.send(call, request, False, True, NEVER)
     try:
@@ -250,7 +250,7 @@ def _answer(response: Response) -> NextcloudAnswer:
     head = response.head
     coding = head.get(b"content-encoding").lower()
     if response.body and coding not in (b"", b"identity"):
-        raise PeerError("Nextcloud's answer is compressed, though we ask for it plain: does a proxy do that?")
+        raise PeerError("Nextcloud's answer is compressed, although HaRP does not ask for that: does a proxy do that?")
     if head.status == 200:
         return NextcloudAnswer(200, response.body)
     return NextcloudAnswer(
@@ -267,7 +267,7 @@ def _redirected(url: str, location: str) -> str:
         wanted = urljoin(url, location)
         origin = _origin(wanted)
     except ValueError:
-        raise PeerError("Nextcloud redirects to what is not a URL") from None
+        raise PeerError("Nextcloud redirects to something that is not a URL") from None
     if origin != _origin(url):
         raise PeerError(f"Nextcloud redirects to {origin}: is NC_INSTANCE_URL right?")
     return wanted

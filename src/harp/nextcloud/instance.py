@@ -80,7 +80,7 @@ class Instance:
 
     More than 25 methods, because the gate, tunnels, the control API and the status pages ask it different things.
     Calls to Nextcloud run in tasks of their own, one per ExApp and one per set of credentials; who needs the same
-    answer waits for the same task, and whoever stops waiting leaves it alone.
+    answer waits for the same task, and a caller that stops waiting does not cancel it.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Instance:
         return self.sessions.get(digest)
 
     def lasting(self, digest: bytes) -> float:
-        """Until when what is known of the owner of these credentials will do: for ever when there are none."""
+        """Return until when the answer about these credentials may be used; without credentials, indefinitely."""
         return self.sessions.until(digest) if digest else NEVER
 
     def digest(self, cookie: bytes, authorization: bytes | None) -> bytes:
@@ -174,7 +174,7 @@ class Instance:
     ) -> VisitorFact:
         """Ask Nextcloud whose `login` this is. `digest` is its name here, `address` the client's, `source` its ban key.
 
-        After `patience` seconds the caller goes on with Trouble, while the call does; None = no limit of its own.
+        After `patience` seconds the caller gets Trouble while the call continues; None = no limit of its own.
         """
         return await _result(self._ask_visitor(app_id, digest, login, address, source), patience)
 
@@ -270,7 +270,7 @@ class Instance:
         return self.records.delete(app_id)
 
     async def close(self) -> None:
-        """End all calls; who waits for one is told that we stop."""
+        """End all calls; their callers learn that HaRP stops."""
         self._closed = True
         tasks = [*self._records_asked.values(), *self._compiling.values(), *self._visitors_asked.values()]
         for task in tasks:
@@ -342,7 +342,7 @@ class Instance:
         self.calls += 1
         if not isinstance(fact, Trouble) and not (isinstance(fact, UnknownApp) and fact.no_appapi):
             if not self.reachable:
-                self._log.info("Nextcloud answers", url=self.url)
+                self._log.info("Nextcloud available again", url=self.url)
             self.reachable, self.last_error = True, ""
             self._noted = self._now()
             return
@@ -382,7 +382,7 @@ def _shared(tasks: dict[K, asyncio.Task[T]], key: K, load: Callable[[], Coroutin
 
 
 async def _result(task: asyncio.Task[T], patience: float | None = None) -> T | Trouble:
-    """Wait for a shared task without owning it: whoever gives up waiting does not cancel it for the others."""
+    """Wait for a shared task without owning it: giving up does not cancel it for the others."""
     done, _ = await asyncio.wait((task,), timeout=patience)
     if not done:
         return Trouble(f"Nextcloud has not answered within {patience:g} s")

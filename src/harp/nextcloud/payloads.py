@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from harp.policy.exapp import ANONYMOUS, ExApp, Level, Route, Visitor
 from harp.wire.decoding import decoded
 
-_LINE = re.compile(r"[^\x00-\x1f\x7f]*\Z")  # what can stand in a header
+_LINE = re.compile(r"[^\x00-\x1f\x7f]*\Z")  # what a header may contain
 
 
 class _Route(Struct):
@@ -40,7 +40,7 @@ def read_record(app_id: str, body: bytes) -> ExApp:
     record = decoded(body, _Record, _unusable, strict=False)
     host = record.host.strip("[]")
     if not host or not _LINE.match(host):
-        raise ValueError("`host` is empty or no host")
+        raise ValueError("`host` is empty or not a host")
     if not _LINE.match(record.exapp_version):
         raise ValueError("`exapp_version` contains a control character")
     routes = tuple(

@@ -72,7 +72,7 @@ class Names(Struct, frozen=True):
             raise Refused("name: needs 1 to 63 letters, digits, _ . -, beginning with a letter or digit")
         for field, value in (("instance_id", self.instance_id), ("role_suffix", self.role_suffix)):
             if not _PART.fullmatch(value):
-                raise Refused(f"{field}: takes at most 63 letters, digits, _ . -")
+                raise Refused(f"{field}: can have at most 63 letters, digits, _ . -")
         return self
 
 
@@ -236,7 +236,7 @@ class CreatePlan(Struct, frozen=True):
         """Return the same with everything normalised. Raises Refused."""
         image_reference(self.image, "image_id")
         if not _NETWORK.fullmatch(self.network):
-            raise Refused("network_mode: needs 1 to 255 characters without colon and blanks")
+            raise Refused("network_mode: needs 1 to 255 characters without colons and spaces")
         if self.restart_policy not in RESTART_POLICIES:
             raise Refused("restart_policy: must be no, always, unless-stopped or on-failure")
         if any("\0" in variable for variable in self.environment):
@@ -287,7 +287,7 @@ class CreatePlan(Struct, frozen=True):
     def podman_body(self, labels: Mapping[str, str]) -> dict[str, object]:
         """Return the body of podman's own POST /libpod/containers/create, for devices by CDI name.
 
-        Its Docker-like endpoint takes such a name for a path, or drops device requests without a word.
+        Its Docker-like endpoint takes such a name for a path, or silently drops device requests.
         """
         own_network = self.network not in NETWORKS_WITHOUT_ALIASES
         body: dict[str, object] = {

@@ -139,7 +139,7 @@ def _refuse(denial: Denial, key: Key, rules: Rules) -> Refuse:
 
 
 def _target_checked(forward: Forward, rules: Rules) -> Forward | Denial:
-    """Whoever chose host and port, nothing but an ExApp can be there."""
+    """Check that the target can only be an ExApp, no matter who chose host and port."""
     app = forward.record
     objection = rules.targets.objection(app.host, app.port)
     if objection is None:

@@ -50,7 +50,7 @@ class EngineRequest(Struct, frozen=True):
     rest: bytes  # percent-decoded path after the version
     query: bytes  # raw, without "?"
     image: str = ""  # that is asked for, with its tag; "" = none is
-    instead: str = ""  # what to ask for in its place; "" = that image itself
+    instead: str = ""  # what to request instead; "" = that image itself
     container: str = ""  # that is looked at; "" = none is
 
     @property

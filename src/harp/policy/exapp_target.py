@@ -1,6 +1,6 @@
 """Where an ExApp may be reached, and where never (A 5.1, A 6.10, A 9.2).
 
-A record's host and port come from Nextcloud, from a push or from the headers of a signed request, so whoever holds the
+A record's host and port come from Nextcloud, from a push or from the headers of a signed request, so anyone who has the
 shared key can choose them. None of them may lead to an engine, to a listener of ours, or to whatever happens to listen
 on loopback.
 """

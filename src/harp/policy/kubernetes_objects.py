@@ -210,7 +210,7 @@ def _pod(plan: ClusterPlan, pods: ExAppPods, *, secret: bool, ca: CaFile | None)
     if pods.service_account:
         optional["serviceAccountName"] = pods.service_account
     else:
-        optional["automountServiceAccountToken"] = False  # ExApps have no business with the cluster
+        optional["automountServiceAccountToken"] = False  # ExApps do not need access to the cluster
     return {
         **{key: value for key, value in optional.items() if value not in ("", [], {})},
         "terminationGracePeriodSeconds": GRACE,

@@ -13,7 +13,7 @@ from harp.policy.kubernetes_names import TEMPLATE
 from harp.policy.kubernetes_shapes import ContainerStatus, Deployment, Pod, Terminated
 
 IMAGE_ERRORS = frozenset(("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"))
-# Why a container cannot be made, whatever is tried; kubelets retry it for ever.
+# Reasons why a container can never be created; kubelets retry endlessly.
 HOPELESS = frozenset(("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"))
 CRASHES = 2  # restarts after which an ExApp is taken for one that never will run
 PENDING = "Pending"

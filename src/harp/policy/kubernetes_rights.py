@@ -1,4 +1,4 @@
-"""What a Kubernetes cluster must allow HaRP, and what it may allow besides (K 9).
+"""The rights that HaRP needs in a Kubernetes cluster, and the optional ones (K 9).
 
 This is the only list: roles of charts and manifests are made from it (`roles`), and `harp check`, /info and the backend
 compare a cluster's answer with it (`missing`). With FEATURES of which `optional` is false everything of AppAPI works;

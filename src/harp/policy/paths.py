@@ -246,7 +246,7 @@ def _ended(path: bytes) -> bytes:
 
 
 def _stripped(path: bytes) -> bytes:
-    """Without white space at the end, in the encoding that it is in, and without blank segments at the start.
+    """Without white space at the end, in the encoding that it is in, and without empty segments at the start.
 
     A "+" is white space to those who decode a path like a form.
     """

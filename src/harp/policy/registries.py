@@ -37,7 +37,7 @@ class Registries(Struct, frozen=True):
     """By registry, as full_name spells it."""
 
     credentials: Mapping[str, Credential] = {}
-    mirrors: Mapping[str, str] = {}  # prefix of full names -> what stands in its place
+    mirrors: Mapping[str, str] = {}  # prefix of full names -> its replacement
 
     def mirrored(self, reference: str) -> str:
         """Return the image to ask for instead of `reference`; the longest prefix decides."""

@@ -366,7 +366,7 @@ class _Guarded:
 
     def match(self, path: bytes) -> object | None:
         if self._slow >= SLOW_MATCHES:
-            raise _Undecided("a route pattern was too slow too often and is not run any more")
+            raise _Undecided("a route pattern was too slow too often and is no longer used")
         try:
             found: object | None = self._pattern.match(path, timeout=MATCH_TIME)
         except TimeoutError:

@@ -42,7 +42,7 @@ def subject_hash(der: bytes) -> str:
 
 
 def _canonical(attribute: bytes) -> bytes:
-    """Return one attribute in the form that OpenSSL compares: text in UTF-8, lower case, single blanks."""
+    """Return one attribute in the form that OpenSSL compares: text in UTF-8, lower case, single spaces."""
     parts = list(_all_tagged(attribute))
     if len(parts) != 2:
         raise Malformed("a name with an odd attribute")
@@ -51,7 +51,7 @@ def _canonical(attribute: bytes) -> bytes:
         try:
             text = _BLANKS.sub(" ", value.decode(_STRINGS[tag])).strip(" ")
         except UnicodeDecodeError:
-            raise Malformed("a name that is not in its own encoding") from None
+            raise Malformed("a name that does not match its encoding") from None
         tag, value = _UTF8, text.translate(_CAPITALS).encode()
     return _tlv(_SEQUENCE, _tlv(kind, oid) + _tlv(tag, value))
 
@@ -86,7 +86,7 @@ def _all_tagged(data: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
     while at < len(data):
         if at + 2 > len(data):
-            raise Malformed("cut off")
+            raise Malformed("truncated")
         tag, length = data[at], data[at + 1]
         at += 2
         if length >= 0x80:
@@ -96,7 +96,7 @@ def _all_tagged(data: bytes) -> Iterator[tuple[int, bytes]]:
             if not 0 < size <= 4:
                 raise Malformed("an invalid length")
         if at + length > len(data):
-            raise Malformed("cut off")
+            raise Malformed("truncated")
         yield tag, data[at : at + length]
         at += length
 

@@ -47,7 +47,7 @@ class Engine(Struct, frozen=True):
 
 
 class Gateway(Struct, frozen=True):
-    """Pass the request on to Nextcloud as it is: HaRP stands before all of it (HP_GATEWAY_URL)."""
+    """Pass the request on to Nextcloud as it is: HaRP is in front of all of it (HP_GATEWAY_URL)."""
 
     reason: str
 

@@ -60,7 +60,7 @@ class Replicas:
             self._ready[key] = known.get(key) or Replica(*key)
         self.several = len(self._ready) > 1
         if known.keys() != self._ready.keys():
-            log.info("replicas of an ExApp", exapp=self._name, ready=len(self._ready))
+            log.info("replicas found", exapp=self._name, ready=len(self._ready))
 
     def choose(self, mark: bytes, now: float, tried: Collection[Replica] = ()) -> Replica | None:
         """The one with this mark, else that with the fewest requests, and of equal ones the next in turn."""

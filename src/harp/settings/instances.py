@@ -195,7 +195,7 @@ def _clashes(found: list[Settings]) -> Iterator[str]:
 
 def _name(text: str, note: Note) -> str:
     if not _NAME(text):
-        raise Fault(f"{shown(text)} is not a name; use at most 63 small letters, digits and -")
+        raise Fault(f"{shown(text)} is not a name; use at most 63 lower-case letters, digits and -")
     return text
 
 

@@ -133,7 +133,7 @@ def _not_verified(text: str, note: Note) -> bool:
 def name(text: str, note: Note) -> str:
     """Return the name of an object of the cluster."""
     if not _NAME.fullmatch(text):
-        raise Fault(f"{shown(text)} is not a name in Kubernetes; use small letters, digits, - and .")
+        raise Fault(f"{shown(text)} is not a name in Kubernetes; use lower-case letters, digits, - and .")
     return text
 
 

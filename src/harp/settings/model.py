@@ -95,7 +95,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Bans:
-    """An address is turned away after `count` strikes within `window`."""
+    """An address is banned after `count` strikes within `window`."""
 
     count: int  # HP_BLACKLIST_COUNT; 0 = never
     window: float  # seconds, HP_BLACKLIST_WINDOW; 0 = strikes age at once, so never
@@ -174,7 +174,7 @@ class Settings:
     engines: Engines
     kubernetes: Kubernetes
     logs: Logs
-    gateway_url: str  # HP_GATEWAY_URL: Nextcloud, when HaRP stands before all of it; "" = something else does
+    gateway_url: str  # HP_GATEWAY_URL: Nextcloud, if HaRP is in front of all of it; "" = something else is
     public_url: str  # HP_PUBLIC_URL: where browsers and AppAPI find Nextcloud; only `harp doctor` goes there
     rewrite_location: bool  # HP_REWRITE_LOCATION
     workers: int  # HP_WORKERS: processes; 0 = as many as there are processors

@@ -53,7 +53,7 @@ def shown(text: str) -> str:
 def word(text: str, note: Note) -> str:
     """Any text on one line."""
     if not text.isprintable():
-        raise Fault(f"{shown(text)} has a character that is not printable; type the value again")
+        raise Fault(f"{shown(text)} contains an unprintable character; type the value again")
     return text
 
 
@@ -162,7 +162,7 @@ def duration(bare: str = "ms", *, zero: float | None = None, most: float = NEVER
         value = float(match[1]) * UNITS[match[2] or bare]
         if value == 0:
             if zero is None:
-                raise Fault("0 is not possible here; write a duration above 0, such as 30s")
+                raise Fault("0 is not allowed here; write a duration above 0, such as 30s")
             return zero
         if value > most:
             raise Fault(f"{text} is too long; write at most {most:g}s")
@@ -235,7 +235,7 @@ def clash(one: Address, other: Address) -> bool:
 
 
 def networks(text: str, note: Note) -> tuple[Network, ...]:
-    """IP addresses and networks, separated by commas or blanks.
+    """IP addresses and networks, separated by commas or spaces.
 
     What cannot be read is noted and skipped: a bad entry must not stop a HaRP that worked before (A 7.1).
     """
@@ -344,7 +344,7 @@ def engine_host(text: str, note: Note) -> Address:
 
 
 def label(text: str, note: Note) -> str:
-    """Return a short id that can stand in a container's label; empty is none."""
+    """Return a short id that fits into a container's label; "" for none."""
     if not re.fullmatch(r"[A-Za-z0-9._-]{0,64}", text):
         raise Fault(f"{shown(text)} is not an id; use at most 64 letters, digits, . _ -")
     return text
@@ -388,19 +388,19 @@ def host_aliases(text: str, note: Note) -> tuple[tuple[str, tuple[str, ...]], ..
 def secret(text: str, note: Note) -> str:
     """Return a secret as it is meant: any printable characters. No message repeats any of it.
 
-    Blanks around it cannot be sent in a header (RFC 9110 section 5.5), and one pair of quotes around it comes from
+    Spaces around it cannot be sent in a header (RFC 9110 section 5.5), and one pair of quotes around it comes from
     a compose list; both are removed.
     """
     key = text.strip()
     if key != text:
-        note("the blanks around it were removed")
+        note("the spaces around it were removed")
     if len(key) >= 2 and PAIRS.get(key[0]) == key[-1]:
         key = key[1:-1]
         note("the quotes around it were removed; in a compose list write it without quotes")
     if not key or key != key.strip():
-        raise Fault("is empty or has blanks inside its quotes; write it without quotes and blanks around it")
+        raise Fault("is empty or has spaces inside its quotes; write it without quotes and without spaces around it")
     if not key.isprintable():
-        raise Fault("has a character that is not printable; use letters, digits and punctuation on one line")
+        raise Fault("contains an unprintable character; use letters, digits and punctuation on one line")
     return key
 
 
@@ -412,7 +412,7 @@ def shared_key(text: str, note: Note) -> str:
     return key
 
 
-# --- what stands in files
+# --- values from files
 
 LARGEST_KEY_FILE = 64 << 10  # bytes
 LARGEST_NETWORKS_FILE = 1 << 20  # bytes

@@ -53,7 +53,7 @@ class VariableReader:
         return value
 
     def secret(self, name: str, parse: Parser[str]) -> str:
-        """Return the secret in `name`, "" when it is absent or faulty. Blanks and quotes are left to the parser."""
+        """Return the secret in `name`, "" when it is absent or faulty. Spaces and quotes are left to the parser."""
         value = (self._parse(name, self.raw(name), parse) or "") if self.given(name) else ""
         self.values.append(Value(name, value or "not set", given=value != "", secret=value != ""))
         return value
@@ -66,7 +66,7 @@ class VariableReader:
             return None
 
     def _text(self, name: str) -> str:
-        """Return the text without surrounding blanks and quotes, "" when absent; quotes are warned of."""
+        """Return the text without surrounding spaces and quotes, "" when absent; quotes are warned of."""
         raw = self.raw(name).strip()
         text = raw.strip(QUOTES).strip()
         if text != raw:

@@ -31,7 +31,7 @@ def _url(path: str) -> Parser[str]:
 
 
 def _protocol(text: str, note: Note) -> str:
-    """http/protobuf. Whoever injects these variables into every container may want another; that is not a mistake."""
+    """Return http/protobuf. Platforms that set this for every container may want another; that is not a mistake."""
     if text.lower() != "http/protobuf":
         note(f"{shown(text)} is not supported; traces are sent as http/protobuf, which collectors take on port 4318")
     return "http/protobuf"

@@ -1,4 +1,4 @@
-"""What stands in front of HaRP, as it has to be configured: one template per file, filled in for one site.
+"""The configuration of reverse proxies in front of HaRP: one template per file, filled in for one site.
 
 `harp setup` prints them, docs/reverse-proxies.md shows them, and the tests run the real reverse proxies with them.
 A template's words between two "@" are fields of `ProxySite`.

@@ -15,7 +15,7 @@ CAPACITY = 65536  # addresses; the one that was struck longest ago is forgotten 
 
 
 class Ban(Struct, frozen=True):
-    """An address that is turned away now."""
+    """An address that is banned now."""
 
     address: str
     seconds: float  # until it is served again

@@ -52,7 +52,7 @@ class Walks:
         self._ends[nonce.encode()] = self._now() + LIFETIME
 
     def end(self, nonce: str) -> None:
-        """Take no more steps of a walk."""
+        """Accept no further steps of a walk."""
         self.forget(nonce)
         if self.news is not None:
             self.news.walk_ended(nonce)

@@ -43,7 +43,7 @@ class ExamineFunction(Protocol):
 
 
 class AdminGate:
-    """The gate of the admin listener's connections. While HaRP drains it goes on answering, to say so."""
+    """The gate of the admin listener's connections. While HaRP drains, it keeps answering, to report that."""
 
     draining = inspected = False
     patience = 75.0  # seconds; every answer is immediate, but for the first metrics and the doctor's report
@@ -114,7 +114,7 @@ class AdminGate:
     def _refreshed(
         self, refresh: Refresh, path: bytes, respond: Respond | None, page: Callable[[], Page | None]
     ) -> Respond:
-        """Answer as ever, when the other processes have been asked."""
+        """Answer as usual, after asking the other processes."""
 
         async def answer(body: bytes) -> Page:
             await refresh(path)

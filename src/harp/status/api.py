@@ -1,7 +1,8 @@
 """The admin API, version 1: facts as JSON, and the few things that may be changed while HaRP runs.
 
-Whoever reaches the admin listener may read. Changing takes a connection from this host, and a header that no script of
-a web page can send: names that begin with `Sec-` are the browser's own (Fetch standard, "forbidden request-header").
+Everyone who can reach the admin listener may read. Changing takes a connection from this host, and a header that no
+script of a web page can send: names that begin with `Sec-` are the browser's own (Fetch standard, "forbidden
+request-header").
 """
 
 from __future__ import annotations

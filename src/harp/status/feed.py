@@ -1,7 +1,7 @@
 """Requests as they end, for people who watch: the inspector of the status page, and `harp requests`.
 
 While nobody watches, only failures are kept, and few of them a second: the request path pays for one attribute that is
-None. Whoever subscribes, or has looked within GLANCE seconds, switches the rest on.
+None. A subscriber, or a look within the last GLANCE seconds, switches the rest on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The description of /api/v1 by OpenAPI 3.1, made of the very types that are answered."""
+"""The description of /api/v1 by OpenAPI 3.1, generated from the types of the answers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OURS = {
 }
 LISTS: dict[str, tuple[type[Struct], str]] = {
     "apps": (AppLine, "The ExApps that HaRP knows, with what they have served"),
-    "bans": (BanLine, "Addresses that are turned away"),
+    "bans": (BanLine, "Addresses that are banned"),
     "certificates": (CertificateLine, "Certificates in use"),
     "engines": (EngineLine, "Docker engines"),
     "members": (MemberLine, "The processes that are this HaRP (HP_WORKERS); none where there is one"),

@@ -96,7 +96,7 @@ class TunnelLine(Struct, frozen=True, omit_defaults=True):
 
 
 class BanLine(Struct, frozen=True, omit_defaults=True):
-    """An address that is turned away."""
+    """An address that is banned."""
 
     address: str
     seconds: float  # until it is served again

@@ -109,7 +109,7 @@ class Hello(Served):
 
     @web.middleware
     async def _let_go(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Whoever leaves in the middle of an answer does nothing wrong, and nobody is there to answer any more."""
+        """Ignore a client that disconnects in the middle of an answer: that is not an error."""
         try:
             return await handler(request)
         except ConnectionResetError:

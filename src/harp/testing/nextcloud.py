@@ -89,7 +89,7 @@ class NextcloudStandIn(Served):
         self.apps[app.app_id.lower()] = app
 
     def forget(self, app_id: str) -> None:
-        """Know the app no more; fine if it was unknown."""
+        """Forget the app; fine if it was unknown."""
         self.apps.pop(app_id.lower(), None)
 
     def log_in(self, user: str) -> str:

@@ -123,7 +123,7 @@ class Ocs:
     def _caller(self, request: web.Request) -> ExApp:
         app = self._apps.get(request.headers.get("EX-APP-ID", "").lower())
         if app is None or not hmac.compare_digest(_credentials(request)[1].encode(), app.token.encode()):
-            raise OcsFailure(UNAUTHORISED, "not an ExApp that is registered, or not its secret")
+            raise OcsFailure(UNAUTHORISED, "the ExApp is not registered, or its secret is wrong")
         return app
 
     def _impersonated(self, request: web.Request) -> str:
@@ -171,7 +171,7 @@ class Ocs:
         if call.method == "DELETE":
             gone = [values.pop(str(key), None) for key in _field(call, "configKeys")]
             if all(value is None for value in gone):
-                raise OcsFailure(NOT_FOUND, "none of these keys is there")
+                raise OcsFailure(NOT_FOUND, "none of these keys exists")
             return len([value for value in gone if value is not None])
         raise OcsFailure(NOT_FOUND, f"values are not changed by {call.method}")
 

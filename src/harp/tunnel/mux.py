@@ -269,7 +269,7 @@ class MuxSession(asyncio.Protocol):
             self.deadline = self._deadlines.now + PING_LIMIT
             self._reset_lingering()
             self.core.forgive()
-        elif self._heard:  # alive, but its answer stands behind data: a busy uplink
+        elif self._heard:  # alive, but its answer is queued after data: a busy uplink
             self._heard = False
             self.deadline = self._deadlines.now + PING_LIMIT
         else:

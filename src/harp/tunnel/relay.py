@@ -17,7 +17,7 @@ class Relay(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.other: Relay | None = None
         self.sent = 0  # bytes that this end was given to send
-        self.ended = False  # this end sends us no more
+        self.ended = False  # this end has finished sending
         self._early = b""  # received before there was a pair
 
     def join(self, other: Relay) -> None:
@@ -30,7 +30,7 @@ class Relay(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's TLS transports do not derive from it
-        self.transport.pause_reading()  # uvloop starts reading after this call, whatever is said in it
+        self.transport.pause_reading()  # uvloop starts reading after this call in any case
 
     def data_received(self, data: bytes) -> None:
         other = self.other

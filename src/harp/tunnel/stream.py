@@ -27,7 +27,7 @@ class Use(IntEnum):
     """What the owner of the transport has asked for."""
 
     BOTH_WAYS = 0
-    FINISHING = 1  # write_eof(): sends no more than what waits
+    FINISHING = 1  # write_eof(): sends only what is already waiting
     CLOSING = 2  # close(): sends what waits, takes nothing any more
     LOST = 3  # connection_lost was called, or is on its way
 
@@ -114,7 +114,7 @@ class MuxStream(asyncio.Transport):
         self._out_size = 0
         self._high, self._low = HIGH_WATER, HIGH_WATER // 4
         self._reading = True
-        self._writing = True  # False: the protocol was told to pause
+        self._writing = True  # False: the protocol has to pause
 
     def __repr__(self) -> str:
         state = words_of(self._stream.state if self._use == BOTH_WAYS else self._use)
@@ -240,7 +240,7 @@ class MuxStream(asyncio.Transport):
             self._carrier.wait_for_turn(self)
 
     def ended(self) -> None:
-        """The peer sends no more."""
+        """The peer has finished sending."""
         if self._use < CLOSING:
             if self._reading and not self._kept:
                 self._deliver_end()

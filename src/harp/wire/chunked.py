@@ -107,7 +107,7 @@ class ChunkedDecoder:
                 position = start + self._finish_chunk(data[start:], pieces)
                 break
             if data[stop:position] != b"\r\n":
-                raise PeerError("chunked body: a chunk longer than its size says")
+                raise PeerError("chunked body: a chunk that is longer than its size")
             pieces.append(data[start:stop])
             count += 1
         self.more = count >= most and position < size
@@ -130,7 +130,7 @@ class ChunkedDecoder:
             position = 0
         ending = data[position : position + self._left]
         if not b"\r\n"[2 - self._left :].startswith(ending):
-            raise PeerError("chunked body: a chunk longer than its size says")
+            raise PeerError("chunked body: a chunk that is longer than its size")
         self._left -= len(ending)
         return position + len(ending)
 
@@ -139,15 +139,15 @@ class ChunkedDecoder:
         end = data.find(b"\n", position)
         if end < 0:
             if len(data) - position > MAX_LINE:
-                raise PeerError("chunked body: a line without end")
+                raise PeerError("chunked body: an unterminated line")
         elif end == position or data[end - 1] != 0x0D:
             raise PeerError("chunked body: a line that does not end in CR LF")
         else:
-            raise PeerError("chunked body: a chunk size that is not one")
+            raise PeerError("chunked body: an invalid chunk size")
 
     def _count_extensions(self, line: int, extension: int) -> None:
         if line > MAX_LINE:
-            raise PeerError("chunked body: a line without end")
+            raise PeerError("chunked body: an unterminated line")
         self._extensions += extension
         if self._extensions > MAX_EXTENSIONS:
             raise PeerError(f"chunked body: more than {MAX_EXTENSIONS} bytes of chunk extensions")
@@ -164,7 +164,7 @@ class ChunkedDecoder:
             end = data.find(b"\n", position)
             if end < 0:
                 if len(data) - position > MAX_TRAILERS:
-                    raise PeerError("chunked body: a line without end")
+                    raise PeerError("chunked body: an unterminated line")
                 return position
             if end == position or data[end - 1] != 0x0D:
                 raise PeerError("chunked body: a line that does not end in CR LF")

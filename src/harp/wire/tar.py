@@ -44,7 +44,7 @@ def members(data: bytes) -> Iterator[Member]:
         kind = _checked(header)
         size = 0 if kind in _WITHOUT_CONTENT else _size(header, given)
         if at + size > len(data):
-            raise PeerError("tar: cut off")
+            raise PeerError("tar: truncated")
         content = data[at : at + size]
         at += -(-size // BLOCK) * BLOCK
         if kind in (_PAX, _GLOBAL, _LONG_NAME, _LONG_LINK):
@@ -61,7 +61,7 @@ def members(data: bytes) -> Iterator[Member]:
 def _checked(header: bytes) -> bytes:
     """Return the kind of a member whose header is in order."""
     if len(header) != BLOCK:
-        raise PeerError("tar: cut off")
+        raise PeerError("tar: truncated")
     if _number(header[148:156]) != sum(header) - sum(header[148:156]) + 8 * ord(" "):
         raise PeerError("tar: a header with a wrong checksum")
     kind = header[156:157]
@@ -102,7 +102,7 @@ def _records(content: bytes) -> Iterator[tuple[str, str]]:
         record = content[at : at + length]
         key, mark, value = record[blank + 1 - at : -1].partition(b"=")
         if not mark or len(record) != length or not record.endswith(b"\n"):
-            raise PeerError("tar: an extended header that is none")
+            raise PeerError("tar: an invalid extended header")
         if key.startswith(b"GNU.sparse."):
             raise PeerError("tar: a sparse member")
         at += length
@@ -121,7 +121,7 @@ def _number(field: bytes) -> int:
     if not text:
         return 0
     if text.translate(None, b"01234567"):
-        raise PeerError("tar: a number that is none")
+        raise PeerError("tar: an invalid number")
     return int(text, 8)
 
 
@@ -129,7 +129,7 @@ def _decimal(text: str | None, otherwise: int) -> int:
     if text is None:
         return otherwise
     if not text.isascii() or not text.isdigit() or len(text) > 20:
-        raise PeerError("tar: a number that is none")
+        raise PeerError("tar: an invalid number")
     return int(text)
 
 

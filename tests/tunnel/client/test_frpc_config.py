@@ -153,7 +153,7 @@ def test_all_problems_are_told_at_once_with_key_fault_and_fix() -> None:
             "proxies[web].transport.useEncryption: is not supported; write false; TLS protects the whole tunnel",
             "proxies[web].transport.useCompression: is not supported; write false; TLS protects the whole tunnel",
             "proxies[2].name: must have 1 to 255 characters",
-            "proxies[2].remotePort: is missing; write the port that the server shall offer",
+            "proxies[2].remotePort: is missing; write the port that the server is to offer",
             'proxies[2].localPort: is missing; write it, or a plugin of type "unix_domain_socket"',
             'proxies[static].plugin.type: is "static_file"; only "unix_domain_socket" is supported',
         ]

@@ -113,7 +113,7 @@ class ClusterApi:
     ) -> AsyncIterator[Change]:
         """Yield the changes that the API server reports, for at most `seconds`.
 
-        Raises EngineError; EngineTimeout after `silence` seconds without a word.
+        Raises EngineError; EngineTimeout after `silence` seconds without data.
         """
         wanted = {**query, "watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
         where = f"watch {path}"

@@ -210,7 +210,7 @@ class Deploying:
         return f"Deployment '{names.deployment}' is still being deleted after {GONE:g} s: its pods do not end"
 
     async def _gone(self, names: ClusterNames, uid: str) -> Deployment | None:
-        """Wait until the Deployment of that uid and its pods are gone; what stands in its place at last."""
+        """Wait until the Deployment of that uid and its pods are gone; return the one that has replaced it, if any."""
         until = self._now() + GONE
         while True:
             found = await self._at.deployment(names)

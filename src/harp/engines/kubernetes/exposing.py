@@ -113,7 +113,7 @@ class Exposing:
             if not different:
                 return found
             await self._change(names, wish, found, different)
-        raise EngineError(f"Failed to create Service '{names.deployment}': another one of that name keeps coming back")
+        raise EngineError(f"Failed to create Service '{names.deployment}': another one of that name keeps reappearing")
 
     def _check_owner(self, names: ClusterNames, found: ClusterService) -> None:
         if foreign(found):
@@ -152,7 +152,7 @@ class Exposing:
         self, names: ClusterNames, wish: ServiceWish, found: ClusterService, different: list[str]
     ) -> None:
         path = f"{self._at.services}/{names.deployment}"
-        log.info("service brought up to date", service=names.deployment, different=different)
+        log.info("service updated", service=names.deployment, different=different)
         try:
             if self._rights.may(SERVICES):
                 await self._at.api.call("PATCH", path, body=wish.patch(names, self._at.owner), kind=MERGE)
@@ -178,7 +178,7 @@ class Exposing:
             await asyncio.sleep(wait.interval)
             found = await self._read(names)
             if found is None:
-                raise EngineError(f"Service '{names.deployment}' was removed while its address was waited for")
+                raise EngineError(f"Service '{names.deployment}' was removed while HaRP waited for its address")
             service = found
 
     async def _answering(self, place: Place, seconds: float) -> None:
@@ -193,4 +193,4 @@ class Exposing:
             else:
                 writer.close()
                 return
-        log.info("load balancer does not answer yet", host=place.host, port=place.port)
+        log.info("load balancer not answering yet", host=place.host, port=place.port)

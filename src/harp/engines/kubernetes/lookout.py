@@ -1,4 +1,4 @@
-"""Where the cluster's ExApps are: listed once, then watched, and kept while the cluster is away (K 6).
+"""Where the cluster's ExApps are: listed once, then watched, and kept while the cluster is unreachable (K 6).
 
 Requests never ask the cluster: they find what is known here. Without the right to watch, the lists are read again
 every half minute, and soon after an address did not answer.
@@ -184,7 +184,7 @@ class Lookout:
         await self._look_at_nodes()
         self._settle()
         if self.trouble:
-            log.info("cluster read again")
+            log.info("cluster available again")
         self.trouble = ""
         self._listed.set()
 

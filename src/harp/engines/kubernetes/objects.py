@@ -44,7 +44,7 @@ class Namespace:
         await self.api.call("PATCH", f"{self.deployments}/{names.deployment}", body=patch, kind=kind)
 
     async def service(self, names: ClusterNames) -> ClusterService | None:
-        """Return the Service of the ExApp's name, whoever made it."""
+        """Return the Service with the ExApp's name, no matter who created it."""
         return await self.api.find(f"{self.services}/{names.deployment}", ClusterService)
 
     async def pods_of(self, names: ClusterNames) -> list[Pod]:

@@ -1,4 +1,4 @@
-"""What the cluster allows us: asked at the start and every ten minutes, so that no feature is tried in vain."""
+"""What the cluster allows: asked at the start and every ten minutes, so that features without rights are not tried."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Rights:
         return not missing(self._known.resource_rules, feature)
 
     def lacking(self) -> dict[str, str]:
-        """Return what is missing for which feature, in words; empty until it is known."""
+        """Describe which right is missing for which feature; empty until that is known."""
         if self._known is None:
             return {}
         found = {}

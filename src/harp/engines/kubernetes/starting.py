@@ -125,7 +125,7 @@ class Starting:
             raise EngineError(f"Error {doing} deployment '{names.deployment}': {status_words(error)}") from error
 
     async def _autoscalers(self, names: ClusterNames, paused: str | None) -> None:
-        """Pause autoscalers of KEDA, or let them go on; without the right they are their owner's business."""
+        """Pause or resume KEDA autoscalers; without the right they are left unchanged."""
         if not self._rights.may(AUTOSCALERS):
             return
         try:
@@ -137,7 +137,7 @@ class Starting:
                         "PATCH", f"{self._at.scaled_objects}/{one.metadata.name}", body=patch, kind=MERGE
                     )
         except EngineError as error:  # KEDA is not there, or does not want to
-            log.info("autoscalers left alone", deployment=names.deployment, reason=str(error))
+            log.info("autoscalers unchanged", deployment=names.deployment, reason=str(error))
 
 
 class StartWait:

@@ -192,7 +192,7 @@ def tunnel_port_findings(settings: Settings, *, wanted: bool) -> list[Finding]:
 
 
 def _tunnel_port(address: Address, settings: Settings) -> str:
-    """Connect as a tunnel client does; what is in the way, or ""."""
+    """Connect as a tunnel client does; return what prevents it, or ""."""
     try:
         with socket.create_connection((address.host, address.port), CONNECT) as sock:
             if settings.tunnel.tls:

@@ -37,7 +37,7 @@ def ok(check: str, title: str, cause: str = "") -> Finding:
 
 
 def warning(check: str, title: str, cause: str, fix: str) -> Finding:
-    """It works, and will not for ever or not for everybody."""
+    """It works, but not permanently or not for everyone."""
     return Finding(check, title, "warning", cause, fix)
 
 

@@ -103,7 +103,7 @@ class Road:
             return StepAnswer(int(status[0]), {}, file.read1(LONGEST_ANSWER))
 
     def streams(self, path: str, release: str) -> bool:
-        """Return whether two events arrive while the answer goes on. Raises RoadBroken."""
+        """Return whether two events arrive before the response ends. Raises RoadBroken."""
         with self._request("GET", path, {"Accept": "text/event-stream"}, None) as connection:
             assert connection.sock is not None
             connection.sock.settimeout(EVENT)

@@ -1,7 +1,7 @@
 """Our own FRP client: it dials out to a tunnel server and serves local services through it (F 10).
 
 It speaks to a stock frps as well as to our server, in both protocol versions, with and without multiplexing and TLS.
-One `TunnelClient` is one tunnel: it logs in, claims its ports, reconnects for ever and remembers who it was.
+One `TunnelClient` is one tunnel: it logs in, claims its ports, keeps reconnecting, and keeps its run id.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class _Session:
                     await self._link.open(lambda: self._control)
                     raise TunnelAway(await self._control.ended)  # ends the tasks of work connections, too
                 finally:
-                    self._control.close()  # so that it starts no more of them
+                    self._control.close()  # so that it starts no further ones
         except* HarpError as errors:
             reason = " ".join(str(error) for error in errors.exceptions)
         finally:

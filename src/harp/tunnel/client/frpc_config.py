@@ -1,7 +1,7 @@
 """frpc's TOML -> ClientConfig: the part of it that ExApps and engines use (A 8.1, A 7.5), with frpc's defaults (F 7).
 
-A configuration written for the stock frpc either works here the same way or is refused in words: nothing that changes
-what goes over the wire is skipped silently.
+A configuration written for the stock frpc either works here the same way or is refused with a reason: nothing that
+changes what goes over the wire is skipped silently.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ClientConfig(Struct, frozen=True):
     user: str = ""
     token: str = ""  # of the FRP protocol, normally empty; HaRP's key is metas["token"]
     metas: dict[str, str] = {}
-    scopes: frozenset[str] = frozenset()  # which messages besides Login prove the token
+    scopes: frozenset[str] = frozenset()  # which messages other than Login prove the token
     dial_timeout: float = 10.0
     ping_interval: float = float("inf")  # between FRP's own Ping messages
     ping_timeout: float = float("inf")  # without any Pong
@@ -264,7 +264,7 @@ def _proxy(table: _Table) -> ClientProxy | None:
     table.choice("type", ("tcp",), 'only "tcp" is supported')
     remote_port = table.number("remotePort", 0, 1, 65535)
     if not remote_port:
-        table.problem("remotePort", "is missing; write the port that the server shall offer")
+        table.problem("remotePort", "is missing; write the port that the server is to offer")
     transport = table.table("transport")
     for option in ("useEncryption", "useCompression"):
         transport.refuse(option, off=False, fix="write false; TLS protects the whole tunnel")

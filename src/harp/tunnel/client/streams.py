@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 class WantedProxy:
-    """A proxy that the server shall offer: `due` is when to ask (again), NEVER once it does."""
+    """A proxy that the server is to offer: `due` is when to ask (again), NEVER once it is offered."""
 
     def __init__(self, message: frp.NewProxy) -> None:
         self.message = message

@@ -68,7 +68,7 @@ class Acceptor:
         return len(self._pending)
 
     def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Listen on bound sockets, besides those there are."""
+        """Listen on additional bound sockets."""
         for sock in sockets:
             self._sockets.append(sock)
             sock.listen(BACKLOG)
@@ -214,7 +214,7 @@ class Acceptor:
 
     def _report(self, pending: PendingConnection, error: OSError) -> None:
         failure = failure_of(error)
-        if failure is not None:  # whoever presents a certificate, or looks at ours, is a tunnel client
+        if failure is not None:  # a peer that presents a certificate, or checks ours, is a tunnel client
             self._warnings.warning("tunnel connection refused", failure.reason, pending.address, fix=failure.fix)
             return
         log.info("tunnel connection dropped", address=pending.address, reason=words_of(error), connection=repr(pending))

@@ -84,7 +84,7 @@ class ClaimCheck:
         if port in ENGINE_PORTS:
             return await self._engine_objection(name, port, address)
         if port not in EXAPP_PORTS:
-            return ""  # nobody can have it, which is said elsewhere
+            return ""  # never granted; reported elsewhere
         if self._strict or owner:  # who has a key of its own could be any ExApp, a hostile one, too
             return await self._record_objection(name, port)
         if len(self._tasks) < MOST_CHECKS:

@@ -37,7 +37,8 @@ class Answers(Protocol):
 class ClaimQueue:
     """Decides about the claims of one tunnel in the order they came, and holds what was granted.
 
-    Deciding may take a while: `check` may ask Nextcloud, and a holder that is in the way is asked whether it lives.
+    Deciding may take a while: `check` may ask Nextcloud, and a tunnel that holds the claim is asked whether it
+    is alive.
     """
 
     def __init__(

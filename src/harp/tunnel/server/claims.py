@@ -41,7 +41,7 @@ class ClaimTaken(ClaimRefused):
 
 
 class Contested(Protocol):
-    """The tunnel of whoever holds what another client wants."""
+    """The tunnel that holds what another client wants."""
 
     async def alive(self) -> bool:
         """Return whether the client still answers."""
@@ -170,7 +170,7 @@ class Claims:
             self.watch.held(claim)
 
     def await_confirmation(self, claim: Claim) -> None:
-        """The client was told; offer `claim` when it is confirmed, or a little later without that."""
+        """The client has its answer; offer `claim` once it is confirmed, or a little later without confirmation."""
         if claim.state is ClaimState.GRANTED:
             claim.deadline = self._deadlines.now + CONFIRMATION
             self._deadlines.watch(claim)

@@ -25,7 +25,7 @@ class OtherMembers(Protocol):
         """Return whether another member serves this client."""
 
     def logged_in(self, run_id: str) -> None:
-        """A client has logged in here: whoever has had it ends that tunnel."""
+        """A client has logged in here: the member that had it before ends that tunnel."""
 
     def ended(self, run_id: str) -> None:
         """Its tunnel is closed."""
@@ -73,7 +73,7 @@ class TunnelGroup:
         return len(tunnels)
 
     def objection(self, run_id: str) -> str:
-        """Return why there can be no more tunnels, "" when there can; a client that comes back takes its own place."""
+        """Return why no further tunnel is accepted, "" if one is; a client that reconnects replaces its own tunnel."""
         if not self.limit or len(self.tunnels) < self.limit or run_id in self.tunnels:
             return ""
         return f"{self.limit} tunnels are connected, which is the limit of this Nextcloud"

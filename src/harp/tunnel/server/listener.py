@@ -30,7 +30,7 @@ from harp.wire.frp_login import NotFrp, Stage
 from harp.wire.windows import Budget
 
 FRP_TOKEN = ""  # HaRP clients have none: the shared key travels in `metas`
-COMPATIBLE = "0.61.1"  # the frps version that clients are told
+COMPATIBLE = "0.61.1"  # the frps version that clients see
 CLOSE_LIMIT = 2.0  # seconds for clients to take our goodbye
 
 log = structlog.get_logger()
@@ -112,7 +112,7 @@ class TunnelServer:
         await _end([tunnel for group in self.groups for tunnel in group.tunnels.values()], "HaRP stops")
 
     async def end_group(self, group: TunnelGroup, reason: str) -> None:
-        """End the tunnels of a Nextcloud that is served no more."""
+        """End the tunnels of a Nextcloud that is no longer served."""
         group.news.stopping = True
         await _end(list(group.tunnels.values()), reason)
         if group.budget is not None:

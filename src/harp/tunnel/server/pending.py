@@ -136,7 +136,7 @@ class PendingConnection(asyncio.Protocol):
         self.handler.unreadable(self, error)
 
     def drop(self) -> None:
-        """Close the connection without a word, whatever state it is in."""
+        """Close the connection without an answer, in any state."""
         self.gone()
         self.greeting.cancel()
         if self._transport is not None:

@@ -1,4 +1,4 @@
-"""Why a tunnel client's TLS handshake failed, in words that say what to do about it."""
+"""Why a tunnel client's TLS handshake failed, and what to do about it."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ class Tunnel(asyncio.Protocol):
         self._owner.news.granted(shown(claim.name), claim.port, self.address)
         self.granted_again(claim)
         # frpc handles its control messages in order: when the stream that we ask for now is here, it knows that it
-        # has the claim. Before that it would close a started work stream without a word (F 5.5).
+        # has the claim. Before that it would silently close a started work stream (F 5.5).
         self._pool.ask()
         self._unconfirmed[claim.name] = self._pool.asked
         self._owner.claims.await_confirmation(claim)

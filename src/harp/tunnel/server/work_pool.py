@@ -67,7 +67,7 @@ class WorkPool:
         self._ask()
 
     def add(self, transport: asyncio.Transport, version: int) -> None:
-        """The client has opened a work stream: give it to whoever waits longest, or keep it."""
+        """The client has opened a work stream: give it to the request that has waited longest, or keep it."""
         stream = WorkStream(transport, version, self._forget)
         transport.set_protocol(stream)
         self.arrived += 1
@@ -78,7 +78,7 @@ class WorkPool:
         while self._streams:
             stream = self._streams.popleft()
             if not stream.transport.is_closing():
-                self.ask()  # in its place
+                self.ask()  # for a replacement
                 return stream
         stream = await self._wait()
         if self.asked - self.arrived + len(self._streams) < self._size + SPARE_POOL:
