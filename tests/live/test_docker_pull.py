@@ -12,19 +12,12 @@ import pytest
 
 from tests.live.daemon import Daemon, running_daemon
 from tests.live.engine import Engine
-from tests.live.peers import path_of
-from tests.live.processes import Process, free_port
 from tests.live.product import KEY
+from tests.live.registry import running_registry
 from tests.live.trees import tar_of
 
 pytestmark = pytest.mark.timeout(300)
 
-CONFIG = """\
-version: 0.1
-log: {{level: warn}}
-storage: {{filesystem: {{rootdirectory: {directory}}}}}
-http: {{addr: "127.0.0.1:{port}", secret: tests}}
-"""
 SIZE = 24 << 20  # bytes that do not compress
 
 
@@ -36,15 +29,9 @@ def daemon(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Debian's docker-registry. Its address; the engine takes one on loopback without TLS."""
-    program = path_of("docker-registry", "docker-registry")
-    directory = tmp_path_factory.mktemp("registry")
-    port = free_port()
-    config = directory / "config.yml"
-    config.write_text(CONFIG.format(directory=directory / "data", port=port))
-    with Process([program, "serve", str(config)], directory / "log", env={}) as process:
-        process.until_listening(port)
-        yield f"127.0.0.1:{port}"
+    """The address of a registry."""
+    with running_registry(tmp_path_factory.mktemp("registry")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -11,22 +11,23 @@ import os
 import re
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.blocks import ROOT, CodeBlock, left
+from tests.blocks import ROOT, CodeBlock, blocks, left
 from tests.fakes.environment import bare
+from tests.live.docker_command import docker, eventually
 from tests.live.engine import Engine
 from tests.live.frp import frpc
-from tests.live.images import provide_harp, wheels
+from tests.live.images import wheels
 from tests.live.kubernetes.programs import program
 from tests.live.peers import path_of
 from tests.live.processes import Process, free_port
 from tests.live.product import HARP, Product
+from tests.live.registry import running_registry
 from tests.live.shell import BIN, PATIENCE, executable, script
 from tests.live.tunnels import SHIPPED
 
@@ -133,25 +134,6 @@ def test_setup_prints_the_command_for_nextcloud(tmp_path: Path) -> None:
 # docs/install.md, docs/engines.md, docs/maintenance.md: with an engine
 
 
-def docker(engine: Engine, at: Path) -> Path:
-    """Return a folder with a `docker` that speaks to the engine, which has the image already."""
-    program = path_of("docker.io", "docker")
-    socket = engine.socket
-    text = f"""export DOCKER_HOST=unix://{socket} DOCKER_CONFIG={at}
-case $1 in build) shift; exec {program} tag {provide_harp(engine)} "$2" ;; esac
-for word; do
-    shift
-    case $word in
-        /var/run/docker.sock:*) word={socket}:${{word#*:}} ;;
-        127.0.0.1:8780:8780) word=127.0.0.1::8780 ;;
-    esac
-    set -- "$@" "$word"
-done
-exec {program} "$@"
-"""
-    return executable(at / "bin/docker", text).parent
-
-
 def test_in_a_container_from_install_to_backup(engine: Engine, tmp_path: Path) -> None:
     """All blocks of three pages, in their order, in one directory."""
     path = docker(engine, tmp_path)
@@ -159,25 +141,21 @@ def test_in_a_container_from_install_to_backup(engine: Engine, tmp_path: Path) -
         for page in ("docs/install.md", "docs/engines.md", "docs/maintenance.md"):
             for block in left(page):
                 if "/opt/harp" not in block.text and "harp setup" not in block.text:
-                    eventually(block, tmp_path, path)
+                    eventually(block.text, tmp_path, path)
         assert (tmp_path / "harp-certs.tgz").stat().st_size > 1000
         assert (tmp_path / "gpu1.tar").stat().st_size > 1000
     finally:
         engine.clear()
 
 
-def eventually(block: CodeBlock, at: Path, path: Path) -> None:
-    """Run a block; what asks whether HaRP, which is just starting, serves may be asked again for a while."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            script(block.text, at, path)
-        except AssertionError:
-            if "harp health" not in block.text or time.monotonic() > end:
-                raise
-            time.sleep(0.5)
-        else:
-            return
+def test_the_image_goes_to_a_registry_as_the_page_says(engine: Engine, tmp_path: Path) -> None:
+    path = docker(engine, tmp_path)
+    (text,) = (block.text for block in blocks("docs/kubernetes-install.md") if "docker push" in block.text)
+    with running_registry(tmp_path) as registry:
+        script(text.replace("registry.example.com", registry), tmp_path, path)
+        with urllib.request.urlopen(f"http://{registry}/v2/appapi-harp/tags/list", timeout=30) as answer:
+            assert json.loads(answer.read())["tags"] == ["0.5.0"]
+        engine.call("DELETE", f"/images/{registry}/appapi-harp:0.5.0").ok(200)
 
 
 # Other pages

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import os
 import socket
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -21,12 +19,12 @@ from yarl import URL
 from harp.snippets import ProxySite, filled
 from harp.testing.hello import static_content
 from tests.live.nginx import start_nginx
-from tests.live.peers import do_without, path_of
+from tests.live.peers import path_of
 from tests.live.processes import Process, free_port
 from tests.live.product import Product, basic
+from tests.live.traefik import reaches_harp, start_traefik
 
 DOMAIN = "cloud.example.com"
-TRAEFIK = Path(__file__).parents[2] / ".cache" / "traefik" / "traefik"
 OTHERS = ("Apache", "Caddy", "Traefik")
 APACHE_MODULES = Path("/usr/lib/apache2/modules")
 CLIENT = "127.0.0.9"  # an address that is not the reverse proxy's
@@ -111,42 +109,16 @@ http://:{port} {{
 
 
 def traefik(folder: Path, product: Product, port: int) -> Process:
-    """With a certificate of its own making: the router of the snippet is for HTTPS.
-
-    It is built from source, which takes longer than all of CI: who has built it runs this.
-    """
-    if not TRAEFIK.exists():
-        do_without("Traefik not found: make traefik builds it")
+    """With a certificate of its own making: the router of the snippet is for HTTPS."""
     (folder / "routes").mkdir()
     for name, site in zip(("top", "subfolder"), sites(product), strict=True):
         (folder / "routes" / f"{name}.yaml").write_text(named(filled("traefik-file.yaml", site), name))
-    config = f"""
-global: {{checkNewVersion: false, sendAnonymousUsage: false}}
-entryPoints: {{websecure: {{address: "127.0.0.1:{port}"}}}}
-providers: {{file: {{directory: {folder}/routes, watch: false}}}}
-"""
-    (folder / "traefik.yml").write_text(config)
-    argv = [str(TRAEFIK), f"--configFile={folder}/traefik.yml"]
-    return Process(argv, folder / "log", env=environment(folder))
+    return start_traefik(folder, port, f"{{file: {{directory: {folder}/routes, watch: false}}}}")
 
 
 def named(text: str, name: str) -> str:
     """The same router under another name: two files may not have one in common."""
     return text.replace("    harp:", f"    {name}:").replace("service: harp", f"service: {name}")
-
-
-def reaches_harp(port: int) -> bool:
-    """Is a request over TLS answered by HaRP?"""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
-    try:
-        connection.request("GET", "/exapps/app_api/info", headers={"Host": DOMAIN})
-        return connection.getresponse().status == 401
-    except OSError:
-        return False
-    finally:
-        connection.close()
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -173,7 +145,7 @@ def front(
     with starting as process:
         process.until_listening(port)
         if scheme == "https":  # Traefik listens before it has a certificate and its routes
-            process.until(lambda: reaches_harp(port), "route")
+            process.until(lambda: reaches_harp(port, DOMAIN), "route")
         yield Front(port, product, upgrades=request.param != "nginx HTTP/1.0", scheme=scheme)
 
 
