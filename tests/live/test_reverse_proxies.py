@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import yaml
 from yarl import URL
 
 from harp.snippets import ProxySite, filled
@@ -296,7 +298,18 @@ async def test_a_lost_prefix_is_served_and_told(product: Product, tmp_path: Path
     product.process.until(lambda: "prefix" in product.process.text(), "log line that tells how to repair it")
 
 
-def test_what_is_not_run_here_keeps_the_prefix_as_well() -> None:
-    """Labels need Docker under Traefik, cloudflared a Cloudflare; at least they do not strip."""
-    assert "strip" not in filled("traefik-labels.yaml", ProxySite()).lower()
-    assert "path: ^/exapps/" in filled("cloudflared.yaml", ProxySite())
+@pytest.mark.parametrize(
+    ("host", "path", "service"),
+    [
+        (DOMAIN, "/exapps/hello/", "http://127.0.0.1:8780"),
+        (DOMAIN, "/index.php/exapps/", "http://nextcloud:80"),
+        (DOMAIN, "/", "http://nextcloud:80"),
+        ("elsewhere.example.com", "/exapps/hello/", "http_status:404"),
+    ],
+)
+def test_rules_of_cloudflared_as_its_documentation_reads_them(host: str, path: str, service: str) -> None:
+    """The first rule whose host is the same and whose path, a regular expression, is found; the last takes all."""
+    rules = yaml.safe_load(filled("cloudflared.yaml", ProxySite()))["ingress"]
+    chosen = (rule for rule in rules if rule.get("hostname") in (None, host) and re.search(rule.get("path", ""), path))
+    assert next(chosen)["service"] == service
+    assert rules[-1].keys() == {"service"}

@@ -6,8 +6,8 @@ from harp.status.doctor.doctors import merged
 from harp.status.doctor.report import failed, ok
 
 PROCESS = ok("process", "the process has what it needs")
-RED = failed("nextcloud", "Nextcloud available again", "red is away", "start it")
-BLUE = ok("nextcloud", "Nextcloud available again", "http://blue")
+RED = failed("nextcloud", "Nextcloud answers", "red is away", "start it")
+BLUE = ok("nextcloud", "Nextcloud answers", "http://blue")
 
 
 def test_what_all_have_found_alike_is_told_once_and_the_rest_with_its_name() -> None:

@@ -101,9 +101,9 @@ def test_sparse_members_of_all_kinds_are_refused(archive: bytes) -> None:
         (header(b"0", b"\xff" * 12), "an invalid number"),
         (header(b"0", b"\x80" + b"\xff" * 11), "truncated"),
         (header(b"0", b"0000000009x\0"), "an invalid number"),
-        (header(b"x", b"00000000010\0") + b"99 a=b\n\0".ljust(512, b"\0"), "an extended header"),
+        (header(b"x", b"00000000010\0") + b"99 a=b\n\0".ljust(512, b"\0"), "an invalid extended header"),
         (header(b"x", b"00000000010\0") + b"8 size=\n".ljust(512, b"\0") + header(b"0"), "an invalid number"),
-        (header(b"x", b"00000000010\0") + b"0 a=bcd\n".ljust(512, b"\0"), "an extended header"),
+        (header(b"x", b"00000000010\0") + b"0 a=bcd\n".ljust(512, b"\0"), "an invalid extended header"),
         (header(b"L", b"00001000000\0") + bytes(1 << 18), "limit 65536"),
     ],
 )
