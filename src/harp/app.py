@@ -42,6 +42,7 @@ from harp.net.turns import Turns
 from harp.nextcloud.http import SystemTrust
 from harp.nextcloud.instance import Instance
 from harp.settings import Limits, Settings, load
+from harp.settings.sharing import share
 from harp.status.admin import AdminGate
 from harp.status.api import StatusApi
 from harp.status.pages import Pages
@@ -124,7 +125,7 @@ class Harp:
         self.deadlines.watch(Memory(self.deadlines, resident, glibc))
         self.turns = Turns()
         self.warnings = RareWarnings(loop.time, loop.call_later)
-        connections = _connections_allowed(settings.limits)
+        connections = _connections_allowed(settings.limits, settings.processes)
         access_log = AccessLog(settings.logs.access, json=settings.logs.format == "json")
         self._traces = await _start_traces(settings.traces, self.warnings)
         commons = Commons(
@@ -185,7 +186,7 @@ class Harp:
     def reload(self) -> None:
         """Take over renewed certificates and changed trusted proxies, or report what cannot be used."""
         try:
-            settings = load(os.environ)
+            settings = share(load(os.environ), self.settings.processes)
             tunnel_tls = certificates.server_context(self._frp_directory) if self.settings.tunnel.tls else None
             if self._https is not None:
                 load_certificate(self._https, settings.certs / "cert.pem")
@@ -409,7 +410,7 @@ async def serve_until_told(harp: Harp, told: asyncio.Event | None = None) -> int
     return 0
 
 
-def _connections_allowed(limits: Limits) -> int:
+def _connections_allowed(limits: Limits, processes: int) -> int:
     """Raise the limit of open files as far as we may, and say how many client connections it carries.
 
     A connection takes two: the client's and the ExApp's. What is set aside for listeners, the admin listener, control
@@ -430,7 +431,7 @@ def _connections_allowed(limits: Limits) -> int:
         limit=soft,
         connections=allowed,
         wanted=wanted,
-        fix=f"raise the limit of open files (ulimit -n) to {need}, or set HP_MAX_CONNECTIONS={allowed}",
+        fix=f"raise the limit of open files (ulimit -n) to {need}, or set HP_MAX_CONNECTIONS={allowed * processes}",
     )
     return allowed
 

@@ -47,8 +47,9 @@ class ExaminedHarp:
 
     @property
     def room(self) -> Room:
-        limits = self.settings.limits
-        return Room(self._harp.gate.capacity, limits.connections, self._harp.descriptors_wanted)
+        limits, processes = self.settings.limits, self.settings.processes
+        allowed = self._harp.gate.capacity * processes
+        return Room(allowed, limits.connections * processes, self._harp.descriptors_wanted)
 
     @property
     def key_doubted(self) -> str:

@@ -1,8 +1,8 @@
 """The parent of several workers (HP_WORKERS): binds the sockets, introduces workers to each other, restarts dead ones.
 
-It serves nobody itself. A worker is `harp.worker`, a whole gateway in a process of its own; each two of them have a
-connected pair of sockets from here, and everything else they settle between them. What the parent and a worker tell
-each other are JSON objects on a pair of sockets, one in each datagram:
+It serves nobody itself. A worker is `harp.worker`, a whole gateway in a process of its own, forked by `harp.forker`;
+each two of them have a connected pair of sockets from here, and everything else they settle between them. What the
+parent and a worker tell each other are JSON objects on a pair of sockets, one in each datagram:
 
     {"ready": true}               worker: I serve
     {"lost": "2", "serial": 7}    worker: my link with worker 2, the seventh that was made, is gone
@@ -20,17 +20,16 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import structlog
-from msgspec import Struct
 
 from harp.errors import HarpError
+from harp.forker import Door, Forker, Post
 from harp.logs import configure, drain
 from harp.net.listen import ListenError, bound_group
 from harp.settings import Address, Settings
@@ -43,28 +42,11 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds until one that ends at once is
 PING = 5.0  # seconds
 MOST_MISSED = 6  # pings without an answer until a worker is killed: its event loop is stuck, or it was stopped
 RELINK = 1.0  # seconds until two workers that have lost their link get another
+LAST_WAIT = 2.0  # seconds for the end of those that were killed, or have closed their socket
 STOP_LIMIT = 15.0  # seconds beyond the drain until a worker that does not stop is killed
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
 
 log = structlog.get_logger()
-
-
-class Door(Struct, frozen=True):
-    """The listening sockets of one worker, as descriptors that every worker has: another one may stand in for it."""
-
-    http: list[int]
-    https: list[int]
-    frp: list[int]
-
-
-class Post(Struct, frozen=True):
-    """What a worker is told at its start."""
-
-    number: int
-    control: int  # descriptor
-    doors: list[Door]  # of every worker, by number
-    admin: list[int]  # descriptors, for the worker that leads
-    links: dict[str, tuple[int, int]]  # worker -> descriptor and serial number
 
 
 class WorkerProcess:
@@ -72,7 +54,8 @@ class WorkerProcess:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.process: asyncio.subprocess.Process | None = None
+        self.process = 0  # its id; 0 = it does not run
+        self.ended: asyncio.Future[int | str]  # how
         self.control: socket.socket | None = None
         self.ready = asyncio.Event()
         self.missed = 0  # pings
@@ -117,6 +100,7 @@ class Supervisor:
         self._serials: dict[frozenset[int], int] = {}  # of the last link of two workers
         self._serial = count(1)
         self._told = asyncio.Event()
+        self._forker: Forker
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
@@ -128,6 +112,7 @@ class Supervisor:
             fix = {"fix": "`harp doctor` names the variable and what to do"} if isinstance(error, ListenError) else {}
             log.error("cannot start", reason=str(error), **fix)
             return 1
+        self._forker = Forker([sock.fileno() for sock in self._sockets], self._ended)
         for number in STOPS:
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._signal, signal.SIGHUP)
@@ -147,18 +132,23 @@ class Supervisor:
 
         None when it serves, else the exit code.
         """
-        process = await self._start(worker)
-        ended = asyncio.ensure_future(process.wait())
-        waits = [ended, asyncio.ensure_future(worker.ready.wait()), asyncio.ensure_future(self._told.wait())]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits[1:]:
+        try:
+            await self._start(worker)
+        except OSError as error:
+            log.error("cannot start", reason=str(error))
+            return 1
+        ended = worker.ended
+        waits = [asyncio.ensure_future(event.wait()) for event in (worker.ready, self._told)]
+        every: list[asyncio.Future[Any]] = [ended, *waits]
+        await asyncio.wait(every, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
             wait.cancel()
         if ended.done():
-            return process.returncode or 1
-        ended.cancel()
+            status = ended.result()
+            return status if isinstance(status, int) and status > 0 else 1
         if self._told.is_set():
             return 0
-        self._spawn(self._keep(worker, process))
+        self._spawn(self._keep(worker))
         return None
 
     # Sockets
@@ -184,16 +174,16 @@ class Supervisor:
 
     # Workers
 
-    async def _keep(self, worker: WorkerProcess, process: asyncio.subprocess.Process | None = None) -> None:
+    async def _keep(self, worker: WorkerProcess) -> None:
         """Have a worker run until we stop."""
         while not self._told.is_set():
             began = time.monotonic()
             try:
-                process = process or await self._start(worker)
-                status: int | str = await process.wait()
+                if not worker.process:
+                    await self._start(worker)
+                status = await worker.ended
             except (OSError, ValueError) as error:  # of the system, or we stop and have closed the sockets
                 status = f"not started: {error}"
-            process = None
             self._gone(worker)
             if self._told.is_set():
                 return
@@ -206,12 +196,12 @@ class Supervisor:
                 async with asyncio.timeout(delay):
                     await self._told.wait()
 
-    async def _start(self, worker: WorkerProcess) -> asyncio.subprocess.Process:
-        """Start a worker, linked with all that run."""
+    async def _start(self, worker: WorkerProcess) -> None:
+        """Start a worker, linked with all that run. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         links: dict[str, tuple[int, int]] = {}
-        ends = [theirs]
+        ends: list[socket.socket] = []
         for other in self._workers:
             if other.control is not None and other is not worker:
                 here, there, serial = self._link(worker, other)
@@ -222,20 +212,20 @@ class Supervisor:
         worker.missed = 0
         worker.control = ours
         asyncio.get_running_loop().add_reader(ours, self._heard, worker, ours)
-        place = Post(worker.number, theirs.fileno(), self._doors, self._admin, links)
+        worker.ended = asyncio.get_running_loop().create_future()
         try:
-            worker.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "harp.worker",
-                msgspec.json.encode(place).decode(),
-                pass_fds=[*(sock.fileno() for sock in (*ends, *self._sockets))],
-                start_new_session=True,  # a Ctrl-C at the terminal is ours alone
-            )
+            worker.process = await self._forker.fork(Post(worker.number, self._doors, self._admin, links), theirs, ends)
         finally:
-            for sock in ends:
+            for sock in (theirs, *ends):
                 sock.close()
-        return worker.process
+        if self._told.is_set():
+            self._forker.signal(worker.process, signal.SIGTERM)
+
+    def _ended(self, process: int, status: int) -> None:
+        """A worker is no more."""
+        for worker in self._workers:
+            if worker.process == process and not worker.ended.done():
+                worker.ended.set_result(status)
 
     def _heard(self, worker: WorkerProcess, control: socket.socket) -> None:
         try:
@@ -245,7 +235,9 @@ class Supervisor:
         except OSError:
             data = b""
         if not data:
-            asyncio.get_running_loop().remove_reader(control)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(control)
+            loop.call_later(LAST_WAIT, _end_unknown, worker.ended)  # unless the forker says how, as it does if it can
             return
         message = json.loads(data)
         worker.missed = 0
@@ -260,13 +252,12 @@ class Supervisor:
         while True:
             await asyncio.sleep(PING)
             for worker in self._workers:
-                if worker.process is None or worker.control is None or not worker.ready.is_set():
+                if not worker.process or worker.control is None or not worker.ready.is_set():
                     continue
                 worker.missed += 1
                 if worker.missed > MOST_MISSED:
                     log.error("worker hangs", number=worker.number, seconds=MOST_MISSED * PING)
-                    with suppress(ProcessLookupError):
-                        worker.process.kill()
+                    self._forker.signal(worker.process, signal.SIGKILL)
                 with suppress(OSError):
                     worker.control.send(b'{"ping": true}')
 
@@ -285,6 +276,7 @@ class Supervisor:
 
     def _gone(self, worker: WorkerProcess) -> None:
         worker.ready.clear()
+        worker.process = 0
         if worker.control is not None:
             asyncio.get_running_loop().remove_reader(worker.control)
             worker.control.close()
@@ -294,13 +286,11 @@ class Supervisor:
 
     def _signal(self, number: signal.Signals) -> None:
         for worker in self._workers:
-            process = worker.process
-            if process is None or process.returncode is not None:
+            if not worker.process or worker.ended.done():
                 continue
             if number == signal.SIGHUP and not worker.ready.is_set():
                 continue  # it would end by it, and reads everything as it is now
-            with suppress(ProcessLookupError):
-                process.send_signal(number)
+            self._forker.signal(worker.process, number)
 
     def _stop(self) -> None:
         """Have all workers drain; the second time, stop at once."""
@@ -308,20 +298,22 @@ class Supervisor:
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
+        self._forker.leave()
         self._signal(signal.SIGTERM)
 
     async def _end(self) -> None:
         self._stop_unless_told()
-        running = [worker.process.wait() for worker in self._workers if worker.process is not None]
-        try:
-            async with asyncio.timeout(self._settings.timeouts.drain + STOP_LIMIT):
-                await asyncio.gather(*running)
-        except TimeoutError:
-            log.error("workers did not stop")
-            self._signal(signal.SIGKILL)
+        running = [worker.ended for worker in self._workers if worker.process]
+        if running:
+            _, late = await asyncio.wait(running, timeout=self._settings.timeouts.drain + STOP_LIMIT)
+            if late:
+                log.error("workers did not stop")
+                self._signal(signal.SIGKILL)
+                await asyncio.wait(late, timeout=LAST_WAIT)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._forker.close()
 
     def _stop_unless_told(self) -> None:
         if not self._told.is_set():
@@ -331,6 +323,11 @@ class Supervisor:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _end_unknown(ended: asyncio.Future[int | str]) -> None:
+    if not ended.done():
+        ended.set_result("unknown")
 
 
 def _introduce(worker: WorkerProcess, other: int, end: socket.socket, serial: int) -> None:

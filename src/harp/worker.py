@@ -1,4 +1,4 @@
-"""One of several workers (HP_WORKERS): a whole gateway, linked with the others. `harp.supervisor` starts it."""
+"""One of several workers (HP_WORKERS): a whole gateway, linked with the others. `harp.forker` starts it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import asyncio
 import json
 import os
 import socket
-import sys
 from contextlib import suppress
 
-import msgspec
 import structlog
 
 from harp.app import Harp, serve_until_told
 from harp.cluster.members import Members
 from harp.errors import HarpError
+from harp.forker import Door, Post
 from harp.logs import configure, drain
 from harp.loops import event_loop
 from harp.net.listen import Bind, Listener
 from harp.net.tasks import Tasks
 from harp.settings import Address, Settings, load
-from harp.supervisor import LONGEST, Door, Post
+from harp.settings.sharing import share
+from harp.supervisor import LONGEST
 from harp.tenant import Tenant
 from harp.wire.member import Operated, Renewed
 from harp.worker_facts import WorkerFacts
@@ -233,10 +233,9 @@ class Worker:
             self._control.send(json.dumps(message).encode())
 
 
-def main(text: str) -> int:
-    """Serve as `text`, a Post, says, until asked to stop; return the exit code."""
-    place = msgspec.json.decode(text, type=Post)
-    settings = load(os.environ)
+def main(place: Post) -> int:
+    """Serve in this place until asked to stop; return the exit code."""
+    settings = share(load(os.environ), len(place.doors))
     configure(settings.logs, settings.secrets, fields={"worker": place.number})
 
     async def serve() -> int:
@@ -247,7 +246,3 @@ def main(text: str) -> int:
         status = runner.run(serve())
         drain()
         os._exit(status)  # not by returning: that waits for every thread
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

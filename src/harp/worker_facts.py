@@ -22,6 +22,7 @@ from harp.frontend.traffic import CLASSES, Traffic
 from harp.gathering import NO_TRAFFIC
 from harp.status.history import ALL
 from harp.status.merged import ended, merged
+from harp.status.rates import Rates
 from harp.status.snapshot import MemberLine, RequestLine, RequestLines, RunningLine, Snapshot, TrafficLine
 from harp.wire.decoding import decoded
 from harp.wire.member import Operated
@@ -51,6 +52,7 @@ class WorkerFacts(HarpFacts):
         self._ended: dict[str, Snapshot] = {}  # what processes have counted that are no more, or not linked any more
         self._seen: dict[str, tuple[float, int, int]] = {}  # its start, and the last request and failure that we have
         self._running: dict[str, tuple[RunningLine, ...]] = {}
+        self._rates = Rates()
         self._asked = self._looked = float("-inf")
         self._asking: asyncio.Task[None] | None = None
 
@@ -147,7 +149,10 @@ class WorkerFacts(HarpFacts):
                 await asyncio.gather(*questions)
         except TimeoutError:
             pass  # one that is busy is shown as it was
-        self._asked = self._loop.time()
+        self._asked = now = self._loop.time()
+        self._rates.take(self._members.name, self._own_process().requests, now)
+        for name, snapshot in self._others.items():
+            self._rates.take(name, snapshot.process.requests, now)
 
     async def _ask_one(self, link: Link) -> None:
         try:
@@ -169,6 +174,7 @@ class WorkerFacts(HarpFacts):
         before = self._ended.get(member)
         self._ended[member] = last if before is None else merged(last, [before])
         self._running.pop(member, None)
+        self._rates.forget(member)
 
     def _take(self, member: str, started: float, lines: RequestLines) -> None:
         """Show what that member has served since the last time."""
@@ -185,9 +191,12 @@ class WorkerFacts(HarpFacts):
         for number in range(self._count):
             name = str(number)
             if name == members.name:
-                yield _line(name, own, leads=True, linked=True)
+                yield _line(name, own, self._rates.of(name), leads=True, linked=True)
             elif name in self._others:
-                yield _line(name, self._others[name], leads=False, linked=name in members.talking)
+                linked = name in members.talking
+                yield _line(
+                    name, self._others[name], self._rates.of(name) if linked else 0.0, leads=False, linked=linked
+                )
             else:
                 yield MemberLine(name, False, name in members.talking, 0, 0.0, 0.0, 0, 0, 0, 0, 0.0)
 
@@ -196,7 +205,7 @@ def _last(lines: list[RequestLine], before: int) -> int:
     return lines[-1].number if lines else before
 
 
-def _line(name: str, snapshot: Snapshot, *, leads: bool, linked: bool) -> MemberLine:
+def _line(name: str, snapshot: Snapshot, rate: float, *, leads: bool, linked: bool) -> MemberLine:
     process = snapshot.process
     return MemberLine(
         name,
@@ -210,6 +219,7 @@ def _line(name: str, snapshot: Snapshot, *, leads: bool, linked: bool) -> Member
         process.requests,
         len(snapshot.tunnels),
         process.loop_lag,
+        rate,
     )
 
 

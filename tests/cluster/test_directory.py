@@ -13,6 +13,7 @@ from tests.cluster.conftest import Start
 from tests.cluster.world import MemberWorld, far_end, link, through
 from tests.fakes.transport import Recorder
 from tests.fakes.waiting import settled, until
+from tests.tunnel.peer import good_login
 from tests.tunnel.server.world import beside
 
 
@@ -184,6 +185,17 @@ async def test_a_living_tunnel_elsewhere_keeps_its_name_and_port(
     refused = await second.claim(name, port)
     assert refused.error == ("port already used" if name == "other" else "proxy [my_app] already exists")
     assert two.offer(23001).name == "my_app"
+
+
+async def test_the_limit_of_tunnels_is_one_for_all_members(one: MemberWorld, two: MemberWorld) -> None:
+    first = one.client()
+    await first.offer("my_app", 23001)
+    await two.offered(23001)
+    two.group.limit = 1
+    refused = await two.client().try_login(good_login())
+    assert refused.error == "1 tunnels are connected, which is the limit of this Nextcloud"
+    again = await two.client().try_login(good_login(run_id=first.run_id))
+    assert again.error == "", "whoever comes back takes its own place"
 
 
 async def test_a_dead_tunnel_elsewhere_gives_way(one: MemberWorld, two: MemberWorld) -> None:

@@ -52,6 +52,7 @@ class FakeFacts:
         self.changes: list[str] = []
         self.in_effect = PROCESS
         self.known: list[AppLine] = [HELLO, DIRECT]
+        self.known_members: list[MemberLine] = []
 
     def listeners(self) -> dict[str, Condition]:
         return {"http": Condition(True, "port 8780")}
@@ -78,7 +79,7 @@ class FakeFacts:
         return list(self.banned.values())
 
     def members(self) -> Sequence[MemberLine]:
-        return []
+        return self.known_members
 
     def certificates(self) -> Sequence[CertificateLine]:
         return [CertificateLine("/certs/cert.pem", 1.9e9)]
@@ -102,6 +103,7 @@ class FakeFacts:
             ban_totals=BanTotals(30, 3, len(self.banned)),
             certificates=tuple(self.certificates()),
             cluster=self.cluster(),
+            members=tuple(self.members()),
         )
 
     def requests(self, app: str) -> RequestLines:

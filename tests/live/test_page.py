@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.live.chromium import NAME, Tab, chromium
 from tests.live.peers import do_without
 from tests.live.product import KEY, Product, basic, running
 from tests.live.tunnels import SHIPPED, start_tunnel
+from tests.live.workers import Workers
 from tests.live.world import TUNNEL_PORT, World
 
 ROOT = Path(__file__).parent.parent.parent
@@ -229,6 +231,23 @@ def test_pictures_for_the_documentation(tab: Tab, product: Product, world: World
     assert all(file.stat().st_size > 20_000 for file in pictures.glob("*.png"))
     for name in ("context_chat", "talk_bot"):
         product.forget(name)
+
+
+def test_members_are_watched_while_one_of_them_is_away(browser: Tab, world: World, tmp_path: Path) -> None:
+    with running(tmp_path, world.nextcloud, HP_WORKERS="2") as product:
+        product.process.until(lambda: Workers(product).whole(), "both workers", pause=0.05)
+        browser.show_as(1280, 900)
+        browser.open(f"{home(product)}/members")
+        log_in(browser, KEY)
+        browser.complaints.clear()
+        states = "[...document.querySelectorAll('tr[id^=member-] .state')].map(one => one.textContent).join()"
+        browser.until(f"{states} === 'leads,linked'", "both members")
+        assert faults(browser) == []
+        (victim,) = (one.process for one in Workers(product).members() if not one.leads)
+        os.kill(victim, signal.SIGKILL)
+        browser.until(f"document.querySelector('#member-1').textContent.includes('{victim}') === false", "another one")
+        browser.until(f"{states} === 'leads,linked'", "both members again")
+        assert browser.complaints == []
 
 
 def examine(tab: Tab, product: Product) -> None:

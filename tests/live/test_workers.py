@@ -25,7 +25,7 @@ from tests.live.frp import exapp_toml, frpc, tls_of
 from tests.live.processes import Process, listening
 from tests.live.product import HARP, KEY, Product, running
 from tests.live.tunnels import OWN, SHIPPED, start_tunnel
-from tests.live.workers import Workers, ask, serving
+from tests.live.workers import Workers, ask, children, serving
 from tests.live.world import TUNNEL_PORT, World
 
 MIB = 1 << 20
@@ -312,12 +312,41 @@ def test_a_killed_worker_costs_its_own_connections_only_and_is_back(fresh: Worke
     assert set(statuses) == {200}
 
 
+def test_a_killed_forker_costs_nothing_and_another_one_forks(fresh: Workers) -> None:
+    (forker,) = children(fresh.product.process.pid)
+    before = fresh.pids()
+    signal_to(forker, signal.SIGKILL)
+    fresh.product.process.until(lambda: "forks workers has ended" in fresh.product.process.text(), "line in the log")
+    for pid in before:
+        with fresh.connection(pid) as client:
+            assert ask(client, "/exapps/direct/public") == 200
+    assert sorted(one.process for one in fresh.members()) == sorted(before)
+    signal_to(before[0], signal.SIGKILL)
+    fresh.product.process.until(
+        lambda: (now := processes(fresh)) != [] and before[0] not in now, "another one", timeout=60, pause=0.1
+    )
+
+
 def test_all_workers_may_die_again_and_again(fresh: Workers) -> None:
     for _ in range(2):
         for pid in fresh.pids():
             signal_to(pid, signal.SIGKILL)
         fresh.product.process.until(fresh.whole, "both workers", timeout=60, pause=0.1)
     fresh.until_offered()
+
+
+# Limits
+
+
+def test_connections_are_limited_for_both_together(world: World, tmp_path: Path) -> None:
+    with running(tmp_path, world.nextcloud, HP_MAX_CONNECTIONS="64", **TWO) as product:
+        Workers(product).until_whole()
+        clients = [http.client.HTTPConnection("127.0.0.1", product.http, timeout=20) for _ in range(120)]
+        statuses = [ask(client, "/exapps/direct/public") for client in clients]
+        assert 32 < statuses.count(200) <= 64
+        assert set(statuses) <= {200, 503, 0}
+        for client in clients:
+            client.close()
 
 
 # Signals
@@ -363,6 +392,11 @@ def test_a_start_that_cannot_succeed_ends_with_its_reason(world: World, tmp_path
 
 def signal_to(pid: int, number: signal.Signals) -> None:
     os.kill(pid, number)
+
+
+def processes(workers: Workers) -> list[int]:
+    """As the members say; two that answer, or none."""
+    return [one.process for one in workers.members()] if workers.whole() else []
 
 
 def is_zombie(pid: int) -> bool:

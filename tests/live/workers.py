@@ -46,8 +46,7 @@ class Workers:
 
     def pids(self) -> list[int]:
         """Of the workers that run now, the oldest first."""
-        parent = self.product.process.pid
-        return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+        return [worker for forker in children(self.product.process.pid) for worker in children(forker)]
 
     def whole(self) -> bool:
         """Are there two, and do they talk?"""
@@ -90,10 +89,15 @@ class Workers:
     def connect(self, pid: int) -> http.client.HTTPConnection:
         for _ in range(TRIES):
             client = http.client.HTTPConnection("127.0.0.1", self.product.http, timeout=PATIENCE)
-            if ask(client, "/exapps/direct/public") == 200 and server_of(client.sock, self.pids()) == pid:
+            if ask(client, "/exapps/direct/public") == 200 and server_of(client.sock, [pid]) == pid:
                 return client
             client.close()
         raise AssertionError(f"no connection of {TRIES} is served by {pid}")
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that have not been waited for, the oldest first."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def ask(client: http.client.HTTPConnection, path: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,30 @@ def test_limits_are_shares_of_what_there_is(keys: Path) -> None:
     assert (shares.connections, shares.requests, shares.tunnels) == (20, 5, 0)
 
 
+def test_an_entry_may_have_its_own_sessions_bans_registries_and_mounts(keys: Path) -> None:
+    (keys / "registries.toml").write_text("")
+    more = f"""
+session_lifetime = 0
+bans = {{ count = 50, window = "10m" }}
+registries_file = "{keys}/registries.toml"
+mounts_allowed = ["/srv/clinic", "/srv/models"]
+"""
+    env = {"HP_SESSION_LIFETIME": "5", "HP_BLACKLIST_COUNT": "3", "HP_EXAPP_BIND_MOUNTS_ALLOWED": "/srv"}
+    settings, problems = read(keys, ONE + TWO + more, **env)
+    assert problems == []
+    school, clinic = settings.instances
+    assert (school.nextcloud.session_lifetime, clinic.nextcloud.session_lifetime) == (5, 0)
+    assert (school.bans, clinic.bans) == (settings.bans, replace(settings.bans, count=50, window=600))
+    assert (school.engines.registries, clinic.engines.registries) == (None, keys / "registries.toml")
+    assert school.engines.mounts_allowed == ("/srv",)
+    assert clinic.engines.mounts_allowed == ("/srv/clinic", "/srv/models")
+
+
+def test_an_entry_may_allow_no_mounts_at_all(keys: Path) -> None:
+    settings, _ = read(keys, ONE + "mounts_allowed = []")
+    assert settings.instances[0].engines.mounts_allowed == ()
+
+
 def test_a_cluster_is_that_of_entries_with_a_namespace(keys: Path) -> None:
     env = {"HP_K8S_ENABLED": "true", "HP_K8S_API_SERVER": "https://k8s:6443"}
     settings, problems = read(keys, ONE + TWO + 'kubernetes_namespace = "clinic-apps"', **env)
@@ -101,6 +126,9 @@ def test_a_cluster_is_that_of_entries_with_a_namespace(keys: Path) -> None:
         (ONE + 'hosts = ["a b"]', 'instance school: hosts: "a b" is not a host'),
         (ONE + 'engines = "many"', "instance school: engines: "),
         (ONE + "limits = { tunnels = 0 }", "instance school: limits.tunnels: 0 is out of range"),
+        (ONE + "bans = { count = -1 }", "instance school: bans.count: "),
+        (ONE + "session_lifetime = 60", "instance school: session_lifetime: "),
+        (ONE + 'mounts_allowed = ["data"]', "instance school: mounts_allowed: "),
         (ONE + "limits = { tunels = 5 }", "instance school: limits.tunels: is not known; did you mean limits.tunnels?"),
     ],
 )
@@ -164,8 +192,8 @@ def test_the_example_of_the_documentation_can_be_used(keys: Path) -> None:
 
 
 def test_every_key_is_documented() -> None:
-    from harp.settings.instances import KEYS, LIMIT_KEYS  # noqa: PLC0415
+    from harp.settings.instances import KEYS, TABLES  # noqa: PLC0415
 
     text = (Path(__file__).parents[2] / "docs" / "instances.md").read_text()
     documented = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
-    assert documented == [*KEYS, *LIMIT_KEYS]
+    assert documented == [*KEYS, *TABLES["limits"]]

@@ -10,13 +10,18 @@ from msgspec.structs import replace
 
 from harp.policy.verdict import Refuse
 from harp.status.engines import TunnelOfEngine
-from harp.status.snapshot import BanLine, CertificateLine
+from harp.status.snapshot import BanLine, CertificateLine, MemberLine
 from harp.status.web import live
 from tests.fakes.facts import CLUSTER, ENGINE, HELLO
 from tests.status.page_world import PageWorld, header
 from tests.status.test_doors import PASSWORD
 
-NAMES = ("", "apps", "apps/hello", "requests", "tunnels", "engines", "bans", "certificates", "doctor", "settings")
+NAMES = (
+    *("", "apps", "apps/hello", "requests", "tunnels", "engines", "members", "bans", "certificates", "doctor"),
+    "settings",
+)
+LEADS = MemberLine("0", True, True, 4711, 1.7e9, 12.5, 41_000_000, 7, 1234, 2, 0.002, rate=3.25)
+AWAY = MemberLine("1", False, False, 0, 0.0, 0.0, 0, 0, 0, 0, 0.0)
 
 
 @pytest.fixture
@@ -51,6 +56,19 @@ async def test_names_that_clients_choose_are_text_and_no_markup(world: PageWorld
     body = (await world.ask("/apps")).body
     assert b"<script>alert" not in body
     assert b"&lt;script&gt;alert" in body
+
+
+async def test_members_are_a_page_of_their_own_where_there_are_several(world: PageWorld) -> None:
+    assert b'href="/members"' not in (await world.ask("/")).body
+    assert b"One process serves everything" in (await world.ask("/members")).body
+    world.facts.known_members = [LEADS, AWAY, replace(LEADS, name="east", leads=False, address="10.0.0.2:8782")]
+    assert b'href="/members"' in (await world.ask("/")).body
+    text = (await world.ask("/members")).body.decode()
+    rows = text.split('<tr id="member-')[1:]
+    for row, words in zip(
+        rows, (("leads", "4711", "3.2", "41.0 MB"), ("not linked", "nothing is known"), ("10.0.0.2:8782",)), strict=True
+    ):
+        assert all(word in row for word in words), row
 
 
 async def test_only_get_head_and_post_are_served(world: PageWorld) -> None:

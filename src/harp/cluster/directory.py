@@ -136,6 +136,10 @@ class Directory:
         """As OtherMembers."""
         return run_id in self._runs
 
+    def count(self) -> int:
+        """As OtherMembers."""
+        return len(self._runs)
+
     def logged_in(self, run_id: str) -> None:
         """As OtherMembers."""
         holder = self._runs.pop(run_id, None)

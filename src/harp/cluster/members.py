@@ -28,6 +28,7 @@ from harp.wire.windows import Budget
 STRANGERS = "*"  # no Nextcloud has this name
 PROBES = 2.0  # seconds between two looks whether the others answer
 PROBE_LIMIT = 2.0  # seconds for an answer
+SHOWN = 16  # names of tunnels in a line of the log
 GREETING = 3.0  # seconds that a new member waits for what others know
 
 log = structlog.get_logger()
@@ -216,7 +217,7 @@ class Members:
         tell = log.warning if link.member in self.talking else log.info  # one that hangs is known to hang
         self._forget(link)
         if not self._closed:
-            tell("member lost", member=link.member, reason=link.mux.reason, tunnels=tunnels)
+            tell("member lost", member=link.member, reason=link.mux.reason, tunnels=tunnels[:SHOWN], all=len(tunnels))
             self._owner.links_changed()
             self._owner.link_lost(link.member, link.serial)
 

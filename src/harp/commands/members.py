@@ -11,7 +11,10 @@ from harp.commands.arguments import asks_harp
 from harp.commands.tables import ago, table
 from harp.status.snapshot import MemberLine
 
-HEADERS = ("member", "state", "pid", "up for", "connections", "requests", "tunnels", "CPU", "memory", "loop late")
+HEADERS = (
+    *("member", "state", "process", "up for", "connections", "requests", "per second", "tunnels"),
+    *("CPU", "memory", "loop late"),
+)
 
 
 class _Members(Struct):
@@ -41,10 +44,11 @@ def _row(member: MemberLine) -> tuple[str, ...]:
     return (
         member.name,
         "leads" if member.leads else "linked" if member.linked else "away",
-        str(member.process),
+        f"{member.process} at {member.address}" if member.address else str(member.process),
         ago(member.started),
         str(member.connections),
         str(member.requests),
+        f"{member.rate:.1f}",
         str(member.tunnels),
         f"{member.cpu:.1f} s",
         f"{member.memory / 1e6:.0f} MB",

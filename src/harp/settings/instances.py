@@ -17,17 +17,16 @@ from harp.settings.parsers import shown
 from harp.settings.reader import Fault, Note, Parser, VariableReader
 
 if TYPE_CHECKING:
-    from harp.settings.model import Settings
+    from harp.settings.model import Bans, Engines, Settings
 
 MOST_BYTES = 1 << 20  # of the file
 MOST_INSTANCES = 1000
 ENTRY = "instance"
-LIMITS = "limits"
+TABLES = {"bans": ("count", "window"), "limits": ("connections", "requests", "tunnels")}
 KEYS = (
     *("name", "url", "key_file", "hosts", "public_url", "gateway_url", "trusted_proxies", "engines", "docker_host"),
-    *("instance_id", "kubernetes_namespace", LIMITS),
+    *("instance_id", "kubernetes_namespace", "session_lifetime", "registries_file", "mounts_allowed", *TABLES),
 )
-LIMIT_KEYS = ("connections", "requests", "tunnels")
 ANY_HOST = "*"
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?").fullmatch
@@ -87,13 +86,13 @@ def _document(path: Path) -> dict[str, object]:
 
 
 class _EntryReader(VariableReader):
-    """Reads the keys of one entry like variables; those of its limits as `limits.connections`."""
+    """Reads the keys of one entry like variables; those of its tables as `limits.connections`."""
 
     def __init__(self, entry: Mapping[str, object]) -> None:
         texts: dict[str, str] = {}
         faults: list[str] = []
         for key, value in _flat(entry):
-            known = [*KEYS, *(f"{LIMITS}.{name}" for name in LIMIT_KEYS)]
+            known = [*KEYS, *(f"{table}.{name}" for table, names in TABLES.items() for name in names)]
             if key not in known:
                 near = get_close_matches(key, known, n=1, cutoff=0.6)
                 hint = f"did you mean {near[0]}?" if near else f"an entry has {', '.join(KEYS)}"
@@ -115,8 +114,8 @@ class _EntryReader(VariableReader):
 
 def _flat(entry: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for key, value in entry.items():
-        if key == LIMITS and isinstance(value, dict):
-            yield from ((f"{LIMITS}.{name}", limit) for name, limit in value.items())
+        if key in TABLES and isinstance(value, dict):
+            yield from ((f"{key}.{name}", part) for name, part in value.items())
         else:
             yield key, value
 
@@ -137,23 +136,19 @@ def _settings(r: _EntryReader, base: Settings) -> Settings:
     url = r.required("url", v.nextcloud_url, 'such as url = "https://cloud.example.com"')
     namespace = r.read("kubernetes_namespace", "", v.word)
     proxies = r.optional("trusted_proxies", v.networks, "HP_TRUSTED_PROXY_IPS", empty_counts=True)
-    ports = r.optional("engines", _ports, "HP_DOCKER_ENGINE_PORTS")
-    engines = replace(
-        base.engines,
-        ports=base.engines.ports if ports is None else ports,
-        host=r.optional("docker_host", v.engine_host, "HP_DOCKER_HOST") or base.engines.host,
-        instance=r.optional("instance_id", v.label, "derived from url") or "",
-    )
+    lifetime = r.optional("session_lifetime", v.duration("s", zero=0.0, most=10), "HP_SESSION_LIFETIME")
+    sessions = base.nextcloud.session_lifetime if lifetime is None else lifetime
     return replace(
         base,
         instance=name,
         hosts=r.optional("hosts", _hosts, "that of url") or _host_of(url),
         shared_key=r.required("key_file", v.shared_key_file, 'such as key_file = "/run/secrets/cloud-key"'),
-        nextcloud=replace(base.nextcloud, url=url),
+        nextcloud=replace(base.nextcloud, url=url, session_lifetime=sessions),
         public_url=r.optional("public_url", v.nextcloud_url, "url") or url,
         gateway_url=r.optional("gateway_url", v.nextcloud_url, "none") or "",
         proxies=base.proxies if proxies is None else replace(base.proxies, trusted=proxies),
-        engines=engines,
+        bans=_bans(r, base.bans),
+        engines=_engines(r, base.engines),
         kubernetes=replace(
             base.kubernetes,
             enabled=base.kubernetes.enabled and bool(namespace),
@@ -164,6 +159,25 @@ def _settings(r: _EntryReader, base: Settings) -> Settings:
             requests=r.optional("limits.requests", many, "half of all") or 0,
             tunnels=r.optional("limits.tunnels", many, "half of all") or 0,
         ),
+    )
+
+
+def _bans(r: _EntryReader, base: Bans) -> Bans:
+    count = r.optional("bans.count", v.number(0, 1_000_000), "HP_BLACKLIST_COUNT")
+    window = r.optional("bans.window", v.duration("s", zero=0.0), "HP_BLACKLIST_WINDOW")
+    return replace(base, count=base.count if count is None else count, window=base.window if window is None else window)
+
+
+def _engines(r: _EntryReader, base: Engines) -> Engines:
+    ports = r.optional("engines", _ports, "HP_DOCKER_ENGINE_PORTS")
+    mounts = r.optional("mounts_allowed", v.mounts(suffix=False), "HP_EXAPP_BIND_MOUNTS_ALLOWED", empty_counts=True)
+    return replace(
+        base,
+        ports=base.ports if ports is None else ports,
+        host=r.optional("docker_host", v.engine_host, "HP_DOCKER_HOST") or base.host,
+        instance=r.optional("instance_id", v.label, "derived from url") or "",
+        registries=r.optional("registries_file", v.path, "HP_REGISTRIES_FILE") or base.registries,
+        mounts_allowed=base.mounts_allowed if mounts is None else mounts,
     )
 
 

@@ -184,6 +184,7 @@ class Settings:
     instance: str = ""  # the name in HP_INSTANCES_FILE of whose settings these are; "" = there is no such file
     hosts: tuple[str, ...] = ()  # under which browsers call that Nextcloud, lower case, perhaps with a port; "*" = any
     shares: Shares = ALL  # what it may take of the limits
+    processes: int = 1  # that share these limits: `settings.sharing`
     instances: tuple[Settings, ...] = field(default=(), repr=False)  # of HP_INSTANCES_FILE, each complete
     warnings: tuple[str, ...] = ()  # what was tolerated, one line each, for the log
     values: tuple[Value, ...] = field(default=(), repr=False)  # every variable as it is in effect

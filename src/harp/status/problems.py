@@ -49,7 +49,7 @@ def _of_members(snapshot: Snapshot) -> Iterator[Problem]:
     for member in snapshot.members:
         if not member.linked:
             fix = "It is started again by itself; `harp members` shows it, and the log why it ended."
-            yield Problem(WARNING, f"Worker {member.name} is not linked", fix, "")
+            yield Problem(WARNING, f"Worker {member.name} is not linked", fix, "members")
 
 
 def _of_nextcloud(snapshot: Snapshot) -> Iterator[Problem]:

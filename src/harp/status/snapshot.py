@@ -175,6 +175,8 @@ class MemberLine(Struct, frozen=True):
     requests: int
     tunnels: int
     loop_lag: float
+    rate: float = 0.0  # requests per second, since it was asked the last time
+    address: str = ""  # where it is, if it may be on another host
 
 
 class Snapshot(Struct, frozen=True):

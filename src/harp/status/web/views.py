@@ -91,6 +91,7 @@ class Views:
             "/certificates": self._certificates,
             "/doctor": self._doctor,
             "/engines": self._engines,
+            "/members": self._members,
             "/requests": self._requests,
             "/settings": self._settings,
             "/tunnels": self._tunnels,
@@ -195,6 +196,9 @@ class Views:
     def _engines(self, snapshot: Snapshot, search: str) -> View:
         return View("/engines", "Engines", "engines.html", {"engines": snapshot.engines, "state": _engine_state})
 
+    def _members(self, snapshot: Snapshot, search: str) -> View:
+        return View("/members", "Members", "members.html", {"members": snapshot.members})
+
     def _bans(self, snapshot: Snapshot, search: str) -> View:
         bans: list[BanLine] = [line for line in snapshot.bans if search.lower() in line.address.lower()]
         return View("/bans", "Bans", "bans.html", {"bans": bans[:MOST_ROWS], "all": len(bans)})
@@ -248,12 +252,14 @@ def _engine_state(line: EngineLine) -> str:
 
 
 def _menu(snapshot: Snapshot, failed: int) -> list[Menu]:
+    members = [Menu("/members", "Members", len(snapshot.members))] if snapshot.members else []
     return [
         Menu("/", "Overview"),
         Menu("/apps", "ExApps", len(snapshot.apps)),
         Menu("/requests", "Requests"),
         Menu("/tunnels", "Tunnels", len(snapshot.tunnels)),
         Menu("/engines", "Engines", len(snapshot.engines)),
+        *members,
         Menu("/bans", "Bans", snapshot.ban_totals.now),
         Menu("/certificates", "Certificates", len(snapshot.certificates)),
         Menu("/doctor", "Doctor", failed),

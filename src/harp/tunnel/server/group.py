@@ -24,6 +24,9 @@ class OtherMembers(Protocol):
     def serve(self, run_id: str) -> bool:
         """Return whether another member serves this client."""
 
+    def count(self) -> int:
+        """Return how many tunnels they have."""
+
     def logged_in(self, run_id: str) -> None:
         """A client has logged in here: the member that had it before ends that tunnel."""
 
@@ -61,6 +64,11 @@ class TunnelGroup:
         self.budget: Budget | None = None  # for its windows; None = that of all
         self.tunnels: dict[str, Tunnel] = {}  # by run id
 
+    @property
+    def count(self) -> int:
+        """How many tunnels there are, those of other members included."""
+        return len(self.tunnels) + (0 if self.others is None else self.others.count())
+
     def facts(self) -> list[TunnelFacts]:
         """Return every live tunnel."""
         return [tunnel.facts() for tunnel in self.tunnels.values()]
@@ -74,7 +82,7 @@ class TunnelGroup:
 
     def objection(self, run_id: str) -> str:
         """Return why no further tunnel is accepted, "" if one is; a client that reconnects replaces its own tunnel."""
-        if not self.limit or len(self.tunnels) < self.limit or run_id in self.tunnels:
+        if not self.limit or self.count < self.limit or self.knows(run_id):
             return ""
         return f"{self.limit} tunnels are connected, which is the limit of this Nextcloud"
 

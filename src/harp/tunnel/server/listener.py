@@ -186,7 +186,7 @@ class TunnelServer:
         tunnel.add_work(first.transport, first.messages.version)
 
     def _count(self) -> int:
-        return sum([len(group.tunnels) for group in self.groups])
+        return sum([group.count for group in self.groups])
 
     def _find(self, run_id: str) -> Tunnel | None:
         """Find the tunnel of a client without yamux, whose work connections prove only that they know its run id."""

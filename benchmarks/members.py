@@ -1,0 +1,104 @@
+"""`python -m benchmarks.members [--publish]`: measures and simulates several members; the table of docs/scaling.md.
+
+Needs the frpc of `make frp`. Nothing else should run on the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import structlog
+import uvloop
+from tests.live.product import running
+from tests.live.tunnels import SHIPPED
+from tests.live.workers import Workers, serving
+from tests.live.world import World
+
+from benchmarks.client import Requester, get
+from benchmarks.crowded import simulate
+from benchmarks.scaling import PAGE, Costs, replaced, section
+from harp.net.memory import resident
+
+CONNECTIONS = 64
+REQUESTS = 200  # of each connection, in a turn
+TURNS = 5
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.members", description=__doc__)
+    parser.add_argument("--members", type=int, default=16)
+    parser.add_argument("--instances", type=int, default=100)
+    parser.add_argument("--tunnels", type=int, default=10_000)
+    parser.add_argument("--publish", action="store_true", help="write the table to docs/scaling.md")
+    chosen = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        crowd = runner.run(simulate(chosen.members, chosen.instances, chosen.tunnels))
+    print(f"simulated in {resident() / 1e6:.0f} MB", file=sys.stderr)
+    text = section(crowd, measured())
+    print(text)
+    if chosen.publish:
+        PAGE.write_text(replaced(PAGE.read_text(), text))
+
+
+def measured() -> Costs:
+    """Return what requests cost two real workers with one real frpc."""
+    with tempfile.TemporaryDirectory(prefix="harp-members-") as name:
+        directory = Path(name)
+        world = World(directory)
+        try:
+            with (
+                running(directory / "harp", world.nextcloud, HP_WORKERS="2", HP_LOG_LEVEL="warning") as product,
+                serving(product, world, SHIPPED) as workers,
+            ):
+                memory = median(line.memory for line in workers.members())
+                holder = workers.holder()
+                places = {"local": holder, "relayed": workers.other(holder)}
+                turns = [{what: _turn(workers, pid) for what, pid in places.items()} for _ in range(TURNS)]
+        finally:
+            world.process.stop()
+    for turn in turns:
+        print({what: f"{seconds * 1e6:.0f} µs" for what, seconds in turn.items()}, file=sys.stderr)
+    return Costs(median(turn["local"] for turn in turns), median(turn["relayed"] for turn in turns), memory)
+
+
+def _turn(workers: Workers, pid: int) -> float:
+    """Return the processor time that both workers take for a request which this one accepts."""
+    clients = [workers.connect(pid) for _ in range(CONNECTIONS)]
+    pids = workers.pids()
+    before = sum(map(_processor_time, pids))
+    asyncio.run(_ask([client.sock for client in clients]))
+    spent = sum(map(_processor_time, pids)) - before
+    for client in clients:
+        client.close()
+    return spent / (CONNECTIONS * REQUESTS)
+
+
+async def _ask(sockets: list[socket.socket]) -> None:
+    async def repeat(sock: socket.socket) -> None:
+        sock.setblocking(False)
+        _, requester = await asyncio.get_running_loop().create_connection(Requester, sock=sock.dup())
+        for _ in range(REQUESTS):
+            assert await requester.send(get("/exapps/hello/public")) == 200
+        requester.close()
+
+    await asyncio.gather(*(repeat(sock) for sock in sockets))
+
+
+def _processor_time(pid: int) -> float:
+    """Return the seconds that a process has run."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+if __name__ == "__main__":
+    main()
