@@ -36,11 +36,24 @@ def own_network() -> Iterator[None]:
 
 def drop(address: str, port: int) -> None:
     """Have the firewall drop, without a word, what is sent to `address`:`port`. Inside `own_network` alone."""
+    _rule(f"ip daddr {address} tcp dport {port} drop")
+
+
+@contextmanager
+def cut(address: str, port: int) -> Iterator[None]:
+    """Have nothing pass from or to `address`:`port` inside the block. Inside `own_network` alone."""
+    drop(address, port)
+    _rule(f"ip saddr {address} tcp sport {port} drop")
+    try:
+        yield
+    finally:
+        subprocess.run([path_of("nftables", "nft"), "delete", "table", "inet", "test"], check=True, timeout=30)
+
+
+def _rule(rule: str) -> None:
     nft = path_of("nftables", "nft")
     if subprocess.run([nft, "add", "table", "inet", "test"], capture_output=True, timeout=30, check=False).returncode:
         pytest.skip("this kernel has no nftables")
-    for rule in (
-        "add chain inet test in { type filter hook input priority 0; }",
-        f"add rule inet test in ip daddr {address} tcp dport {port} drop",
-    ):
-        subprocess.run([nft, rule], check=True, timeout=30)
+    chain = "add chain inet test in { type filter hook input priority 0; }"
+    for line in (chain, f"add rule inet test in {rule}"):
+        subprocess.run([nft, line], check=True, timeout=30)

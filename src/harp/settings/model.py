@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harp.errors import SettingsError
 from harp.settings import parsers as v
+from harp.settings.cluster import ClusterSettings, cluster
 from harp.settings.instances import ALL, Shares, instances_of
 from harp.settings.kubernetes import Kubernetes, kubernetes
 from harp.settings.parsers import NEVER, Address, Network
@@ -22,6 +23,7 @@ from harp.settings.traces import traces
 __all__ = [
     "Address",
     "Bans",
+    "ClusterSettings",
     "Engines",
     "Kubernetes",
     "Limits",
@@ -178,6 +180,7 @@ class Settings:
     public_url: str  # HP_PUBLIC_URL: where browsers and AppAPI find Nextcloud; only `harp doctor` goes there
     rewrite_location: bool  # HP_REWRITE_LOCATION
     workers: int  # HP_WORKERS: processes; 0 = as many as there are processors
+    cluster: ClusterSettings | None  # HP_CLUSTER_URL and its kin: with others elsewhere one HaRP; None = alone
     local_exapps: tuple[range, ...]  # HP_LOCAL_EXAPPS: ports of loopback on which ExApps installed by hand may listen
     traces: str = ""  # OTEL_EXPORTER_OTLP_ENDPOINT and its kin: where traces are sent; "" = nowhere
     admin_password: str = field(default="", repr=False)  # HP_ADMIN_PASSWORD_FILE; "" = the shared key
@@ -192,7 +195,8 @@ class Settings:
     @property
     def secrets(self) -> list[str]:
         """What no log may show."""
-        return [self.kubernetes.token, self.shared_key, *(one.shared_key for one in self.instances)]
+        store = [] if self.cluster is None else self.cluster.store.secrets
+        return [self.kubernetes.token, self.shared_key, *store, *(one.shared_key for one in self.instances)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +226,7 @@ def examine(env: Mapping[str, str]) -> Reading:
         nextcloud=nextcloud,
         gateway_url=r.optional("HP_GATEWAY_URL", v.nextcloud_url, "none: HaRP serves /exapps/ alone") or "",
         public_url=r.optional("HP_PUBLIC_URL", v.nextcloud_url, "NC_INSTANCE_URL") or nextcloud.url,
-        listen=_listen(r),
+        listen=(listen := _listen(r)),
         certs=r.read("HP_CERTS_DIR", "/certs", v.path),
         limits=_limits(r),
         timeouts=_timeouts(r),
@@ -234,11 +238,14 @@ def examine(env: Mapping[str, str]) -> Reading:
         logs=_logs(r),
         rewrite_location=r.read("HP_REWRITE_LOCATION", "false", v.boolean),
         workers=r.read("HP_WORKERS", "1", v.workers),
+        cluster=cluster(r, listen.frp),
         local_exapps=r.read("HP_LOCAL_EXAPPS", "1024-22999,24100-65535", v.local_ports),
         traces=traces(r),
         admin_password=r.optional("HP_ADMIN_PASSWORD_FILE", v.shared_key_file, "the shared key") or "",
     )
     settings = _with_instances(r, settings)
+    if settings.cluster is not None and settings.workers != 1:
+        r.problem("HP_WORKERS", "cannot be used with HP_CLUSTER_URL; remove it and start more replicas instead")
     r.warn_unknown("HP_", OBSOLETE)
     warnings = tuple(r.warnings)
     return Reading(

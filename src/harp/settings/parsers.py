@@ -420,7 +420,7 @@ LARGEST_NETWORKS_FILE = 1 << 20  # bytes
 
 def shared_key_file(text: str, note: Note) -> str:
     """Return the key in the file of that path, trailing line ends dropped."""
-    key = _content(text, LARGEST_KEY_FILE).rstrip("\r\n")
+    key = content(text, LARGEST_KEY_FILE).rstrip("\r\n")
     if not key.strip():
         raise Fault(f"{shown(text)} is empty; write the key into it")
     return shared_key(key, note)
@@ -428,11 +428,11 @@ def shared_key_file(text: str, note: Note) -> str:
 
 def networks_file(text: str, note: Note) -> tuple[Network, ...]:
     """IP addresses and networks in the file of that path, any number a line; "#" begins a comment."""
-    lines = _content(text, LARGEST_NETWORKS_FILE).splitlines()
+    lines = content(text, LARGEST_NETWORKS_FILE).splitlines()
     return networks("\n".join(line.partition("#")[0] for line in lines), note)
 
 
-def _content(text: str, most: int) -> str:
+def content(text: str, most: int) -> str:
     """Return what is in the file of that path. Raises Fault when it cannot be read or has more than `most` bytes."""
     try:
         with Path(text).open("rb") as file:

@@ -1,0 +1,306 @@
+"""Replicas find each other in a real Redis, and whatever happens to it costs them nothing but that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harp.cluster.roster import NotAdmitted, Peer, Roster, fingerprint
+from harp.logs import RareWarnings
+from harp.settings import Address, ClusterSettings
+from harp.settings.cluster import store
+from tests.cluster.redis_server import RedisServer
+from tests.fakes.waiting import until
+
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
+PORT = 8782
+
+
+class Replica:
+    """What a roster is for: a member that wants to know the others."""
+
+    def __init__(self, url: str, name: str, directory: Path, **changes: object) -> None:
+        loop = asyncio.get_running_loop()
+        settings = ClusterSettings(store(url), name, Address(f"{name}.example", PORT), "", PORT, "harp:")
+        self.directory = directory
+        self.changes = 0
+        self.roster = Roster(replace(settings, **changes), self, RareWarnings(loop.time))  # type: ignore[arg-type]
+        self.running: asyncio.Task[None] | None = None
+
+    def peers_changed(self) -> None:
+        """As RosterOwner."""
+        self.changes += 1
+
+    @property
+    def known(self) -> list[str]:
+        return sorted(self.roster.peers)
+
+    async def start(self) -> None:
+        await self.roster.claim_ca(self.directory)
+        if not fingerprint(self.directory / "ca.crt"):
+            make_ca(self.directory, self.roster.name)
+        await self.roster.join(self.directory)
+        self.running = asyncio.get_running_loop().create_task(self.roster.run())
+
+    async def die(self) -> None:
+        """As with kill -9: nobody is told."""
+        if self.running is not None:
+            self.running.cancel()
+            with suppress(asyncio.CancelledError):
+                await self.running
+            self.running = None
+
+    async def stop(self) -> None:
+        await self.die()
+        await self.roster.close()
+
+
+def make_ca(directory: Path, name: str) -> None:
+    directory.mkdir(exist_ok=True)
+    (directory / "ca.crt").write_text(CERTIFICATE.format(name * 4))
+
+
+class Replicas:
+    """Replicas of a test, which all end with it."""
+
+    def __init__(self, redis: RedisServer, directory: Path) -> None:
+        self.redis = redis
+        self.directory = directory
+        self.all: list[Replica] = []
+
+    def new(self, name: str, directory: Path | None = None, url: str = "", **changes: object) -> Replica:
+        replica = Replica(url or self.redis.url, name, directory or self.directory, **changes)
+        self.all.append(replica)
+        return replica
+
+    async def start(self, *names: str) -> list[Replica]:
+        started = [self.new(name) for name in names]
+        for replica in started:
+            await replica.start()
+        await until(lambda: all(len(replica.known) == len(names) - 1 for replica in started))
+        return started
+
+
+@pytest.fixture
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.end()
+
+
+@pytest.fixture
+async def replicas(redis: RedisServer, tmp_path: Path) -> AsyncIterator[Replicas]:
+    replicas = Replicas(redis, tmp_path / "frp")
+    yield replicas
+    for replica in replicas.all:
+        await replica.stop()
+
+
+# Who is there
+
+
+async def test_replicas_know_each_other_and_not_themselves(replicas: Replicas) -> None:
+    one, two, three = await replicas.start("one", "two", "three")
+    assert (one.known, two.known, three.known) == (["three", "two"], ["one", "three"], ["one", "two"])
+    assert one.roster.peers["two"] == Peer("two", two.roster.boot, "two.example", PORT)
+    assert one.roster.problem == ""
+
+
+async def test_one_that_leaves_is_gone_at_once(replicas: Replicas) -> None:
+    one, two = await replicas.start("one", "two")
+    await two.stop()
+    await until(lambda: one.known == [], seconds=3)
+    assert "harp:member:two" not in replicas.redis.tell("KEYS", "*")
+
+
+async def test_one_that_dies_is_forgotten_after_a_while(replicas: Replicas) -> None:
+    one, two = await replicas.start("one", "two")
+    await two.die()
+    await until(lambda: one.known == [], seconds=40)
+    assert replicas.redis.tell("SMEMBERS", "harp:members") == "one"
+
+
+async def test_harps_with_other_prefixes_have_nothing_to_do_with_each_other(replicas: Replicas, tmp_path: Path) -> None:
+    (one,) = await replicas.start("one")
+    other = replicas.new("one", tmp_path / "other", prefix="other:")
+    await other.start()
+    assert (one.known, other.known) == ([], [])
+
+
+async def test_entries_of_somebody_else_are_left_alone(replicas: Replicas) -> None:
+    replicas.redis.tell("SADD", "harp:members", "odd", "odder")
+    replicas.redis.tell("SET", "harp:member:odd", "{}")
+    replicas.redis.tell("SET", "harp:member:odder", '{"name": "x", "boot": "y", "host": "z", "port": 1}')
+    (one,) = await replicas.start("one")
+    assert one.known == []
+    assert one.roster.problem == ""
+
+
+async def test_without_an_address_of_its_own_a_replica_is_where_it_listens_or_reaches_the_store(
+    replicas: Replicas,
+) -> None:
+    (one,) = await replicas.start("one")
+    listening = replicas.new("listening", address=None, host="192.0.2.7")
+    local = replicas.new("local", address=None)
+    for replica in (listening, local):
+        await replica.start()
+    await until(lambda: one.known == ["listening", "local"])
+    peers = one.roster.peers
+    assert [(peers[name].host, peers[name].port) for name in one.known] == [("192.0.2.7", PORT), ("127.0.0.1", PORT)]
+
+
+# Names
+
+
+async def test_a_name_that_is_in_use_is_refused_with_the_way_out(replicas: Replicas) -> None:
+    (one,) = await replicas.start("one")
+    again = replicas.new("one", address=Address("elsewhere.example", PORT))
+    with pytest.raises(NotAdmitted, match=r"the name one is another replica.s, at one.example:8782: .*HP_CLUSTER_NAME"):
+        await again.start()
+    await again.stop()
+    assert one.roster.boot in replicas.redis.tell("GET", "harp:member:one")
+
+
+async def test_one_that_died_and_starts_again_has_its_name_at_once(replicas: Replicas) -> None:
+    address = Address("127.0.0.1", 1)  # where nobody answers
+    one, before = replicas.new("one"), replicas.new("two", address=address)
+    await one.start()
+    await before.start()
+    await before.die()
+    after = replicas.new("two", address=address)
+    async with asyncio.timeout(4):  # less than the lease
+        await after.start()
+    await until(lambda: "two" in one.known and one.roster.peers["two"].boot == after.roster.boot)
+
+
+async def test_one_that_died_and_starts_elsewhere_has_its_name_when_the_lease_has_ended(replicas: Replicas) -> None:
+    (before,) = await replicas.start("one")
+    await before.die()
+    after = replicas.new("one", address=Address("elsewhere.example", PORT))
+    await after.start()
+    assert after.roster.boot in replicas.redis.tell("GET", "harp:member:one")
+
+
+# The CA
+
+
+async def test_two_fresh_replicas_do_not_make_two_cas(replicas: Replicas, tmp_path: Path) -> None:
+    """The directories are not shared: the second one is refused, whatever the moment."""
+    both = [replicas.new(name, tmp_path / name) for name in ("one", "two")]
+    results = await asyncio.gather(*(replica.start() for replica in both), return_exceptions=True)
+    (refusal,) = [result for result in results if result is not None]
+    assert isinstance(refusal, NotAdmitted)
+    assert "contains no CA, and the other replicas have one: mount the directory that all share" in str(refusal)
+    assert sorted(path.name for path in tmp_path.glob("*/ca.crt")) == ["ca.crt"]
+
+
+async def test_fresh_replicas_that_share_a_directory_have_one_ca(replicas: Replicas) -> None:
+    both = [replicas.new("one"), replicas.new("two")]
+    await asyncio.gather(*(replica.start() for replica in both))
+    claimed = replicas.redis.tell("GET", "harp:ca")
+    assert claimed == fingerprint(replicas.directory / "ca.crt")
+
+
+async def test_a_replica_with_another_ca_is_refused_with_the_directory_to_mount(
+    replicas: Replicas, tmp_path: Path
+) -> None:
+    await replicas.start("one")
+    make_ca(tmp_path / "other", "other")
+    with pytest.raises(NotAdmitted, match=r"our CA of tunnels is not that of the other replicas.*HP_CERTS_DIR"):
+        await replicas.new("two", tmp_path / "other").start()
+
+
+async def test_a_replica_without_a_ca_makes_none_while_the_store_is_away(replicas: Replicas) -> None:
+    replicas.redis.kill()
+    starting = asyncio.get_running_loop().create_task(replicas.new("one").start())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await asyncio.shield(starting)
+    replicas.redis.start()
+    await starting
+    assert replicas.redis.tell("GET", "harp:ca") == fingerprint(replicas.directory / "ca.crt")
+
+
+# When the store is away
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+async def test_while_the_store_is_away_the_last_copy_holds(replicas: Replicas, how: str) -> None:
+    one, two = await replicas.start("one", "two")
+    replicas.redis.kill() if how == "killed" else replicas.redis.stop()
+    await until(lambda: one.roster.problem and two.roster.problem)
+    cause = "Connection refused" if how == "killed" else "no answer within 1 s"
+    assert one.roster.problem == f"the store {replicas.redis.url}?db=0 cannot be used: {cause}"
+    assert (one.known, two.known) == (["two"], ["one"])
+    replicas.redis.start() if how == "killed" else replicas.redis.go_on()
+    three = replicas.new("three")
+    await three.start()
+    await until(lambda: one.known == ["three", "two"] and two.known == ["one", "three"])
+    assert one.roster.problem == two.roster.problem == ""
+
+
+async def test_a_store_that_has_lost_its_data_gets_it_again_and_nobody_is_missed_meanwhile(replicas: Replicas) -> None:
+    one, two = await replicas.start("one", "two")
+    before = one.changes, two.changes
+    for _ in range(3):
+        replicas.redis.tell("FLUSHALL")
+        await until(lambda: len(replicas.redis.tell("SMEMBERS", "harp:members").split()) == 2)
+    assert replicas.redis.tell("GET", "harp:ca") == fingerprint(replicas.directory / "ca.crt")
+    assert (one.changes, two.changes) == before
+
+
+async def test_a_replica_starts_while_the_store_is_away_and_is_found_later(replicas: Replicas) -> None:
+    make_ca(replicas.directory, "one")
+    replicas.redis.kill()
+    one, two = replicas.new("one"), replicas.new("two")
+    for replica in (one, two):
+        await replica.start()
+        assert replica.roster.problem
+    replicas.redis.start()
+    await until(lambda: one.known == ["two"] and two.known == ["one"])
+
+
+async def test_of_two_with_one_name_that_could_not_be_seen_the_second_is_not_listed(replicas: Replicas) -> None:
+    make_ca(replicas.directory, "one")
+    replicas.redis.kill()
+    first = replicas.new("one")
+    second = replicas.new("one", address=Address("elsewhere.example", PORT))
+    for replica in (first, second):
+        await replica.start()
+    replicas.redis.start()
+    await until(lambda: first.roster.problem.startswith("the name") or second.roster.problem.startswith("the name"))
+    ahead, behind = (first, second) if second.roster.problem.startswith("the name") else (second, first)
+    await ahead.stop()
+    await until(lambda: behind.roster.problem == "")
+
+
+# Passwords and rights
+
+RIGHTS = "~harp:* &harp:* +get +set +del +pttl +sadd +srem +smembers +publish +subscribe +ping"
+
+
+async def test_these_rights_are_enough(replicas: Replicas) -> None:
+    replicas.redis.tell("ACL", "SETUSER", "harp", "on", ">open:sesame", "resetchannels", *RIGHTS.split())
+    replicas.redis.tell("ACL", "SETUSER", "default", "off")
+    url = f"unix://harp:open%3Asesame@{replicas.redis.socket}"
+    one, two = replicas.new("one", url=url), replicas.new("two", url=url)
+    for replica in (one, two):
+        await replica.start()
+    await until(lambda: one.known == ["two"] and two.known == ["one"])
+    await two.stop()
+    await until(lambda: one.known == [], seconds=4)
+    assert one.roster.problem == ""
+
+
+async def test_a_wrong_password_is_a_problem_that_does_not_repeat_it(replicas: Replicas) -> None:
+    make_ca(replicas.directory, "one")
+    replicas.redis.tell("CONFIG", "SET", "requirepass", "open sesame")
+    one = replicas.new("one", url=f"unix://:wrongpass@{replicas.redis.socket}")
+    await one.start()
+    assert "invalid username-password pair" in one.roster.problem
+    assert "wrongpass" not in one.roster.problem
