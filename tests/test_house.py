@@ -39,7 +39,6 @@ USED = {
     ],
     "part of yamux, spoken by the tests' peers": ["INTERNAL_ERROR", "NORMAL", "data_header"],
     "written into an answer": ["bytes_freed"],
-    "by replicas": ["Roster", "claim_ca"],
     "for the Roles of charts": ["rules_for"],
     "shown by a template of the status page": ["plot"],
     "for authors of ExApps": [

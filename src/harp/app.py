@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -21,6 +21,7 @@ from harp.frontend.connection import serving
 from harp.lazy import load_module
 from harp.logs import RareWarnings, configure, drain, hide
 from harp.loops import event_loop
+from harp.membership import Membership
 from harp.net import certificates
 from harp.net.certificate_dates import CertificateEnd, certificate_ends, warn_of
 from harp.net.deadlines import Deadlines
@@ -62,37 +63,6 @@ SPREAD = 3.0  # seconds that a cluster may take to lead new connections to new p
 LAST_CALLS = 0.5  # seconds for control calls that still run after the drain, such as a wait for a container
 
 
-class Membership(Protocol):
-    """What makes a gateway one of several: `harp.worker.Worker`."""
-
-    def facts(self, harp: Harp) -> HarpFacts:
-        """Return what its admin listener shows: the facts of all."""
-
-    async def refresh(self, path: bytes) -> None:
-        """Somebody looks at this page of them."""
-
-    async def join(self, harp: Harp) -> None:
-        """It is about to listen."""
-
-    def begin(self) -> None:
-        """It serves."""
-
-    async def tenants_changed(self) -> None:
-        """It serves other Nextclouds now."""
-
-    def renewed_here(self) -> None:
-        """It has made certificates."""
-
-    def stop_accepting(self) -> None:
-        """It is about to drain."""
-
-    def others_drained(self) -> bool:
-        """It has drained; have all others, which may use its tunnels?"""
-
-    async def leave(self) -> None:
-        """It has ended its tunnels."""
-
-
 class Harp:
     """One gateway. `start` returns when it serves; `stop` drains and ends it. More than 25 methods: it builds all."""
 
@@ -120,6 +90,8 @@ class Harp:
         loop = asyncio.get_running_loop()
         for warning in settings.warnings:
             log.warning("doubtful setting", note=warning)
+        if self._member is not None:
+            await self._member.prepare()
         tunnel_tls = await asyncio.to_thread(self._tunnel_context)  # first, while there is nothing to stop yet
         self.deadlines = Deadlines()
         self.deadlines.watch(Memory(self.deadlines, resident, glibc))
@@ -141,7 +113,9 @@ class Harp:
             if self._member is not None:
                 await self._member.join(self)
             await self.tunnel.start(self._bind)
-            if self._member is None:
+            if self._member is not None:
+                await self._member.meet()
+            else:
                 await self.open_admin()  # once HaRP serves, it can be asked about itself
             await self._start_frontends()
         except BaseException:
@@ -261,11 +235,15 @@ class Harp:
     def _frp_directory(self) -> Path:
         return self.settings.certs / "frp"
 
+    @property
+    def _member_tls(self) -> bool:
+        return self._member is not None and self._member.over_tls
+
     def _tunnel_context(self) -> ssl.SSLContext | None:
-        if not self.settings.tunnel.tls:
-            return None
-        self._certificates_made = bool(self._ensure_certificates().made)
-        return certificates.server_context(self._frp_directory)
+        tls = self.settings.tunnel.tls
+        if tls or self._member_tls:
+            self._certificates_made = bool(self._ensure_certificates().made) and tls
+        return certificates.server_context(self._frp_directory) if tls else None
 
     async def _start_frontends(self) -> None:
         certificate = self.settings.certs / "cert.pem"
@@ -309,7 +287,7 @@ class Harp:
 
     async def _renew_certificates(self) -> None:
         """Look after the tunnel's certificates; running sessions keep theirs, new ones get the new."""
-        while self.settings.tunnel.tls:
+        while self.settings.tunnel.tls or self._member_tls:
             await asyncio.sleep(RENEWAL_CHECK)
             try:
                 report = await asyncio.to_thread(self._ensure_certificates)
@@ -332,7 +310,8 @@ class Harp:
             await asyncio.sleep(RENEWAL_CHECK)
 
     def _ensure_certificates(self) -> certificates.Report:
-        report = certificates.ensure(self._frp_directory, self.settings.tunnel.validity_days, datetime.now(UTC))
+        days, now = self.settings.tunnel.validity_days, datetime.now(UTC)
+        report = certificates.ensure(self._frp_directory, days, now, member=self._member_tls)
         for made in report.made:
             log.info("tunnel certificate created", made=made)
         for warning in report.warnings:

@@ -12,17 +12,14 @@ import structlog
 
 from harp.app import Harp, serve_until_told
 from harp.cluster.members import Members
-from harp.errors import HarpError
 from harp.forker import Door, Post
 from harp.logs import configure, drain
 from harp.loops import event_loop
+from harp.member import MemberGateway
 from harp.net.listen import Bind, Listener
-from harp.net.tasks import Tasks
 from harp.settings import Address, Settings, load
 from harp.settings.sharing import share
 from harp.supervisor import LONGEST
-from harp.tenant import Tenant
-from harp.wire.member import Operated, Renewed
 from harp.worker_facts import WorkerFacts
 
 log = structlog.get_logger()
@@ -50,14 +47,17 @@ class StandIn:
         self._harp.tunnel.leave(self._frp)
 
 
-class Worker:
+class Worker(MemberGateway):
     """What makes a gateway one of several: the Membership of `Harp`, and the MembersOwner of its links.
 
     The worker with the lowest number of those that answer leads: it has the admin listener, and stands in for workers
     that do not. For a moment two may lead: all have the same sockets, and whoever is first accepts a connection.
     """
 
+    over_tls = False
+
     def __init__(self, place: Post, settings: Settings) -> None:
+        super().__init__()
         self.name = str(place.number)
         self.told = asyncio.Event()  # to stop
         self._place = place
@@ -67,12 +67,7 @@ class Worker:
         self._stand_ins: dict[int, StandIn] = {}
         self._arranging = asyncio.Lock()
         self._stopping = False
-        self._tasks = Tasks()
-        self._attached: dict[str, Tenant] = {}  # by instance
         self._leading: asyncio.Task[None] | None = None
-        self._harp: Harp
-        self._facts: WorkerFacts
-        self.members: Members
 
     def bind(self, addresses: tuple[Address, ...]) -> list[socket.socket]:
         """As `Bind`: our own sockets."""
@@ -82,46 +77,30 @@ class Worker:
 
     def facts(self, harp: Harp) -> WorkerFacts:
         """As Membership."""
-        self._harp = harp
-        self.members = Members(self.name, self, harp.deadlines, harp.turns, self._settings.tunnel)
-        self._facts = facts = WorkerFacts(harp, self.members, len(self._place.doors))
-        self.members.answers = {"snapshot": facts.tell_snapshot, "requests": facts.tell_requests}
+        members = Members(self.name, self, harp.deadlines, harp.turns, self._settings.tunnel)
+        facts = WorkerFacts(harp, members, len(self._place.doors))
+        self.share(harp, members, facts)
         return facts
 
-    async def refresh(self, path: bytes) -> None:
+    async def prepare(self) -> None:
         """As Membership."""
-        await self._facts.refresh(path)
 
     async def join(self, harp: Harp) -> None:
         """As Membership."""
-        if harp.tenants.strangers is not None:
-            self.members.attach_strangers(harp.tenants.strangers)
-        await self.tenants_changed()
+        await self.attach()
         for member, (descriptor, serial) in self._place.links.items():
             await self.members.link(member, socket.socket(fileno=descriptor), serial)
         asyncio.get_running_loop().add_reader(self._control, self._heard)
         await self.members.greeted()
 
-    async def tenants_changed(self) -> None:
+    async def meet(self) -> None:
         """As Membership."""
-        serving = {tenant.settings.instance: tenant for tenant in self._harp.tenants}
-        for name, tenant in self._attached.items():
-            if serving.get(name) is not tenant:
-                await self.members.detach(name)
-        for name, tenant in serving.items():
-            if self._attached.get(name) is not tenant:
-                self.members.attach(name, tenant.ports, tenant.tunnels, tenant.instance)
-        self._attached = serving
 
     def begin(self) -> None:
         """The gateway serves."""
         self._say({"ready": True})
         self.links_changed()
         self._tasks.start(self.members.watch())
-
-    def renewed_here(self) -> None:
-        """As Membership."""
-        self.members.tell(Renewed())
 
     def stop_accepting(self) -> None:
         """As Membership: nobody listens on sockets that all workers have left."""
@@ -154,23 +133,6 @@ class Worker:
         """As MembersOwner."""
         if not self._stopping:
             self._say({"lost": member, "serial": serial})
-
-    def renewed(self) -> None:
-        """As MembersOwner."""
-        try:
-            self._harp.reload_tunnel_certificates()
-        except HarpError as error:
-            log.error("tunnel certificates not renewed", problem=str(error))
-
-    def operated(self, change: Operated) -> None:
-        """As MembersOwner."""
-        facts = self._facts
-        if change.what == "level":
-            facts.change_own_logs(change.value, None)
-        elif change.what == "access":
-            facts.change_own_logs(None, change.value)
-        elif change.what == "end engine":
-            facts.end_own_engine(change.value, change.instance)
 
     # Inside
 

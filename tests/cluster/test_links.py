@@ -10,10 +10,12 @@ import pytest
 from harp.errors import TunnelAway
 from harp.net.turns import Turns
 from harp.tunnel.mux import MuxSession
-from harp.wire.member import Freed, ToPort, WorkFor, packed
+from harp.wire.member import Freed, Greeting, ToPort, WorkFor, packed
 from tests.cluster.world import MemberWorld, link
 from tests.fakes.transport import Recorder
 from tests.fakes.waiting import settled, until
+
+BROKEN = [b"\xff\xff\xff\xff", b"\0\0\0\x02{}", packed(Freed(1)), packed(Greeting("9", "boot", "1"))]
 
 
 async def stranger(member: MemberWorld) -> MuxSession:
@@ -67,7 +69,7 @@ async def test_a_stream_that_says_nothing_is_dropped(one: MemberWorld) -> None:
     await end.until(event="lost")
 
 
-@pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\0\0\0\x02{}", packed(Freed(1)), packed(ToPort(1)) + b"early"])
+@pytest.mark.parametrize("data", [*BROKEN, packed(ToPort(1)) + b"early"])
 async def test_who_breaks_the_rules_is_not_linked_any_more(one: MemberWorld, data: bytes) -> None:
     session = await stranger(one)
     _, end = session.open(Recorder)

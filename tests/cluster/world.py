@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from dataclasses import replace
 
 from harp.cluster.members import Members
@@ -29,16 +30,24 @@ def settings() -> Settings:
 class MemberWorld:
     """One member, and the MembersOwner of its links."""
 
-    def __init__(self, name: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        tls: ssl.SSLContext | None = None,
+        *,
+        boot: str = "",
+        patience: float | None = None,
+    ) -> None:
         self.name = name
         self.clock = clock
         self.ports = PortTable()
         self.wall = 100.0  # Unix seconds of the next login
         made = settings()
         self.group = TunnelGroup(made, self.ports, clock.deadlines)
-        self.server = TunnelServer(made, [self.group], clock.deadlines, self._admit, None, wall=lambda: self.wall)
+        self.server = TunnelServer(made, [self.group], clock.deadlines, self._admit, tls, wall=lambda: self.wall)
         self.instance = Instance(made, clock, clock.deadlines)
-        self.members = Members(name, self, clock.deadlines, Turns(), made.tunnel)
+        self.members = Members(name, self, clock.deadlines, Turns(), made.tunnel, boot=boot, patience=patience)
         self.members.attach("", self.ports, self.group, self.instance)
         self.members.answers = {"name": self._answer}
         self.happened: list[str] = []

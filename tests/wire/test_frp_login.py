@@ -33,6 +33,12 @@ def test_one_byte_tells_tls(start: bytes) -> None:
     assert check_start(start, tls_required=False) is Step.TLS
 
 
+@pytest.mark.parametrize("start", [b"\x1e", b"\x1e\x16\x03\x01"])
+def test_one_byte_tells_the_link_of_a_replica(start: bytes) -> None:
+    assert check_start(start, tls_required=True) is Step.LINK
+    assert check_start(start, tls_required=False) is Step.LINK
+
+
 @pytest.mark.parametrize("start", [b"\0", b"o", b"w", b"F"])
 def test_plain_frp_is_taken_where_tls_is_an_offer_and_told_the_cure_where_it_is_not(start: bytes) -> None:
     assert check_start(start, tls_required=False) is Step.PLAIN

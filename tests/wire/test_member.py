@@ -21,6 +21,7 @@ from harp.wire.member import (
     Freed,
     GiveUp,
     Greeted,
+    Greeting,
     Held,
     IsAlive,
     Lifted,
@@ -63,7 +64,7 @@ TOLD: list[MemberMessage] = [
     Renewed(),
     Operated("level", "debug"),
 ]
-OPENINGS = [ToPort(23001), WorkFor("run", 2), Ask("snapshot", "x")]
+OPENINGS = [ToPort(23001), WorkFor("run", 2), Ask("snapshot", "x"), Greeting("a", "boot", "b")]
 
 
 def talking() -> LinkStream:
@@ -91,7 +92,7 @@ def test_what_is_told_arrives_in_order_however_it_is_cut(told: list[MemberMessag
 
 
 @pytest.mark.parametrize("opening", OPENINGS, ids=lambda opening: type(opening).__name__)
-def test_what_is_asked_for_is_accepted_and_bytes_follow(opening: ToPort | WorkFor | Ask) -> None:
+def test_what_is_asked_for_is_accepted_and_bytes_follow(opening: ToPort | WorkFor | Ask | Greeting) -> None:
     here, there = LinkStream(opener=True), LinkStream(opener=False)
     there.feed(here.open(opening))
     assert there.next() == opening
@@ -145,6 +146,21 @@ def test_what_does_not_belong_there_is_refused_without_being_repeated(body: byte
     stream.feed(len(body).to_bytes(4, "big") + body)
     with pytest.raises(PeerError, match=r"^link: not a message that belongs here \(\w+\)$"):
         stream.next()
+
+
+def test_what_a_later_version_tells_is_left_out() -> None:
+    stream = talking()
+    body = b'{"type":"SomethingNew","port":1}'
+    stream.feed(len(body).to_bytes(4, "big") + body + packed(Freed(1)))
+    assert stream.next() == Freed(1)
+    assert stream.next() is None
+
+
+def test_what_a_later_version_asks_for_is_a_question_that_nobody_can_answer() -> None:
+    stream, body = LinkStream(opener=False), b'{"type":"SomethingNew","port":1}'
+    stream.feed(len(body).to_bytes(4, "big") + body)
+    assert stream.next() == Ask("SomethingNew")
+    assert stream.phase is Phase.ASKED
 
 
 @core

@@ -118,6 +118,11 @@ class Directory:
         for run_id in [run_id for run_id, holder in self._runs.items() if holder is link]:
             del self._runs[run_id]
 
+    def stuck(self, link: Link) -> None:
+        """That member does not answer: whatever waits on idle connections to its tunnels would wait for it."""
+        for remote in [one for one in self._remote.values() if one.link is link]:
+            self._ports.doubt(remote.port, remote)
+
     def held_by(self, link: Link) -> list[str]:
         """Return the names of what a member holds."""
         return [shown(remote.name) for remote in self._remote.values() if remote.link is link]
@@ -205,7 +210,9 @@ class Directory:
             stream.refuse("no client control found for this run id")
 
     async def is_alive(self, remote: RemoteClaim) -> bool:
-        """Ask the member that has it."""
+        """Ask the member that has it. One that is stuck has no tunnels to speak of."""
+        if remote.link.stuck:
+            return False
         number = next(self._numbers)
         question = self._questions[number] = asyncio.get_running_loop().create_future()
         remote.link.tell(IsAlive(number, remote.port, instance=self.instance))

@@ -13,7 +13,7 @@ from harp.net.deadlines import NEVER, Deadlines
 from harp.net.ports import ProtocolFactory
 from harp.net.turns import Turns
 from harp.tunnel.mux import MuxSession
-from harp.wire.member import Accepted, Ask, Declined, LinkStream, Talk, Told, ToPort, WorkFor, packed
+from harp.wire.member import Accepted, Ask, Declined, Greeting, LinkStream, Talk, Told, ToPort, WorkFor, packed
 from harp.wire.windows import Budget
 
 ANSWER_LIMIT = 12.0  # seconds; the other side waits up to 10 for its tunnel's client
@@ -32,6 +32,7 @@ class LinkHost(Protocol):
     """Who has the links."""
 
     name: str
+    boot: str
     fresh: bool
     deadlines: Deadlines
     turns: Turns
@@ -52,12 +53,18 @@ class LinkHost(Protocol):
 
 
 class Link:
-    """A member that we are linked with. `first` is the side with the odd stream ids, `serial` for whoever made it."""
+    """A member that we are linked with. `first` is the side with the odd stream ids, `serial` for whoever made it.
 
-    def __init__(self, member: str, host: LinkHost, serial: int, *, first: bool) -> None:
+    While it is `stuck`, for the reason that this is, no stream is opened.
+    """
+
+    def __init__(self, member: str, host: LinkHost, serial: int, *, first: bool, boot: str = "") -> None:
         self.member = member
         self.serial = serial
         self.host = host
+        self.boot = boot  # of the process there, as Greeting has it
+        self.stuck = ""
+        self._joining: set[_Joining] = set()
         self.mux = MuxSession(
             host.deadlines,
             client=first,
@@ -77,7 +84,7 @@ class Link:
         """The session has its transport: introduce ourselves."""
         self.mux.welcome(STREAMS, self.host.window)
         transport, talking = self.mux.open(_Talking)
-        transport.write(talking.stream.open(Talk(self.host.name, self.host.fresh)))
+        transport.write(talking.stream.open(Talk(self.host.name, self.host.fresh, self.host.boot)))
         self._talk = transport
 
     def tell(self, message: Told) -> None:
@@ -94,12 +101,27 @@ class Link:
 
         As `loop.create_connection`: connection_made has been called on return.
         """
+        if self.stuck:
+            raise TunnelAway(self.stuck)
         _, asking = self.mux.open(lambda: _Joining(self, request, factory))
+        self._joining.add(asking)
         try:
             return await asking.done
         except asyncio.CancelledError:
             asking.give_up()
             raise
+        finally:
+            self._joining.discard(asking)
+
+    def suspend(self, reason: str) -> None:
+        """Open no streams until `resume`; those that wait for an answer are given up."""
+        self.stuck = reason
+        for asking in list(self._joining):
+            asking.fail(reason)
+
+    def resume(self) -> None:
+        """Open streams again."""
+        self.stuck = ""
 
     async def ask(self, what: str, about: str = "") -> bytes:
         """Return the whole answer to a question. Raises TunnelAway."""
@@ -163,6 +185,9 @@ class AskedFor(asyncio.Protocol):
                     self._heard()
                     self.transport.pause_reading()
                     link.host.asked(link, message, self)
+                    return
+                elif isinstance(message, Greeting):
+                    link.abort("link: a greeting inside a link")
                     return
                 else:
                     link.host.heard(link, cast(Told, message))
@@ -234,7 +259,11 @@ class _Joining(asyncio.Protocol):
 
     def expired(self) -> None:
         """No answer in time."""
-        self._fail(f"member {self._link.member} gave no answer within {ANSWER_LIMIT:g} s")
+        self.fail(f"member {self._link.member} gave no answer within {ANSWER_LIMIT:g} s")
+
+    def fail(self, reason: str) -> None:
+        """Wait no longer."""
+        self._fail(reason)
         self._transport.abort()
 
     def give_up(self) -> None:

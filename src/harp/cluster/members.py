@@ -62,8 +62,14 @@ class Members:
         deadlines: Deadlines,
         turns: Turns,
         tunnel: TunnelSettings,
+        *,
+        boot: str = "",
+        patience: float | None = None,
     ) -> None:
+        """With `patience` (seconds), a member that does not answer for so long gets no more requests, and is not linked
+        any more when that time has passed once again: nobody else ends it. `boot` is as in Greeting."""
         self.name = name
+        self.boot = boot
         self.fresh = True
         self.deadlines = deadlines
         self.turns = turns
@@ -74,6 +80,7 @@ class Members:
         self.talking: set[str] = set()  # those that have said who they are
         self.busy: set[str] = set()  # of them, those that did not answer the last time
         self._owner = owner
+        self._patience = patience
         self._directories: dict[str, Directory] = {}  # by instance
         self._events: dict[str, Events] = {}
         self._greeted: set[str] = set()
@@ -104,17 +111,37 @@ class Members:
 
     async def link(self, member: str, sock: socket.socket, serial: int) -> None:
         """Talk with a member over a connected socket; an older link with it ends."""
+        link = self._new_link(member, serial)
+        await asyncio.get_running_loop().create_connection(lambda: link.mux, sock=sock)
+        self._begin(link)
+
+    def adopt(self, member: str, boot: str, transport: asyncio.Transport, rest: bytes = b"") -> None:
+        """Talk with a member over a connection on which it was greeted; an older link with it ends.
+
+        `rest` was received already.
+        """
+        link = self._new_link(member, 0, boot)
+        transport.set_protocol(link.mux)
+        link.mux.connection_made(transport)
+        self._begin(link)
+        if rest:
+            link.mux.data_received(rest)
+
+    def _new_link(self, member: str, serial: int, boot: str = "") -> Link:
         older = self.links.pop(member, None)
         if older is not None:
             self._forget(older)
             older.abort("there is a new link")
-        link = self.links[member] = Link(member, self, serial, first=self.name < member)
-        await asyncio.get_running_loop().create_connection(lambda: link.mux, sock=sock)
-        if self.links.get(member) is not link:  # there is a newer one by now
+        link = self.links[member] = Link(member, self, serial, first=self.name < member, boot=boot)
+        return link
+
+    def _begin(self, link: Link) -> None:
+        if self.links.get(link.member) is not link:  # there is a newer one by now
             link.abort("there is a new link")
             return
         with suppress(TunnelAway):  # it is lost already, and that was reported elsewhere
             link.begin()
+        self.fresh = False  # one tells what there is: told by two, strikes would count twice
 
     async def greeted(self) -> None:
         """Wait, not for long, until everybody who is linked now has told what there is to know."""
@@ -126,20 +153,37 @@ class Members:
                     await self._news.wait()
         except TimeoutError:
             log.warning("members are slow to answer", members=sorted(waiting - self._greeted))
-        self.fresh = False
 
     async def watch(self) -> None:
         """See again and again whether the others answer, until cancelled."""
+        limit = self._patience or PROBE_LIMIT
         while True:
             await asyncio.sleep(PROBES)
             links = [link for name, link in self.links.items() if name in self.talking]
-            answers = await asyncio.gather(*(link.mux.probe(PROBE_LIMIT) for link in links))
-            busy = {link.member for link, alive in zip(links, answers, strict=True) if not alive} & self.talking
+            answers = await asyncio.gather(*(link.mux.probe(limit) for link in links))
+            silent = [link for link, alive in zip(links, answers, strict=True) if not alive]
+            busy = {link.member for link in silent if self.links.get(link.member) is link} & self.talking
             if busy != self.busy:
                 for name in busy - self.busy:
-                    log.warning("member busy", member=name, seconds=PROBE_LIMIT)
+                    log.warning("member busy", member=name, seconds=limit)
                 self.busy = busy
                 self._owner.links_changed()
+            for name in busy if self._patience is not None else ():
+                self._wait_for(self.links[name], limit)
+
+    def _wait_for(self, link: Link, seconds: float) -> None:
+        """Have nobody else wait for a member that does not answer."""
+        if not link.stuck:
+            link.suspend(f"member {link.member} has not answered for {seconds:g} s")
+            for directory in self._directories.values():
+                directory.stuck(link)
+            self._tasks.start(self._give_up(link, seconds))
+
+    async def _give_up(self, link: Link, seconds: float) -> None:
+        if await link.mux.probe(seconds):
+            link.resume()
+        else:
+            link.abort(f"no answer for {2 * seconds:g} s")
 
     def tell(self, message: Told) -> None:
         """Tell everybody."""
@@ -166,12 +210,14 @@ class Members:
 
     def began(self, link: Link, talk: Talk) -> None:
         """As LinkHost."""
+        link.boot = talk.boot
         for directory in self._directories.values():
             directory.greet(link)
         for events in self._events.values() if talk.fresh else ():
             events.greet(link)
         link.tell(Greeted())
         self.talking.add(link.member)
+        log.info("member linked", member=link.member)
         self._owner.links_changed()
 
     def heard(self, link: Link, message: Told) -> None:
@@ -215,9 +261,14 @@ class Members:
         del self.links[link.member]
         tunnels = sorted(name for directory in self._directories.values() for name in directory.held_by(link))
         tell = log.warning if link.member in self.talking else log.info  # one that hangs is known to hang
+        drained = link.member in self._drained
         self._forget(link)
         if not self._closed:
-            tell("member lost", member=link.member, reason=link.mux.reason, tunnels=tunnels[:SHOWN], all=len(tunnels))
+            shown = tunnels[:SHOWN]
+            if drained:
+                log.info("member left", member=link.member, tunnels=shown, all=len(tunnels))
+            else:
+                tell("member lost", member=link.member, reason=link.mux.reason, tunnels=shown, all=len(tunnels))
             self._owner.links_changed()
             self._owner.link_lost(link.member, link.serial)
 

@@ -1,4 +1,4 @@
-"""`harp members`: the processes that are this HaRP, where there are several (HP_WORKERS)."""
+"""`harp members`: the processes that are this HaRP, where there are several (HP_WORKERS, HP_CLUSTER_URL)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 from harp.commands.admin import of_environment
 from harp.commands.arguments import asks_harp
 from harp.commands.tables import ago, table
-from harp.status.snapshot import MemberLine
+from harp.status.snapshot import REPLICA, MemberLine
 
 HEADERS = (
     *("member", "state", "process", "up for", "connections", "requests", "per second", "tunnels"),
@@ -39,11 +39,13 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _row(member: MemberLine) -> tuple[str, ...]:
+    leads = "this one" if member.kind == REPLICA else "leads"
+    state = leads if member.leads else "linked" if member.linked else "away"
     if not member.process:
-        return (member.name, "linked" if member.linked else "away", *("" for _ in HEADERS[2:]))
+        return (member.name, state, *("" for _ in HEADERS[2:]))
     return (
         member.name,
-        "leads" if member.leads else "linked" if member.linked else "away",
+        state,
         f"{member.process} at {member.address}" if member.address else str(member.process),
         ago(member.started),
         str(member.connections),

@@ -17,6 +17,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Serve until asked to stop; return the exit code. Raises SettingsError."""
     settings = load(os.environ)
+    if settings.cluster is not None:
+        from harp import replica  # noqa: PLC0415 - most need it not
+
+        return replica.run(settings, settings.cluster)
     if settings.workers != 1:
         from harp.supervisor import supervise, workers_of  # noqa: PLC0415 - most need it not
 

@@ -31,21 +31,22 @@ from msgspec import Struct
 
 from harp.errors import SettingsError, words_of
 from harp.net.certificates import Report, ends_soon, words_of_file
-from harp.policy.ports import SERVER_NAME
+from harp.policy.ports import MEMBER_MARK, SERVER_NAME
 
 CLIENT_NAME = "harp.client.nc"
+MEMBER_NAME = "harp.member.nc"
 CA_NAME = "HaRP tunnel CA"  # not SERVER_NAME: equal names can make a leaf look self-signed to OpenSSL (F 1.2)
 
 BACKDATE = timedelta(hours=1)  # clocks of remote engines run late
 TOGETHER = timedelta(minutes=10)  # certificates made within it come from one first start, or from two at a time
 
 
-def complete(directory: Path, validity: timedelta, now: datetime) -> Report:
+def complete(directory: Path, validity: timedelta, now: datetime, *, member: bool = False) -> Report:
     """Make, renew and repair what `directory` needs, as `certificates.ensure` describes.
 
     Raises SettingsError with every reason why the server cannot run with it.
     """
-    work = _Directory(directory, validity, now)
+    work = _Directory(directory, validity, now, (*_LEAVES, _MEMBER) if member else _LEAVES)
     try:
         work.complete()
     except OSError as error:
@@ -62,16 +63,18 @@ def throwaway(now: datetime) -> bytes:
 
 
 class _LeafKind(Struct, frozen=True):
-    """One of the two certificates that the CA signs."""
+    """One of the certificates that the CA signs."""
 
     stem: str  # file name without suffix
     name: str  # common name and only DNS name
     needed: bool  # can the server run without it?
     key_mode: int
+    uri: str = ""  # what marks it besides the name
 
-    def purpose(self) -> ObjectIdentifier:
-        """Return its extended key usage."""
-        return ExtendedKeyUsageOID.SERVER_AUTH if self.stem == "server" else ExtendedKeyUsageOID.CLIENT_AUTH
+    def purposes(self) -> list[ObjectIdentifier]:
+        """Return its extended key usages."""
+        purposes = {"server": [ExtendedKeyUsageOID.SERVER_AUTH], "client": [ExtendedKeyUsageOID.CLIENT_AUTH]}
+        return purposes.get(self.stem, [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 
 
 # `docker cp` and bind mounts keep mode and owner, and ExApps run as any user: a client key only root can read is a
@@ -80,6 +83,7 @@ _LEAVES = (
     _LeafKind("server", SERVER_NAME, needed=True, key_mode=0o600),
     _LeafKind("client", CLIENT_NAME, needed=False, key_mode=0o644),
 )
+_MEMBER = _LeafKind("member", MEMBER_NAME, needed=True, key_mode=0o600, uri=MEMBER_MARK)  # where there are replicas
 
 
 class _Ca(Struct, frozen=True):
@@ -92,8 +96,9 @@ class _Ca(Struct, frozen=True):
 class _Directory:
     """One look at the directory. `problems` keep the server from running, `warnings` do not."""
 
-    def __init__(self, path: Path, validity: timedelta, now: datetime) -> None:
+    def __init__(self, path: Path, validity: timedelta, now: datetime, leaves: tuple[_LeafKind, ...]) -> None:
         self._path = path
+        self._leaves = leaves
         self._validity = validity
         self._now = now
         self._ca: Certificate | None = None
@@ -105,7 +110,7 @@ class _Directory:
     def complete(self) -> None:
         """Bring CA and leaves up to date, the CA first: leaves are signed with it."""
         self._settle_ca()
-        for leaf in _LEAVES:
+        for leaf in self._leaves:
             self._settle_leaf(leaf)
 
     def _settle_ca(self) -> None:
@@ -175,6 +180,8 @@ class _Directory:
             return  # one cannot be read: that is noted, and it is not ours to overwrite
         if self._signer is None:
             text = f"{self._path}: {' and '.join(missing)} missing, and without a matching ca.key cannot be made"
+            if leaf.uri:
+                text += f": issue one for clients and servers, with the subjectAltName URI:{leaf.uri}, and put it there"
             (self.problems if leaf.needed else self.warnings).append(text)
             return
         self._issue(leaf, key or self._write_key(files[1], leaf.key_mode), self._signer, "made")
@@ -193,12 +200,26 @@ class _Directory:
             text = f"{path} does not belong to {leaf.stem}.key: put the right pair there, or remove both"
             (self.problems if leaf.needed else self.warnings).append(text)
             return
-        if not ours and alone:
+        if leaf.uri:
+            self._check_mark(leaf, certificate, ours=ours or not alone)
+        else:
+            self._check_name(leaf, certificate, ours=ours or not alone)
+        if self._ends_soon(certificate):
+            self._renew(leaf, certificate, key, ours=ours)
+
+    def _check_name(self, leaf: _LeafKind, certificate: Certificate, *, ours: bool) -> None:
+        path = self._path / f"{leaf.stem}.crt"
+        if not ours:
             self.warnings.append(f"{path} is not signed by ca.crt: clients that verify it will reject it")
         if leaf.needed and leaf.name not in _dns_names(certificate):
             self.warnings.append(f"{path} is not for the name {leaf.name}: clients that verify it will reject it")
-        if self._ends_soon(certificate):
-            self._renew(leaf, certificate, key, ours=ours)
+
+    def _check_mark(self, leaf: _LeafKind, certificate: Certificate, *, ours: bool) -> None:
+        path = self._path / f"{leaf.stem}.crt"
+        if not ours:
+            self.problems.append(f"{path} is not signed by ca.crt: replicas would not recognise each other")
+        elif leaf.uri not in _uris(certificate):
+            self.problems.append(f"{path} lacks the subjectAltName URI:{leaf.uri}: issue it with that, or remove it")
 
     def _renew(
         self, leaf: _LeafKind, certificate: Certificate, key: CertificateIssuerPrivateKeyTypes, *, ours: bool
@@ -303,11 +324,14 @@ def _sign_ca(key: CertificateIssuerPrivateKeyTypes, name: Name, now: datetime, v
 def _sign_leaf(
     leaf: _LeafKind, key: CertificateIssuerPrivateKeyTypes, ca: _Ca, now: datetime, end: datetime
 ) -> Certificate:
+    names: list[x509.GeneralName] = [x509.DNSName(leaf.name)]
+    if leaf.uri:
+        names.append(x509.UniformResourceIdentifier(leaf.uri))
     extensions: list[tuple[ExtensionType, bool]] = [
         (x509.BasicConstraints(ca=False, path_length=None), True),
         (_key_usage(sign_certificates=False), True),
-        (x509.ExtendedKeyUsage([leaf.purpose()]), False),
-        (x509.SubjectAlternativeName([x509.DNSName(leaf.name)]), False),
+        (x509.ExtendedKeyUsage(leaf.purposes()), False),
+        (x509.SubjectAlternativeName(names), False),
         (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
         (_authority(ca), False),
     ]
@@ -370,6 +394,13 @@ def _dns_names(certificate: Certificate) -> list[str]:
     with suppress(x509.ExtensionNotFound):
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return names.get_values_for_type(x509.DNSName)
+    return []
+
+
+def _uris(certificate: Certificate) -> list[str]:
+    with suppress(x509.ExtensionNotFound):
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return names.get_values_for_type(x509.UniformResourceIdentifier)
     return []
 
 

@@ -1,5 +1,7 @@
 """The certificates of the tunnel: a small CA of our own, one server and one client certificate (A 7.2).
 
+Replicas show each other a third one, which nobody else has: `member_tls`.
+
 All of it lives in one directory, normally `/certs/frp`. Admins copy `ca.crt`, `client.crt` and `client.key` from there
 to remote engines, so whatever exists and fits is used as it is; what is missing is made, and leaves are renewed in
 time. The CA and every key stay, therefore copies elsewhere keep working until their own date.
@@ -28,6 +30,7 @@ from harp.net.tls_selfcheck import load_pair, selfcheck
 from harp.policy.ports import SERVER_NAME
 
 MAKER = "harp.net.certificate_maker"
+MEMBERS = "harp.net.member_tls"
 RENEW_BEFORE = timedelta(days=30)  # at most; a certificate of short life is renewed in its last third
 PATIENCE = 30.0  # seconds for another process that makes the certificates
 LOOK_AGAIN = 0.05  # seconds
@@ -40,21 +43,24 @@ class Report(Struct, frozen=True):
     warnings: tuple[str, ...]
 
 
-def ensure(directory: Path, validity_days: int, now: datetime, *, patience: float = PATIENCE) -> Report:
+def ensure(
+    directory: Path, validity_days: int, now: datetime, *, member: bool = False, patience: float = PATIENCE
+) -> Report:
     """Make `directory` usable: create what is missing, renew leaves that end soon, leave the rest alone.
 
-    `now` is aware. A certificate lives `validity_days`, never longer than its CA. Each file is replaced as a whole, so
-    a crash leaves a directory that the next call completes; one process at a time makes anything, others wait up to
-    `patience` seconds. Raises SettingsError with every reason why the server cannot run with this directory.
+    With `member` that includes the certificate of replicas. `now` is aware. A certificate lives `validity_days`, never
+    longer than its CA. Each file is replaced as a whole, so a crash leaves a directory that the next call completes;
+    one process at a time makes anything, others wait up to `patience` seconds. Raises SettingsError with every reason
+    why the server cannot run with this directory.
     """
-    if _in_order(directory, now):
+    if _in_order(directory, now, member):
         return Report((), ())
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with _locked(directory, patience):
-            if _in_order(directory, now):  # another process was faster
+            if _in_order(directory, now, member):  # another process was faster
                 return Report((), ())
-            made: Report = load_now(MAKER).complete(directory, timedelta(days=validity_days), now)
+            made: Report = load_now(MAKER).complete(directory, timedelta(days=validity_days), now, member=member)
             return made
     except OSError as error:
         raise SettingsError([f"{directory}: {words_of(error)}"]) from error
@@ -103,12 +109,14 @@ def words_of_file(error: Exception) -> str:
     return words_of(error) if isinstance(error, OSError) else str(error)
 
 
-def _in_order(directory: Path, now: datetime) -> bool:
+def _in_order(directory: Path, now: datetime, member: bool) -> bool:
     """Return whether everything is there, fits together and lasts; the maker finds and reports what does not."""
     try:
         if (directory / "ca.key").exists():
             load_pair(_bare_context(), directory, "ca")
         lifetimes = selfcheck(server_context(directory), directory, SERVER_NAME)
+        if member:
+            lifetimes += load_now(MEMBERS).lifetimes(directory)
     except (OSError, SettingsError):
         return False
     return not any(ends_soon(life.begin, life.end, now) for life in lifetimes)

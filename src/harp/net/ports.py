@@ -50,7 +50,7 @@ class PortTable:
         return sorted(self._offers.items())
 
     def watch(self, released: Callable[[int, Offer], None]) -> None:
-        """Call `released(port, offer)` whenever an offer is over."""
+        """Call `released(port, offer)` whenever an offer is over, or doubted."""
         self._watchers.append(released)
 
     def claim(self, port: int, offer: Offer) -> None:
@@ -68,6 +68,11 @@ class PortTable:
         """Stop answering for `port`; nothing happens when somebody else holds it by now."""
         if self._offers.get(port) is offer:
             del self._offers[port]
+            self._tell(port, offer)
+
+    def doubt(self, port: int, offer: Offer) -> None:
+        """Have no connection used again that is idle now: whoever offers `port` does not answer at the moment."""
+        if self._offers.get(port) is offer:
             self._tell(port, offer)
 
     def _tell(self, port: int, over: Offer) -> None:

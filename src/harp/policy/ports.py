@@ -9,3 +9,4 @@ EXAPP_PORTS = range(23000, 24000)  # AppAPI gives an ExApp the first that is fre
 LOCAL_ENGINE_PORT = 24000  # the engine of HaRP's own host, which needs no tunnel
 ENGINE_PORTS = range(24001, 24100)  # remote engines, each behind a tunnel
 SERVER_NAME = "harp.nc"  # what every tunnel client verifies in the server's certificate
+MEMBER_MARK = "urn:harp:member"  # a name (subjectAltName URI) that only certificates of replicas have

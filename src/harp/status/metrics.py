@@ -22,7 +22,7 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 
 from harp.frontend.traffic import BOUNDS
 from harp.status.pages import Page
-from harp.status.snapshot import DurationsLine, Snapshot, TrafficLine, part_of
+from harp.status.snapshot import REPLICA, DurationsLine, Snapshot, TrafficLine, part_of
 
 T = TypeVar("T")
 DAY = 86400.0
@@ -126,11 +126,13 @@ def _of_process(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily("process_open_fds", "Open file descriptors.", process.descriptors)
     yield GaugeMetricFamily("process_max_fds", "Limit of open file descriptors.", process.most_descriptors)
     yield GaugeMetricFamily("harp_connections", "Open connections of clients.", process.connections)
-    if snapshot.members:
-        workers = GaugeMetricFamily("harp_worker_linked", "1 while a worker is linked (HP_WORKERS).", labels=["worker"])
-        for member in snapshot.members:
-            workers.add_metric([member.name], float(member.linked))
-        yield workers
+    workers = GaugeMetricFamily("harp_worker_linked", "1 while a worker is linked (HP_WORKERS).", labels=["worker"])
+    text = "1 while another replica is linked (HP_CLUSTER_URL)."
+    replicas = GaugeMetricFamily("harp_member_linked", text, labels=["member"])
+    for member in snapshot.members:
+        family = replicas if member.kind == REPLICA else workers
+        family.add_metric([member.name], float(member.linked))
+    yield from (family for family in (workers, replicas) if family.samples)
     text = "The longest delay of the event loop in the last minute."
     yield GaugeMetricFamily("harp_loop_lag_seconds", text, process.loop_lag)
     up = GaugeMetricFamily("harp_listener_up", "1 while a listener accepts connections.", labels=["listener"])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from harp.status.snapshot import Snapshot
+from harp.status.snapshot import REPLICA, Snapshot
 
 DAY = 86400.0
 CERTIFICATE_SOON = 21.0  # days
@@ -47,7 +47,11 @@ def _of_listeners(snapshot: Snapshot) -> Iterator[Problem]:
 
 def _of_members(snapshot: Snapshot) -> Iterator[Problem]:
     for member in snapshot.members:
-        if not member.linked:
+        if member.kind == REPLICA and (not member.linked or member.trouble):
+            why = f": {member.trouble}" if member.trouble else ""
+            fix = "Requests for tunnels that are connected there wait for it. Its log, and the log here, say more."
+            yield Problem(WARNING, f"Replica {member.name} is not linked{why}", fix, "members")
+        elif not member.linked:
             fix = "It is started again by itself; `harp members` shows it, and the log why it ended."
             yield Problem(WARNING, f"Worker {member.name} is not linked", fix, "members")
 

@@ -161,12 +161,15 @@ class InstanceLine(Struct, frozen=True):
     ban_totals: BanTotals
 
 
+WORKER, REPLICA = "worker", "replica"
+
+
 class MemberLine(Struct, frozen=True):
-    """One of several processes that are one HaRP (HP_WORKERS)."""
+    """One of several processes that are one HaRP (HP_WORKERS, HP_CLUSTER_URL)."""
 
     name: str
-    leads: bool  # has the admin listener
-    linked: bool  # with the one that leads; what follows is what was known last
+    leads: bool  # has the admin listener that was asked
+    linked: bool  # with the one that was asked; what follows is what was known last
     process: int  # its id
     started: float
     cpu: float
@@ -177,6 +180,8 @@ class MemberLine(Struct, frozen=True):
     loop_lag: float
     rate: float = 0.0  # requests per second, since it was asked the last time
     address: str = ""  # where it is, if it may be on another host
+    kind: str = WORKER  # or "replica"
+    trouble: str = ""  # why a replica is not linked, or that it does not answer
 
 
 class Snapshot(Struct, frozen=True):

@@ -15,6 +15,7 @@ from harp.wire.frp import FrameType, HelloFrame, Login, Message, MessageReader, 
 
 TLS_BYTE = b"\x16"
 TLS_CUSTOM_BYTE = b"\x17"  # frpc's own byte in front of a TLS handshake; dropped
+LINK_BYTE = b"\x1e"  # a replica's, in front of its TLS handshake: which certificates that shows is decided before it
 MUX_BYTE = b"\0"
 BARE_BYTES = (b"o", b"w", b"F")
 WEBSOCKET = b"GET /~!frp"
@@ -36,6 +37,7 @@ class Stage(LoginMove):
 
     FIRST_BYTE = "waits for its first byte"
     HANDSHAKE = "in the TLS handshake"
+    LINK = "is a link of another member"
     PROTOCOL = "waits for the first byte of FRP"
     LOGIN = "waits for its login"
     TUNNEL = "is a tunnel"
@@ -47,6 +49,7 @@ class Step(LoginMove):
     """What moves a TCP connection on."""
 
     TLS = "begins with TLS"
+    LINK = "begins as a link"
     PLAIN = "begins without TLS"
     SECURED = "handshake done"
     FRP = "yamux or a bare message begins"
@@ -56,8 +59,14 @@ class Step(LoginMove):
 
 
 CONNECTION: Mapping[Stage, Mapping[Step, Stage]] = {
-    Stage.FIRST_BYTE: {Step.TLS: Stage.HANDSHAKE, Step.PLAIN: Stage.PROTOCOL, Step.END: Stage.ENDED},
+    Stage.FIRST_BYTE: {
+        Step.TLS: Stage.HANDSHAKE,
+        Step.LINK: Stage.LINK,
+        Step.PLAIN: Stage.PROTOCOL,
+        Step.END: Stage.ENDED,
+    },
     Stage.HANDSHAKE: {Step.SECURED: Stage.PROTOCOL, Step.END: Stage.ENDED},
+    Stage.LINK: {Step.END: Stage.ENDED},
     Stage.PROTOCOL: {Step.FRP: Stage.LOGIN, Step.END: Stage.ENDED},
     Stage.LOGIN: {Step.LOGGED_IN: Stage.TUNNEL, Step.HANDED_OVER: Stage.WORK, Step.END: Stage.ENDED},
     Stage.TUNNEL: {Step.END: Stage.ENDED},
@@ -126,13 +135,15 @@ class NotFrp(PeerError):
 
 
 def check_start(start: bytes, *, tls_required: bool) -> Step:
-    """Tell TLS from plain FRP by the first byte (F 6.5). Raises NotFrp for anything else.
+    """Tell TLS, plain FRP and the link of a replica by the first byte (F 6.5). Raises NotFrp for anything else.
 
     `start` is what has arrived, at least one byte; up to ENOUGH bytes are looked at for the reason.
     """
     first = start[:1]
     if first in (TLS_BYTE, TLS_CUSTOM_BYTE):
         return Step.TLS
+    if first == LINK_BYTE:
+        return Step.LINK
     if first != MUX_BYTE and first not in BARE_BYTES:
         raise stranger(start)
     if tls_required:

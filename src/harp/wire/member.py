@@ -2,7 +2,11 @@
 
 A message is four bytes of length (big-endian) and a JSON object that names its kind. A stream begins with one message
 of the side that opens it, and its life is MOVES: after `Talk` only messages follow, one way; whatever else it asks for
-is accepted or refused, and once accepted the stream is raw bytes.
+is accepted or refused, and once accepted the stream is raw bytes. The TLS connection of two replicas begins as such a
+stream, with `Greeting`.
+
+Members may be of different versions while they are updated one after another. Messages of a kind that is not known here
+are left out, and whatever is asked for in one is refused.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from struct import Struct as Layout
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import msgspec
 from msgspec import Struct
@@ -31,11 +35,20 @@ class MemberMessage(Struct, frozen=True, tag=True, omit_defaults=True, kw_only=T
 # What a stream is opened for
 
 
+class Greeting(MemberMessage, frozen=True):
+    """The first message of a connection between replicas: who dials whom. Once it is accepted, yamux follows."""
+
+    member: str
+    boot: str  # the dialling process; a later one of the same name sorts after it
+    to: str
+
+
 class Talk(MemberMessage, frozen=True):
     """The opener tells what happens with it; the first stream of each side."""
 
     member: str
-    fresh: bool  # it has just started, and knows of no strikes
+    fresh: bool  # it has just started, and wants to be told of strikes
+    boot: str = ""  # as in Greeting; workers have none
 
 
 class ToPort(MemberMessage, frozen=True):
@@ -190,7 +203,7 @@ class Operated(MemberMessage, frozen=True):
     value: str
 
 
-Opening: TypeAlias = Talk | ToPort | WorkFor | Ask
+Opening: TypeAlias = Greeting | Talk | ToPort | WorkFor | Ask
 Answer: TypeAlias = Accepted | Declined
 Told: TypeAlias = (
     Held
@@ -213,6 +226,15 @@ Told: TypeAlias = (
     | Renewed
     | Operated
 )
+
+
+class _MessageKind(Struct, frozen=True):
+    """What all messages have."""
+
+    type: str
+
+
+KINDS = frozenset(kind.__name__ for kinds in (Opening, Answer, Told) for kind in get_args(kinds))
 
 
 class Phase(Enum):
@@ -301,9 +323,13 @@ class LinkStream:
             if self._buffer:
                 raise PeerError("link: bytes before the answer")
             return None
-        return self._read(phase)
+        while (body := self._next_body()) is not None:
+            message = self._read(phase, body)
+            if message is not None:
+                return message
+        return None
 
-    def _read(self, phase: Phase) -> Opening | Answer | Told | None:
+    def _next_body(self) -> bytes | None:
         if len(self._buffer) < LENGTH.size:
             return None
         (size,) = LENGTH.unpack_from(self._buffer)
@@ -313,15 +339,20 @@ class LinkStream:
         if len(self._buffer) < end:
             return None
         body, self._buffer = self._buffer[LENGTH.size : end], self._buffer[end:]
+        return body
+
+    def _read(self, phase: Phase, body: bytes) -> Opening | Answer | Told | None:
+        """Return what a message says, None if it is of a kind of later versions, and nobody waits for an answer."""
+        kind = decoded(body, _MessageKind, _wrong).type
         if phase is Phase.OPENING:
-            opening: Opening = decoded(body, Opening, _wrong)  # type: ignore[arg-type]  # a union is a shape, too
+            opening: Opening = Ask(kind) if kind not in KINDS else decoded(body, Opening, _wrong)  # type: ignore[arg-type]  # a union is a shape, too
             self._move(LinkMove.TALK if isinstance(opening, Talk) else LinkMove.ASK)
             return opening
         if phase is Phase.ASKED:
             answer: Answer = decoded(body, Answer, _wrong)  # type: ignore[arg-type]
             self._move(LinkMove.ACCEPT if isinstance(answer, Accepted) else LinkMove.END)
             return answer
-        told: Told = decoded(body, Told, _wrong)  # type: ignore[arg-type]
+        told: Told | None = None if kind not in KINDS else decoded(body, Told, _wrong)  # type: ignore[arg-type]
         return told
 
     def _move(self, turn: LinkMove) -> None:

@@ -9,7 +9,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -21,7 +21,7 @@ from harp.net.deadlines import Deadlines
 from harp.net.tasks import Tasks
 from harp.tunnel.server.pending import LOGIN_LIMIT, LoginHandler, PendingConnection
 from harp.tunnel.server.tls_failures import failure_of
-from harp.wire.frp_login import ENOUGH, TLS_CUSTOM_BYTE, NotFrp, Step, check_start
+from harp.wire.frp_login import ENOUGH, LINK_BYTE, TLS_CUSTOM_BYTE, NotFrp, Step, check_start
 
 CIPHERS = "harp.wire.frp_ciphers"
 BACKLOG = 1024
@@ -31,6 +31,13 @@ OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 3))  # seconds, seconds, probes
 
 log = structlog.get_logger()
+
+
+class LinkEntrance(Protocol):
+    """Who takes the links of other replicas: `cluster.entrance.Entrance`."""
+
+    async def arrived(self, sock: socket.socket, address: str) -> None:
+        """A replica seems to dial. The socket is for this one to close; cancelled when it takes too long."""
 
 
 class Acceptor:
@@ -56,6 +63,9 @@ class Acceptor:
         self._tls = tls
         self._tls_required = tls is not None
         self._tls_lock = asyncio.Lock()
+        self.links: LinkEntrance | None = None
+        self.clients_may_come = asyncio.Event()  # until then they wait, within the limit of their login
+        self.clients_may_come.set()
         self._limit = limit
         self._tunnels = tunnels
         self._pending: dict[PendingConnection, None] = {}  # the oldest first
@@ -168,7 +178,13 @@ class Acceptor:
         """Find out whether it is TLS, and hand the connection to `pending`."""
         handed_over = connected = False
         try:
-            tls = await self._sniff(pending, sock)
+            step = await self._sniff(pending, sock)
+            if step is Step.LINK:
+                handed_over = True
+                await self.links.arrived(sock, pending.address)  # type: ignore[union-attr]  # `_sniff` has looked
+                return
+            await self.clients_may_come.wait()
+            tls = await self._context() if step is Step.TLS else None
             await load_module(CIPHERS)  # a login will need them
             handed_over = True  # from here on the loop closes the socket
             await asyncio.get_running_loop().connect_accepted_socket(
@@ -191,19 +207,21 @@ class Acceptor:
             if not connected:
                 pending.gone()
 
-    async def _sniff(self, pending: PendingConnection, sock: socket.socket) -> ssl.SSLContext | None:
-        """Return the TLS context to use. One byte decides: a handshake may come in several segments (F 6.5)."""
+    async def _sniff(self, pending: PendingConnection, sock: socket.socket) -> Step:
+        """Return how it begins. One byte decides: a handshake may come in several segments (F 6.5)."""
         await _readable(sock)
         start = sock.recv(ENOUGH, socket.MSG_PEEK)
         if not start:
             raise _Closed
         step = check_start(start, tls_required=self._tls_required)
+        if step is Step.LINK and self.links is None:
+            raise NotFrp(
+                "a replica of a cluster dials, and this HaRP is none", "set HP_CLUSTER_URL here as it is set there"
+            )
         pending.move(step)
-        if step is not Step.TLS:
-            return None
-        if start[:1] == TLS_CUSTOM_BYTE:
+        if start[:1] in (TLS_CUSTOM_BYTE, LINK_BYTE):
             sock.recv(1)
-        return await self._context()
+        return step
 
     async def _context(self) -> ssl.SSLContext:
         """TLS for a client. The offer of plain mode is made for the first who takes it: its library is large."""

@@ -19,7 +19,7 @@ from harp.net.deadlines import Deadlines
 from harp.net.listen import Bind, bound_sockets
 from harp.net.turns import Turns
 from harp.settings import Settings
-from harp.tunnel.server.acceptor import Acceptor
+from harp.tunnel.server.acceptor import Acceptor, LinkEntrance
 from harp.tunnel.server.claims import shown
 from harp.tunnel.server.group import OtherMembers, TunnelGroup
 from harp.tunnel.server.pending import LOGIN_LIMIT, FirstMessage, PendingConnection
@@ -76,6 +76,15 @@ class TunnelServer:
     def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Take the connections of bound sockets as well."""
         self._acceptor.start(sockets)
+
+    def accept_links(self, entrance: LinkEntrance) -> None:
+        """Give links of other replicas to `entrance`; clients wait until `admit_clients`."""
+        self._acceptor.links = entrance
+        self._acceptor.clients_may_come.clear()
+
+    def admit_clients(self) -> None:
+        """Let clients log in."""
+        self._acceptor.clients_may_come.set()
 
     def leave(self, sockets: Sequence[socket.socket]) -> None:
         """Take them no longer."""
