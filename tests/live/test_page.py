@@ -242,11 +242,12 @@ def test_members_are_watched_while_one_of_them_is_away(browser: Tab, world: Worl
         browser.complaints.clear()
         states = "[...document.querySelectorAll('tr[id^=member-] .state')].map(one => one.textContent).join()"
         browser.until(f"{states} === 'leads,linked'", "both members")
+        browser.until("document.querySelector('#streaming').textContent === 'live'", "stream")
         assert faults(browser) == []
         (victim,) = (one.process for one in Workers(product).members() if not one.leads)
         os.kill(victim, signal.SIGKILL)
-        browser.until(f"document.querySelector('#member-1').textContent.includes('{victim}') === false", "another one")
-        browser.until(f"{states} === 'leads,linked'", "both members again")
+        browser.until(f"document.querySelector('#member-1').textContent.includes('{victim}') === false", "another one", 60)
+        browser.until(f"{states} === 'leads,linked'", "both members again", 60)
         assert browser.complaints == []
 
 
