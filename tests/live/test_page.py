@@ -246,7 +246,9 @@ def test_members_are_watched_while_one_of_them_is_away(browser: Tab, world: Worl
         assert faults(browser) == []
         (victim,) = (one.process for one in Workers(product).members() if not one.leads)
         os.kill(victim, signal.SIGKILL)
-        browser.until(f"document.querySelector('#member-1').textContent.includes('{victim}') === false", "another one", 60)
+        browser.until(
+            f"document.querySelector('#member-1').textContent.includes('{victim}') === false", "another one", 60
+        )
         browser.until(f"{states} === 'leads,linked'", "both members again", 60)
         assert browser.complaints == []
 

@@ -84,6 +84,13 @@ EVERYTHING = {
     "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
     "priorityClassName": "high",
 }
+SEVERAL = SHORTEST | {
+    "replicas": 3,
+    "cluster": {"existingSecret": "harp-cluster"},
+    "certificates": {"existingSecret": "harp-authority"},
+    "tunnels": {"enabled": True},
+}
+CASES = pytest.mark.parametrize("values", [SHORTEST, EVERYTHING, SEVERAL], ids=["shortest", "everything", "several"])
 
 
 def run(*argv: str, content: str = "") -> tuple[int, str, str]:
@@ -152,7 +159,7 @@ def test_the_chart_can_set_every_variable_of_kubernetes_that_is_not_the_pods_own
     assert {name for name in wanted if name not in text} == set()
 
 
-@pytest.mark.parametrize("values", [SHORTEST, EVERYTHING], ids=["shortest", "everything"])
+@CASES
 def test_helm_finds_nothing_to_complain_of(values: dict[str, Any]) -> None:
     status, text, error = run(program("helm"), "lint", "--strict", str(CHART), "--values=-", content=json.dumps(values))
     assert status == 0, text + error
@@ -168,6 +175,11 @@ def test_helm_finds_nothing_to_complain_of(values: dict[str, Any]) -> None:
         (SHORTEST | {"rbac": {"features": {"everything": True}}}, "'everything' not allowed"),
         (SHORTEST | {"env": {"PATH": "/bin"}}, "invalid propertyName 'PATH'"),
         (SHORTEST | {"ingress": {"enabled": True}}, "set ingress.host"),
+        (SHORTEST | {"replicas": 3}, "several replicas need cluster.existingSecret, or cluster.url"),
+        (SEVERAL | {"certificates": {}}, "several replicas need one certificate authority"),
+        (SEVERAL | {"certificates": {}, "persistence": {"enabled": True}}, "with accessMode ReadWriteMany"),
+        (SEVERAL | {"cluster": {"url": "valkey:6379"}}, "/cluster/url"),
+        (SHORTEST | {"replicas": 0}, "/replicas"),
         (SHORTEST | {"image": {}}, "set image.repository: HaRP's image, which you build and push yourself"),
     ],
 )
@@ -178,7 +190,7 @@ def test_values_that_cannot_be_meant_are_refused_with_words(values: dict[str, An
     assert words in error
 
 
-@pytest.mark.parametrize("values", [SHORTEST, EVERYTHING], ids=["shortest", "everything"])
+@CASES
 def test_the_chart_is_valid(values: dict[str, Any], schemas: str) -> None:
     # ServiceMonitor is Prometheus' own kind, whose description is not Kubernetes'.
     options = ("-strict", "-summary", f"-schema-location={schemas}", "-skip=ServiceMonitor")
@@ -230,7 +242,7 @@ def without_namespaces(manifests: str) -> str:
     return "\n---\n".join(part for part in manifests.split("\n---\n") if "\nkind: Namespace\n" not in f"\n{part}\n")
 
 
-@pytest.mark.parametrize("values", [SHORTEST, EVERYTHING], ids=["shortest", "everything"])
+@CASES
 def test_the_api_takes_the_chart(cluster: Cluster, homes: None, values: dict[str, Any]) -> None:
     cluster.define("ServiceMonitor")
     taken = applied(cluster, without_namespaces(rendered(values)))

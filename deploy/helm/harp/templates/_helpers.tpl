@@ -37,6 +37,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- .Values.sharedKey.existingSecret | default (include "harp.fullname" .) }}
 {{- end }}
 
+{{- /* not empty where pods are to find each other */}}
+{{- define "harp.clustered" -}}
+{{- if or .Values.cluster.url .Values.cluster.existingSecret }}true{{ end }}
+{{- end }}
+
 {{- define "harp.image" -}}
 {{- $repository := required "set image.repository: HaRP's image, which you build and push yourself" .Values.image.repository }}
 {{- if .Values.image.digest }}{{ $repository }}@{{ .Values.image.digest }}
