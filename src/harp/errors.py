@@ -1,4 +1,4 @@
-"""Every error that HaRP raises on purpose. Born in one place each, answered in one place each."""
+"""Every error that HaRP raises on purpose. Each is raised in one place and answered in one place."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class SettingsError(HarpError):
 
 
 class PeerError(HarpError):
-    """A peer broke its protocol; the connection is not usable any more."""
+    """A peer broke its protocol; the connection cannot be used any longer."""
 
 
 class Flooded(PeerError):
-    """A peer sends what does nothing but keep us busy."""
+    """A peer sends data whose only effect is to keep us busy."""
 
 
 class ProtocolError(HarpError):
@@ -50,11 +50,11 @@ class TunnelAway(Unreachable):
 
 
 class TunnelHeld(Unreachable):
-    """The tunnel of a port is another ExApp's."""
+    """The tunnel of a port belongs to another ExApp."""
 
 
 def words_of(error: OSError) -> str:
-    """Say what the system says of a failure, in one short line without the address, path or number it adds."""
+    """Return the system's description of a failure in one short line, without the address, path or number it adds."""
     ssl = sys.modules.get("ssl")  # not imported here: it costs 20 ms that `harp health` need not take
     if ssl is not None and isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not trusted: {getattr(error, 'verify_message', error)}"

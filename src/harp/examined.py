@@ -1,4 +1,4 @@
-"""The running HaRP as `harp doctor` examines it: `status.doctor.examined.Examined` with the objects that know."""
+"""The running HaRP as `harp doctor` examines it: implements `status.doctor.examined.Examined`."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def _check_as_json(env: Mapping[str, str], *, strict: bool, live: bool) -> int:
 
 
 def _check_cluster(settings: Settings) -> None:
-    """Say what the cluster allows; it may well be out of reach from where this is run."""
+    """Print what the cluster allows; it may be unreachable from here."""
     from harp.engines.kubernetes.cluster import info_of  # noqa: PLC0415 - who has no cluster does not pay for it
 
     info = asyncio.run(info_of(settings))

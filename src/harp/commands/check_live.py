@@ -1,6 +1,6 @@
-"""`harp check --live`: would `harp run` work here? Asked of the ports, Nextcloud and the engine, before it runs.
+"""`harp check --live`: would `harp run` work here? Checks ports, Nextcloud and engine before it starts.
 
-While it runs, the report is `harp doctor`'s.
+While HaRP runs, the report is that of `harp doctor`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PATIENCE = 8.0  # seconds for the engine
 
 
 def findings_of(settings: Settings) -> list[Finding]:
-    """Return what a running HaRP finds, or what one that is to run would."""
+    """Return the findings of a running HaRP, or those that one would have if it were started."""
     configure(Logs(level="error", format="text"))
     try:
         return list(report_of_the_running(Admin(settings), {}).findings)

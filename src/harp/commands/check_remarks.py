@@ -1,4 +1,4 @@
-"""What `harp check` remarks on beside mistakes: what will stop working, what is open, what does nothing."""
+"""What `harp check` reports besides mistakes: settings that will stop working, are open, or have no effect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KUBERNETES, ENABLED = "HP_K8S_", "HP_K8S_ENABLED"
 
 
 def _is_without_https(settings: Settings) -> bool:
-    """Images of others set the usual address, whether or not there is a certificate; that is not remarkable."""
+    """Return whether the usual address is set without a certificate; other images do that, so it is not reported."""
     try:
         return settings.listen.https != USUAL_HTTPS and not (settings.certs / "cert.pem").exists()
     except OSError:
@@ -38,7 +38,7 @@ IDLE: dict[str, tuple[Callable[[Settings], bool], str]] = {
 
 
 def remarks_of(reading: Reading, now: datetime | None = None) -> list[str]:
-    """Return what there is to say, each with its variable. Reads certificates."""
+    """Return all remarks, each with its variable. Reads certificates."""
     settings = reading.settings
     given = {value.name for value in reading.values if value.given}
     idle = [

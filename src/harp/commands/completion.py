@@ -27,12 +27,12 @@ def main(options: argparse.Namespace) -> int:
 
 
 def script(shell: str, outline: CommandOutline) -> str:
-    """Return what `shell` has to read."""
+    """Return the script for `shell`."""
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](outline)
 
 
 def _cases(outline: CommandOutline) -> str:
-    """For each way through the commands, the words that may follow; "harp" begins every one of them."""
+    """Return, for each sequence of commands, the words that may follow; every sequence begins with "harp"."""
     lines = [
         f"        {quoted(' '.join(('harp', *command.path)))}) words={quoted(' '.join(command.words))} ;;"
         for command in outline.walk()
@@ -70,7 +70,7 @@ _WAY = """\
 
 
 def _known(outline: CommandOutline) -> str:
-    """Return the ways through the commands, each between a space and a semicolon."""
+    """Return the sequences of commands, each between a space and a semicolon."""
     return " ".join(f"{' '.join(('harp', *command.path))};" for command in outline.walk() if command.path)
 
 
@@ -133,6 +133,6 @@ def first_words(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return a word of any of these shells."""
+    """Return a word, quoted for any of these shells."""
     escaped = text.replace("'", "'\\''")
     return f"'{escaped}'"

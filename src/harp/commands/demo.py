@@ -1,6 +1,6 @@
-"""`harp demo`: everything in one process, wired as in real life.
+"""`harp demo`: everything in one process, connected as in production.
 
-A browser's request takes the whole way: frontend, decision (with calls to the Nextcloud stand-in), port table, FRP
+A browser's request goes through everything: frontend, decision (with calls to the Nextcloud stand-in), port table, FRP
 session over mutual TLS, our tunnel client, and the unix socket of the sample ExApp.
 """
 
@@ -110,11 +110,11 @@ class Demo(Parts):
 
     @property
     def feed(self) -> Feed:
-        """Where its requests are watched."""
+        """The feed of its requests."""
         return self.harp.facts.feed
 
     def text(self) -> str:
-        """Return what there is to try."""
+        """Return what to try, for people."""
         base = f"http://127.0.0.1:{self.harp.http_ports[0]}/exapps"
         admin = f"http://127.0.0.1:{self.harp.admin_ports[0]}"
         tries = (

@@ -87,7 +87,7 @@ class Dev(Parts):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What AppAPI would put into the program's container (A 6.3)."""
+        """Return the variables that AppAPI would put into the program's container (A 6.3)."""
         return {
             "AA_VERSION": AA_VERSION,
             "APP_ID": self._options.app_id,
@@ -100,11 +100,11 @@ class Dev(Parts):
 
     @property
     def feed(self) -> Feed:
-        """Where its requests are watched."""
+        """The feed of its requests."""
         return self.harp.facts.feed
 
     def text(self) -> str:
-        """Return what there is to know."""
+        """Return how to reach the program, for people."""
         options = self._options
         base = f"http://127.0.0.1:{self.harp.http_ports[0]}/exapps/{options.app_id}"
         variables = [f"  export {name}={shlex.quote(value)}" for name, value in self.environment.items()]

@@ -1,6 +1,6 @@
 """`harp dev NAME --gateway HOST`: a program on this machine is an ExApp of a real Nextcloud, over a tunnel to its HaRP.
 
-Our tunnel client leads to a tap, and that to the program: requests are shown as they end, as HaRP has let them through.
+Our tunnel client connects to a tap, and the tap to the program: it shows the requests that HaRP has let through.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FILES = ("ca.crt", "client.crt", "client.key")
 
 @dataclass(frozen=True, slots=True)
 class FarGateway:
-    """Where the real HaRP takes tunnels, and as whom."""
+    """Where the real HaRP accepts tunnels, and the identity to use."""
 
     server: Tcp
     port: int  # of the ExApp, as Nextcloud knows it
@@ -51,7 +51,7 @@ class DevTunnel(Parts):
 
     @property
     def feed(self) -> Self:
-        """Where requests are watched."""
+        """The feed of its requests."""
         return self
 
     @contextmanager
@@ -94,7 +94,7 @@ class DevTunnel(Parts):
             watcher.put(line)
 
     def text(self) -> str:
-        """Return what there is to know."""
+        """Return how to reach the program, for people."""
         gateway = self._gateway
         return "\n".join(
             (

@@ -1,6 +1,6 @@
 """`harp doctor`: what is wrong with this installation, why, and what to do about it.
 
-The running HaRP examines itself, goes through the public URL, and asks everybody whom it talks to. Nothing secret is
+The running HaRP examines itself, goes through the public URL, and asks all its peers. Nothing secret is
 in the report: it is safe to paste.
 """
 
@@ -64,7 +64,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def report_of_the_running(admin: Admin, wishes: Mapping[str, str]) -> DoctorReport:
-    """Have the running HaRP make a report. Raises Unreachable."""
+    """Return a report made by the running HaRP. Raises Unreachable."""
     encoded = admin.examine(urlencode(wishes))
     return decoded(encoded, DoctorReport, lambda error: Unreachable(f"the admin listener answers {error}"))
 
@@ -114,7 +114,7 @@ def lines_of(report: DoctorReport, *, colour: bool) -> Iterable[str]:
 
 
 def lines_of_findings(findings: Iterable[Finding], *, colour: bool) -> Iterable[str]:
-    """Findings for people."""
+    """Return findings as lines for people."""
     for finding in findings:
         sign = SIGNS[finding.state].ljust(WIDTH)
         if colour:

@@ -62,7 +62,7 @@ class Bundle:
     files: Mapping[str, bytes]
 
     def write(self, directory: Path) -> None:
-        """Into a new directory: an existing one may be another engine's. Raises HarpError."""
+        """Write into a new directory: an existing one may belong to another engine. Raises HarpError."""
         try:
             directory.mkdir(parents=True)
             for name, content in self.files.items():
@@ -144,7 +144,7 @@ def next_steps(settings: Settings, bundle: Bundle, place: str) -> str:
 
 
 def _give(settings: Settings, engines: dict[int, str], name: str, wanted: int | None) -> int:
-    """Return the port of the engine: the wanted one, the one it has, or the first that nobody has."""
+    """Return the port of the engine: the wanted one, the one it has, or the first free one."""
     if wanted is not None:
         _check_port(settings, wanted)
         holder = engines.get(wanted, name)
@@ -176,7 +176,7 @@ def _check_port(settings: Settings, port: int) -> None:
 
 
 def _connected(settings: Settings, name: str) -> set[int]:
-    """Return ports that other engines' tunnels have now, given to them by nobody."""
+    """Return ports that tunnels of other engines use now without having been assigned."""
     try:
         lines = inventory(settings)
     except Unreachable:
@@ -197,7 +197,7 @@ def _server(settings: Settings, address: str | None) -> Tcp:
 
 
 def _certificates(settings: Settings) -> dict[str, bytes]:
-    """Return the client's files of the tunnel, made if this HaRP never ran; none without TLS."""
+    """Return the tunnel client's files, created if this HaRP has never run; none without TLS."""
     if not settings.tunnel.tls:
         return {}
     directory = settings.certs / "frp"
@@ -206,7 +206,7 @@ def _certificates(settings: Settings) -> dict[str, bytes]:
 
 
 def _key(settings: Settings, wish: EngineWish) -> str:
-    """Return the engine's own key: what it had, or a new one."""
+    """Return the engine's own key: the existing one, or a new one."""
     with EngineKeys(engines_directory(settings)).changing() as salts:
         if wish.fresh or wish.name not in salts:
             salts[wish.name] = token_hex(16)

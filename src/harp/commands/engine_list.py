@@ -37,7 +37,7 @@ def show(settings: Settings, *, as_json: bool = False) -> int:
 
 
 def check(settings: Settings, ports: Sequence[int], *, as_json: bool = False) -> int:
-    """Ask these engines, or every one of the inventory, through HaRP as AppAPI does. 1 when one does not answer."""
+    """Ask these engines, or all known ones, through HaRP as AppAPI does; return 1 if one does not answer."""
     answers = _asked(settings, ports or [line.port for line in inventory(settings)])
     if as_json:
         print(msgspec.json.encode({"engines": answers}).decode())

@@ -1,6 +1,6 @@
 """`harp exapp -- COMMAND...`: what runs in an ExApp's container instead of frpc and its start script (A 8.1).
 
-The command is the app. While it runs, its tunnel is kept up with our own client, configured by the same environment
+The command is the app. While it runs, our own client keeps its tunnel connected, configured by the same environment
 variables that the script reads. As a container's first process it passes signals on and collects orphans; it ends when
 the app ends, with the app's exit code.
 """
@@ -92,7 +92,7 @@ def configuration(env: Mapping[str, str], certificates: Path) -> ClientConfig:
 
 
 def _port(name: str, text: str, problems: list[str]) -> int:
-    """Return a port number; 0, with a line in `problems`, when `text` is none. An empty text has its line already."""
+    """Return a port number; 0, with a line in `problems`, if `text` is not a port. An empty one has one already."""
     if text.isdecimal() and text.isascii() and 1 <= int(text[:6]) <= 65535:
         return int(text)
     if text:
@@ -101,7 +101,7 @@ def _port(name: str, text: str, problems: list[str]) -> int:
 
 
 def _replace_ourselves(command: Sequence[str]) -> int:
-    """Become the app; returns only when there is no such command."""
+    """Replace this process with the app; returns only if there is no such command."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and what is ignored stays so across exec
     try:
         os.execvp(command[0], list(command))  # noqa: S606 - the app is whatever the image says

@@ -1,7 +1,7 @@
-"""`harp health`: is the HaRP with these settings healthy? Asked every ten seconds, so made of almost nothing.
+"""`harp health`: is the HaRP with these settings healthy? It runs every ten seconds, so it loads almost nothing.
 
 The event loop must answer on the admin listener, and every listener must accept a connection (A 7.4). Nextcloud and
-the engines are not looked at: restarting us would not mend them.
+engines are not checked: restarting HaRP would not repair them.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def connect(address: Address) -> socket.socket:
 
 
 def _heartbeat(address: Address) -> int:
-    """Return the status of GET /heartbeat: by hand, because loading the standard library's client takes longer."""
+    """Return the status of GET /heartbeat, without the standard library's client, which takes longer to load."""
     with connect(address) as connection:
         connection.sendall(b"GET /heartbeat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         line = connection.makefile("rb").readline(256)

@@ -1,4 +1,4 @@
-"""`harp instances`: the Nextclouds that the running HaRP serves, and how each of them does."""
+"""`harp instances`: the Nextclouds that the running HaRP serves, and the state of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`harp manual`: the manual page, made of the commands' own parsers and the table of variables."""
+"""`harp manual`: the manual page, generated from the commands' own parsers and the table of variables."""
 
 from __future__ import annotations
 
@@ -78,6 +78,6 @@ def sentence(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return text as roff takes it: no line begins with a command, and a hyphen is what people type."""
+    """Return text escaped for roff: no line begins with a command, and hyphens stay hyphens."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     return re.sub(r"(?m)^([.'])", r"\\&\1", text)

@@ -1,4 +1,4 @@
-"""`harp members`: the processes that are this HaRP, where there are several (HP_WORKERS, HP_CLUSTER_URL)."""
+"""`harp members`: the processes of this HaRP, if there are several (HP_WORKERS, HP_CLUSTER_URL)."""
 
 from __future__ import annotations
 

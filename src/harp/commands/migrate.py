@@ -1,4 +1,4 @@
-"""`harp migrate`: what runs on this host from before this HaRP, and the exact commands to move. It changes nothing."""
+"""`harp migrate`: what already runs on this host, and the exact commands to move to this HaRP. It changes nothing."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class RunState(Reply, frozen=True):
 
 
 class Inspection(Reply, frozen=True):
-    """All of a container that matters here."""
+    """The parts of a container that matter here."""
 
     id: str = ""
     name: str = ""
@@ -113,7 +113,7 @@ def _published(inside: str, binding: PortBinding) -> str:
 
 
 def _is_named(mount: MountPoint) -> bool:
-    """Anonymous volumes have 64 hexadecimal digits for a name."""
+    """Return whether a volume has a name of its own: anonymous ones have 64 hexadecimal digits."""
     return mount.type == "volume" and len(mount.name) != 64
 
 

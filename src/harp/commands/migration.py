@@ -1,7 +1,7 @@
-"""What there is on an engine from before this HaRP, and the commands that lead from there to here. Pure.
+"""What an engine already runs, and the commands to move from there to this HaRP. Pure.
 
 Three things are known: the existing HaRP, which this one replaces in place; docker-socket-proxy, whose ExApps have to
-be registered again because it knows no tunnels; and HaRP inside Nextcloud AIO, which AIO manages.
+be registered again because it does not support tunnels; and HaRP inside Nextcloud AIO, which AIO manages.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class EngineContainer(Struct, frozen=True):
 
 
 class FoundContainer(Struct, frozen=True):
-    """One that matters for the move."""
+    """A container that matters for the move."""
 
     name: str
     kind: Kind

@@ -1,4 +1,4 @@
-"""Every command with its options, read from their parsers: what completion and the manual are made of."""
+"""Every command with its options, read from their parsers, for completion and the manual."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CommandOutline(Struct, frozen=True):
 
 
 def outline_of(parser: argparse.ArgumentParser, path: tuple[str, ...] = (), text: str = "") -> CommandOutline:
-    """Read a parser. argparse has no public way to list what was added to it, nor have others found one."""
+    """Read a parser. argparse has no public way to list what was added to it."""
     options, parts = [], []
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

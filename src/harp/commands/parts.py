@@ -1,4 +1,4 @@
-"""What the commands run that consist of several servers: all parts run, or none."""
+"""The base of commands that run several servers: either all parts run, or none."""
 
 from __future__ import annotations
 

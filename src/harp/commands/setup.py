@@ -1,6 +1,6 @@
 """`harp setup`: what to paste where, so that HaRP, the reverse proxy and Nextcloud know each other.
 
-It prints; nothing is changed, nobody is called. What is not given as an option is asked for on a terminal, and has a
+It only prints: it changes and calls nothing. What is not given as an option is asked for on a terminal, and has a
 default elsewhere. No key is printed: commands take it from the shell's own HP_SHARED_KEY.
 """
 
@@ -31,7 +31,7 @@ CHOICES = {**{key: proxy.name for key, proxy in PROXIES.items()}, GATEWAY: "no r
 
 
 class SetupRefused(HarpError):
-    """What was asked for does not go together; the text says why."""
+    """The options do not fit together; the text says why."""
 
 
 class SetupAnswers(Struct, frozen=True):
@@ -95,7 +95,7 @@ def _default(question: str, default: str, choices: Mapping[str, str]) -> str:
 
 
 def _asked(question: str, default: str, choices: Mapping[str, str]) -> str:
-    """Ask until the answer is a choice, if there are any."""
+    """Ask until the answer is one of the choices, if there are any."""
     for key, text in choices.items():
         print(f"  {key:<20} {text}", file=sys.stderr)
     while True:

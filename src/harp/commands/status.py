@@ -1,4 +1,4 @@
-"""`harp status`: is the running HaRP well, and what does it serve? The status page's overview, for a terminal."""
+"""`harp status`: is the running HaRP all right, and what does it serve? The status page's overview, for a terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print it; return the exit code is 1 where something is broken."""
+    """Print it; return the exit code, 1 if something is broken."""
     snapshot = of_environment().read("snapshot", Snapshot)
     problems = problems_of(snapshot, time.time())
     worst = problems[0].level if problems else ""

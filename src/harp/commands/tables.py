@@ -1,4 +1,4 @@
-"""Tables for a terminal: columns as wide as what is in them, so that they never run together."""
+"""Tables for a terminal: columns are as wide as their contents, so that they never run together."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A tap on connections to a program: every byte is passed on unchanged, and each request is recorded when it ends.
 
-For `harp dev` over a tunnel, where the HaRP that decides is elsewhere. What cannot be read as HTTP/1.1 passes unnoted.
+For `harp dev` over a tunnel, where the HaRP that decides is elsewhere. Traffic that is not HTTP/1.1 passes unrecorded.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Noted = Callable[[RequestLine], None]
 
 @dataclass(slots=True)
 class _Asked:
-    """A request, as far as it is known."""
+    """A request, as far as it has been read."""
 
     method: str = "-"
     target: str = ""
@@ -47,7 +47,7 @@ class _Asked:
 
 
 class Tap:
-    """Listens on a unix socket, and leads to a program. `noted` gets each request that is over."""
+    """Listens on a unix socket and connects to a program. `noted` gets each request when it has ended."""
 
     def __init__(self, app: str, host: str, port: int, noted: Noted) -> None:
         self._app, self._host, self._port = app, host, port
@@ -123,7 +123,7 @@ class Tap:
 
 
 class _End(Relay):
-    """One end of a connection that is looked at: `seen` gets the bytes, `gone` is called at its end."""
+    """One end of a watched connection: `seen` gets the bytes, `gone` is called at its end."""
 
     def __init__(self, seen: Callable[[bytes], None] | None = None, gone: Callable[[], None] | None = None) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class _Arrived(_End):
 
 
 class _Exchanges:
-    """Reads along both ways of one connection, and says which requests are over."""
+    """Reads both directions of one connection, and reports which requests have ended."""
 
     def __init__(self, over: Callable[[_Asked], None]) -> None:
         self._over = over

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Keep the tunnel up until asked to stop; return the exit code. Raises HarpError."""
+    """Keep the tunnel connected until asked to stop; return the exit code. Raises HarpError."""
     config = frpc_config.load(options.config, os.environ)
     configure(Logs(level="info", format="text"), [config.token, *config.metas.values()])
     with asyncio.Runner(loop_factory=event_loop()) as runner:

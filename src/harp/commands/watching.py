@@ -1,4 +1,4 @@
-"""What `harp demo` and `harp dev` share: something people try out, whose requests are printed as they end."""
+"""What `harp demo` and `harp dev` share: programs for trying things out, whose requests are printed as they end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def cancelled(task: asyncio.Task[Any]) -> None:
 
 
 class Feed(Protocol):
-    """Where requests are watched: `status.feed.RequestFeed`."""
+    """A feed of requests: `status.feed.RequestFeed`."""
 
     def watched(self) -> AbstractContextManager[Watcher | None]:
         """Watch requests inside the block."""

@@ -80,7 +80,7 @@ def application(
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
-    """Every answer carries the id under which the log knows its request, and no word of the library."""
+    """Every answer carries the request id that is in the log, and no text of the library."""
     response.headers.pop("Server", None)
     request_id = request.headers.get("X-Request-Id")
     if request_id is not None:
@@ -104,7 +104,7 @@ class Api:
         self._targets = exapp_targets_from(settings)
 
     async def heartbeat(self, request: web.Request) -> web.Response:
-        """We are alive; nothing else is looked at (A 4.2)."""
+        """Return that HaRP is alive; nothing else is checked (A 4.2)."""
         return web.json_response({"status": "ok"})
 
     async def info(self, request: web.Request) -> web.Response:
@@ -134,7 +134,7 @@ class Api:
         return web.Response(status=204)
 
     async def frp_login(self, request: web.Request) -> web.Response:
-        """Answer what a separate frps asks at each login (A 4.4). Our own FRP server does not come this way."""
+        """Answer what a separate frps asks at each login (A 4.4). Our own FRP server does not use it."""
         call = decode(await request.read(), LoginCall)
         metas = call.content.metas
         reason = self._authenticate(call.peer(), metas.token if metas else "")

@@ -1,7 +1,7 @@
 """/docker/exapp/...: AppAPI deploys, provisions, starts, updates and removes ExApps on Docker engines (A 4.6, A 10).
 
-Every endpoint is one verb of an engine. What AppAPI looks at are statuses and JSON; texts are for people, who see their
-first 120 characters.
+Every endpoint is one verb of an engine. AppAPI looks only at statuses and JSON; texts are for people, who see the first
+120 characters.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class NamesBody(Struct, frozen=True):
     role_suffix: str = ""
 
     def names(self) -> Names:
-        """Fit for an engine. Raises InvalidPayload."""
+        """Return the names, fit for an engine. Raises InvalidPayload."""
         return checked(Names(self.name, self.instance_id, self.role_suffix).checked)
 
 
@@ -95,7 +95,7 @@ class CreateBody(NamesBody, frozen=True):
     resource_limits: LimitsBody | list[msgspec.Raw] = LimitsBody()  # PHP writes an empty object as []
 
     def plan(self) -> CreatePlan:
-        """Checked and normalised. Raises InvalidPayload."""
+        """Return the plan, checked and normalised. Raises InvalidPayload."""
         limits = self.resource_limits
         if isinstance(limits, list):
             if limits:
@@ -124,7 +124,7 @@ class RemoveBody(NamesBody, frozen=True):
 
 
 class CertificatesBody(NamesBody, frozen=True):
-    """What a container is to trust."""
+    """The certificates that a container is to trust."""
 
     system_certs_bundle: str | None = None  # PEM
     install_frp_certs: bool = True
@@ -191,7 +191,7 @@ class Docker:
         return _json(await engine.create(plan), status=201)
 
     async def _follow(self, engine: ContainerEngine, image: str, mount: Mount) -> None:
-        """Look where a bind mount's source leads. Raises InvalidPayload when that place is refused."""
+        """Follow the links of a bind mount's source. Raises InvalidPayload if they lead to a refused place."""
         engines = self._settings.engines
         source = mount.source
         for _ in range(MOST_LINKS):

@@ -53,7 +53,7 @@ class DeploymentBody(NamesBody, frozen=True):
     image_pull_policy: Literal["IfNotPresent", "Never", "Always"] = "IfNotPresent"
 
     def plan(self) -> ClusterPlan:
-        """Checked. Raises InvalidPayload."""
+        """Return the checked plan. Raises InvalidPayload."""
         if self.mount_points:
             raise InvalidPayload("Payload validation error: mount_points: a cluster has no directories to mount")
         limits = self.resource_limits
@@ -95,7 +95,7 @@ class ExposeBody(NamesBody, frozen=True, kw_only=True):
     node_label_selector: str | None = None
 
     def exposure(self) -> Exposure:
-        """Return what has to be remembered. Raises InvalidPayload."""
+        """Return what has to be stored. Raises InvalidPayload."""
         host = (self.upstream_host or "").strip()
         manual = self.expose_type == "manual"
         if manual and not host:

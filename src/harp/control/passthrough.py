@@ -1,7 +1,7 @@
-"""/engine/...: the calls of AppAPI's Docker client that pass to an engine (A 3, difference 9).
+"""/engine/...: the calls of AppAPI's Docker client that are forwarded to an engine (A 3, difference 9).
 
-What is small is answered whole, within its time, and is looked at before it is shown: a container has to be ours. Logs
-and pulls are passed on while they arrive. The gate puts /engine before what it got.
+Small answers are complete, arrive within a time limit, and are checked before they are shown: a container has to be
+ours. Logs and pulls are passed on as they arrive. The gate puts /engine in front of the path.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class PassThrough:
             raise
 
     async def _looked(self, port: int, wanted: EngineRequest) -> EngineAnswer:
-        """Make a small request, within its time whatever has to be learned first."""
+        """Make a small request within its time, which includes learning what the engine is."""
         limit = PING if wanted.is_ping else INSPECT
         try:
             async with asyncio.timeout(limit):
@@ -89,7 +89,7 @@ class PassThrough:
 
 
 def _wanted(request: web.Request) -> EngineRequest:
-    """Return the caller's request in our words. Raises NotOnTheList."""
+    """Return the caller's request as HaRP sends it. Raises NotOnTheList."""
     path, _, query = request.raw_path.encode("utf-8", "surrogateescape").removeprefix(PREFIX.encode()).partition(b"?")
     wanted = engine_request(request.method.encode(), path, query)
     if isinstance(wanted, str):
@@ -100,7 +100,7 @@ def _wanted(request: web.Request) -> EngineRequest:
 async def _relayed(
     request: web.Request, source: aiohttp.ClientResponse, reader: PullReader | None
 ) -> web.StreamResponse:
-    """Pass an answer on while it arrives. One that breaks is cut, so that the caller sees that it is short."""
+    """Pass an answer on as it arrives. A broken one is cut off, so that the caller notices."""
     response = web.StreamResponse(status=source.status, headers=_passed(source.headers))
     await response.prepare(request)
     try:

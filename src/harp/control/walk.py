@@ -1,6 +1,6 @@
-"""The steps of `harp doctor` through the public URL: each says how it has arrived, and nothing else.
+"""The steps of `harp doctor` through the public URL: each reports how it has arrived, and nothing else.
 
-Who may take them was decided before: `policy.decide` lets through only what carries the nonce of a walk under way.
+Access is decided before: `policy.decide` lets through only requests with the nonce of a walk in progress.
 Every step is bounded in bytes and time.
 """
 
@@ -55,7 +55,7 @@ class WalkSteps:
         return web.json_response({"bytes": count}, headers=AT_ONCE)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Two events, and a third when the second has arrived: proxies that buffer pass on what comes with the head."""
+        """Send two events, and a third when the second has arrived; buffering proxies, too, pass on the first."""
         nonce = request.match_info["nonce"]
         if len(self._held) >= MOST_WAITING:
             raise web.HTTPServiceUnavailable

@@ -1,6 +1,6 @@
-"""The API of one engine over any connection that we can make: one request at a time, each within its limits.
+"""The API of one engine over any connection that HaRP can make: one request at a time, each within its limits.
 
-Every request goes through here, and only here fails. An engine may be anybody's machine, so each answer has a limit of
+Every request goes through here, and only here fails. Engines are not trusted, so each answer has a limit of
 time and of size. Import this module off the hot path: its HTTP client costs a fifth of a second.
 """
 
@@ -74,7 +74,7 @@ class EngineApi:
         return self.facts is not None and self.facts.podman
 
     async def ask(self, limit: float) -> EngineFacts:
-        """Learn what the engine is; every further call is made in a version that it takes."""
+        """Learn what the engine is; every further call is made in a version that it supports."""
         answer = await self.call("GET", "/version", versioned=False, limit=limit, largest=VERSION_ANSWER)
         said = parse(answer.body, Version)
         high = version_of(said.api_version) or FALLBACK.high
@@ -120,7 +120,7 @@ class EngineApi:
         return await once()
 
     async def pass_whole(self, request: EngineRequest, limit: float, largest: int = USUAL_ANSWER) -> EngineAnswer:
-        """Make a caller's request and return the whole answer, refusals included. Raises as `call`, but for those."""
+        """Make a caller's request and return the whole answer, refusals included. Raises as `call` does otherwise."""
         url = self._url(self._target(request))
         return await self._answer("GET", url, {}, None, url.raw_path, limit, largest)
 
@@ -192,7 +192,7 @@ class EngineApi:
 
 @contextmanager
 def _failures(limit: float, where: str) -> Iterator[None]:
-    """Say in our words what the library raises."""
+    """Translate the errors of the library into ours."""
     try:
         yield
     except TimeoutError as error:  # before OSError, its parent

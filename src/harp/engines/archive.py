@@ -1,4 +1,4 @@
-"""Tar archives, in which engines give and take the files of containers."""
+"""Tar archives, the form in which engines exchange files of containers."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ class DialFunction(Protocol):
 class DialerConnector(BaseConnector):
     """Connects every request to one target, whatever its URL says.
 
-    `_create_connection` is the only method that every connector of aiohttp overrides; a test of ours keeps an eye on
-    it. `limit` is the time for one connection in seconds.
+    `_create_connection` is the only method that every connector of aiohttp overrides; one of our tests checks
+    that. `limit` is the time for one connection in seconds.
     """
 
     def __init__(self, dialer: DialFunction, target: Target, name: str, limit: float) -> None:

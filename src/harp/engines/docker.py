@@ -1,4 +1,4 @@
-"""One Docker or podman engine: the deploy verbs (A 4.6, A 6.4), and the calls of AppAPI that pass through us (A 3)."""
+"""One Docker or podman engine: the deploy verbs (A 4.6, A 6.4), and the calls of AppAPI that HaRP forwards (A 3)."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ class DockerEngine:
         self.api.facts = None
 
     async def ask(self, limit: float) -> EngineFacts:
-        """Learn what the engine is; every further call is made in a version that it takes."""
+        """Learn what the engine is; every further call is made in a version that it supports."""
         return await self.api.ask(limit)
 
     async def gpu_runtimes(self) -> list[str]:
-        """Return what the engine has for GPUs: runtimes such as nvidia, and directories of CDI devices."""
+        """Return the engine's support for GPUs: runtimes such as nvidia, and directories of CDI devices."""
         said = parse((await self.api.call("GET", "/info")).body, Info)
         return [*(name for name in said.runtimes or () if name not in USUAL_RUNTIMES), *(said.cdi_spec_dirs or ())]
 
@@ -152,7 +152,7 @@ class DockerEngine:
                 raise
 
     async def _provide_volume(self, names: Names) -> bool:
-        """Have a data volume of ours; was it made now?"""
+        """Provide a data volume of ours; return whether it was created now."""
         volume = names.volume
         present = await self._volume(volume)
         if present is None:
@@ -228,7 +228,7 @@ class DockerEngine:
                     log.info("volume removed", engine=self.name, volume=names.volume)
 
     async def _remove_container(self, names: Names, *, running: bool) -> None:
-        """Remove it and wait until its name is free: a create follows."""
+        """Remove it and wait until its name is free, because a create follows."""
         path = f"/containers/{names.container}"
         if running:
             with suppress(EngineRefused):  # a chance to end in order; what follows ends it anyway
@@ -262,7 +262,7 @@ class DockerEngine:
             await provide(self.files, names.container, bundle, extra)
 
     async def renew_tunnel_files(self) -> int:
-        """Replace the tunnel's files in all our containers that have them; how many those are."""
+        """Replace the tunnel's files in all our containers that have them; return their number."""
         files = await self._tunnel_files()
         renewed = 0
         for container in await self.own_containers() if files else []:
@@ -326,7 +326,7 @@ class DockerEngine:
         return await asyncio.to_thread(log_lines, answer.body, LAST_LINES)
 
     async def check_health(self, container: str) -> None:
-        """Have podman run a container's health check: it needs systemd to do so by itself, which may not be there."""
+        """Have podman run a container's health check: it needs systemd to do so by itself, which may be missing."""
         if self.api.podman:
             with suppress(EngineError):
                 await self.api.call("GET", f"{LIBPOD}/containers/{container}/healthcheck", versioned=False, limit=10)

@@ -1,4 +1,4 @@
-"""What goes wrong with engines. Each text begins with the engine's own words where it has said any."""
+"""Errors of engines. Each text begins with the engine's own message, if there is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of engines, and of the cluster."""
+"""Facts about engines and the cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harp.policy.docker_api import ApiRange
 
 
 class EngineFacts(Struct, frozen=True):
-    """What an engine says of itself."""
+    """What an engine reports about itself."""
 
     version: str
     api: ApiRange

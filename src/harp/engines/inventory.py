@@ -1,6 +1,6 @@
 """The engines by their ports: where each is, what it is, when it was last seen.
 
-The hot path asks `api` and gets an answer at once; asking the engine happens in tasks, one per engine at a time. The
+The hot path asks `api` and gets an answer at once; engines are asked in tasks, one per engine at a time. The
 Docker client is loaded when the first engine is needed.
 """
 
@@ -119,13 +119,13 @@ class EngineInventory:
         return entry.engine.facts.api
 
     async def engine(self, port: int, patience: float = ASK) -> DockerEngine:
-        """Return the engine, ready for calls. Raises EngineError when it does not say within `patience` what it is."""
+        """Return the engine, ready for calls. Raises EngineError if that takes longer than `patience` seconds."""
         if self.api(port) is None:
             await self._known(port, patience)
         return self._entries[port].engine
 
     def doubt(self, port: int) -> None:
-        """A request to this engine has failed: it may be another one when it is back."""
+        """A request to this engine has failed: it may be a different one when it is back."""
         entry = self._entries.get(port)
         if entry is not None and entry.asking is None:
             entry.engine.forget()
@@ -148,7 +148,7 @@ class EngineInventory:
         self._entries.clear()
 
     async def renew_tunnel_files(self) -> None:
-        """Give all our containers the tunnel's certificates as they are now: they were renewed.
+        """Give all our containers the renewed certificates of the tunnel.
 
         Unreachable engines get them when they are next used.
         """
@@ -203,7 +203,7 @@ class EngineInventory:
         return port != LOCAL_ENGINE_PORT and self._table.seen(port) and self._table.get(port) is None
 
     def _ask(self, port: int, entry: _KnownEngine) -> asyncio.Task[EngineFacts]:
-        """Return the question under way, else a new one."""
+        """Return the pending question, or a new one."""
         if entry.asking is None:
             entry.asking = self._tasks.start(self._learn(port, entry), awaited=True)
         return entry.asking

@@ -1,8 +1,8 @@
 """Symbolic links on an engine's host, as far as the engine shows them (Docker does, podman does not).
 
 A list of paths compares texts, and a link below an allowed directory may lead anywhere. So a container that is never
-started gets the directory to look from, read-only, and each step of the way from there is looked at. What becomes a
-link between this look and the start of the ExApp is not seen.
+started gets the directory to look from, read-only, and each step of the way from there is looked at. Links created
+between this check and the start of the ExApp are not noticed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Stat(Struct, frozen=True):
 async def first_link(api: EngineApi, image: str, root: str, path: str) -> str | None:
     """Return where `path` on the engine's host leads by the first link below `root`; None when it has none there.
 
-    `image` is any that the engine has. An engine that refuses to look will refuse the mount as well, in better words.
+    `image` is any that the engine has. An engine that refuses this will refuse the mount, too, with a better message.
     """
     mount = {"Type": "bind", "Source": root, "Target": PLACE, "ReadOnly": True}
     body = {"Image": image, "NetworkDisabled": True, "Entrypoint": ["/"], "HostConfig": {"Mounts": [mount]}}

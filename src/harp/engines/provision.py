@@ -1,4 +1,4 @@
-"""Certificates into containers, by their files alone: nothing is started or executed (difference 11).
+"""Installs certificates in containers by copying files: nothing is started or executed (difference 11).
 
 Works for created, running and stopped containers, for any user and any distribution, with or without a shell.
 """
@@ -71,7 +71,7 @@ def _parsed(bundle: bytes) -> tuple[bytes, ...]:
 
 
 class _Place:
-    """One look into a container; what was read once is remembered."""
+    """One view into a container; files are read once."""
 
     def __init__(self, files: Files, container: str) -> None:
         self._files = files

@@ -1,4 +1,4 @@
-"""What went wrong with pulls: an engine says so inside an answer that has begun with 200, and AppAPI reads over it.
+"""Errors of pulls: an engine reports them inside an answer that began with 200, where AppAPI overlooks them.
 
 The last error of each image is kept for the call that fails because of it: the create, seconds later.
 """
@@ -36,7 +36,7 @@ class PullErrors:
         self._errors: dict[str, tuple[float, str]] = {}
 
     def note(self, image: str, error: str) -> None:
-        """Keep and log what the engine says of a pull."""
+        """Store and log what the engine reports about a pull."""
         log.warning("image pull failed", engine=self._engine, image=image, reason=error)
         key = full_name(image)
         self._errors.pop(key, None)
@@ -49,13 +49,13 @@ class PullErrors:
         self._errors.pop(full_name(image), None)
 
     def last(self, image: str) -> str:
-        """Return what went wrong with the last pull of `image`, "" when nothing did, or long ago."""
+        """Return the error of the last pull of `image`, "" if there was none or it was long ago."""
         at, error = self._errors.get(full_name(image), (0.0, ""))
         return error if self._now() - at < KEPT else ""
 
 
 class PullReader:
-    """Reads along while the answer to a pull is passed on."""
+    """Reads the answer to a pull while it is passed on."""
 
     def __init__(self, errors: PullErrors, image: str) -> None:
         self._errors = errors

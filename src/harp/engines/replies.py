@@ -1,4 +1,4 @@
-"""What engines answer: JSON in, checked values out; absent and unknown keys are fine. And their logs and errors."""
+"""Answers of engines: JSON in, checked values out; absent and unknown keys are fine. Also logs and errors."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def message_of(body: bytes) -> str:
 
 
 def words(text: str) -> str:
-    """Return `text` as people may see it: one line, no control sequence, not endless."""
+    """Return `text` fit to be shown: one line, no control sequences, limited length."""
     return " ".join(plain(text).split())[:LONGEST_MESSAGE]
 
 

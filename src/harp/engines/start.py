@@ -1,4 +1,4 @@
-"""Poll a container until it has started, or clearly will not (A 4.6.5)."""
+"""Poll a container until it has started or failed (A 4.6.5)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PODMAN_HEALTH = 2.0  # seconds between health checks that we start ourselves
 
 
 class Pace(Struct, frozen=True):
-    """How a start is waited for, in seconds."""
+    """How to wait for a start, in seconds."""
 
     patience: float = 90.0  # until a container must run and be healthy (A 4.6.5)
     settle: float = 0.1  # that one without a health check must run before we believe it: some die at once
@@ -47,12 +47,12 @@ class WatchedEngine(Protocol):
         ...
 
     async def check_health(self, container: str) -> None:
-        """Have the health check run, where the engine does not by itself."""
+        """Run the health check, if the engine does not do so by itself."""
         ...
 
 
 class StartWatch:
-    """Poll a container until it has started, or clearly will not (A 4.6.5)."""
+    """Poll a container until it has started or failed (A 4.6.5)."""
 
     def __init__(self, engine: WatchedEngine, names: Names, pace: Pace) -> None:
         self._engine = engine
@@ -68,7 +68,7 @@ class StartWatch:
         self._checked = self._now()
 
     async def run(self) -> StartOutcome:
-        """Return the outcome, after our patience and a last look at the latest."""
+        """Return the outcome, after our patience and a last poll at the latest."""
         pauses = delays()
         last = Container()
         while True:
@@ -108,13 +108,13 @@ class StartWatch:
         return None
 
     def _pause(self, container: Container, usual: float) -> float:
-        """Return how long to wait before the next look: until it has settled, if that is all we wait for."""
+        """Return how long to wait before the next poll: until it has settled, if nothing else is missing."""
         if container.state.status != "running" or _health(container.state) is not None:
             return usual
         return min(usual, max(self._until_settled(container), 0.0))
 
     def _until_settled(self, container: Container) -> float:
-        """Return how many seconds it has to run on before we believe that it has started.
+        """Return how many more seconds it has to run before it counts as started.
 
         The engine knows how long it has run; from then on we count ourselves.
         """
@@ -158,7 +158,7 @@ def _health(state: ContainerState) -> str | None:
 
 
 def delays() -> Iterator[float]:
-    """Yield how long to wait before each next look, in seconds."""
+    """Yield how long to wait before each poll, in seconds."""
     yield from POLL
     while True:
         yield POLL[-1]

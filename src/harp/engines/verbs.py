@@ -1,4 +1,4 @@
-"""What AppAPI wants of whatever runs ExApps: the deploy verbs (A 4.6), so that endpoints need not know which it is."""
+"""The deploy verbs that AppAPI needs from anything that runs ExApps (A 4.6), so that endpoints are the same for all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CreatedContainer(Struct, frozen=True):
 
 
 class StartOutcome(Struct, frozen=True):
-    """What became of a start. AppAPI looks at `started` alone and logs the rest (A 4.6.5)."""
+    """The outcome of a start. AppAPI looks only at `started` and logs the rest (A 4.6.5)."""
 
     started: bool
     status: str  # "running", "exited", ..., "not_found"
@@ -36,7 +36,7 @@ class StartOutcome(Struct, frozen=True):
 
 
 class DeletedImage(Struct, frozen=True):
-    """What became of an image."""
+    """What happened to an image."""
 
     deleted: bool
     bytes_freed: int | UnsetType = UNSET
@@ -55,15 +55,15 @@ class Deployer(Protocol):
         ...
 
     async def start(self, names: Names) -> bool:
-        """Start it; False when it ran already."""
+        """Start it; return False if it was already running."""
         ...
 
     async def stop(self, names: Names) -> bool:
-        """Stop it; False when it stood already."""
+        """Stop it; return False if it was already stopped."""
         ...
 
     async def wait_for_start(self, names: Names) -> StartOutcome:
-        """Wait until it runs and is healthy, or it is clear that it will not."""
+        """Wait until it runs and is healthy, or has failed."""
         ...
 
     async def remove(self, names: Names, *, data: bool) -> None:
@@ -80,7 +80,7 @@ class Deployer(Protocol):
 
 
 class ContainerEngine(Deployer, Protocol):
-    """A Docker or podman engine, to which some calls of AppAPI pass as they are (A 3). All raise EngineError."""
+    """A Docker or podman engine, to which some calls of AppAPI are forwarded (A 3). All methods raise EngineError."""
 
     pulls: PullErrors  # what went wrong with them
 

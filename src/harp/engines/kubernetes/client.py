@@ -93,7 +93,7 @@ class ClusterApi:
         kind: str = "application/json",
         limit: float = CALL,
     ) -> EngineAnswer:
-        """Make one request, again where that is safe and promising.
+        """Make one request; repeat it if that is safe and may help.
 
         Raises EngineUnreachable without an answer within `limit` seconds, and EngineRefused for every other than 2xx.
         """
@@ -209,7 +209,7 @@ class ClusterApi:
 
 
 async def parsed(body: bytes, shape: type[T]) -> T:
-    """Read JSON as `shape`, beside the loop when there is much of it. Raises EngineError."""
+    """Read JSON as `shape`, off the loop if it is large. Raises EngineError."""
     if len(body) < 64 << 10:
         return decoded(body, shape, _unreadable)
     return await asyncio.to_thread(decoded, body, shape, _unreadable)

@@ -73,16 +73,16 @@ class KubernetesCluster:
         return await self._deploying.exists(names)
 
     async def create(self, plan: ClusterPlan) -> str:
-        """Make claim and Deployment, without pods; the Deployment's name."""
+        """Create claim and Deployment, without pods; return the Deployment's name."""
         await self.rights.fresh()
         return await self._deploying.create(plan)
 
     async def start(self, names: ClusterNames) -> None:
-        """Have pods run."""
+        """Start pods."""
         await self._starting.start(names)
 
     async def stop(self, names: ClusterNames) -> None:
-        """Have no pods run."""
+        """Stop all pods."""
         await self._starting.stop(names)
 
     async def wait_for_start(self, names: ClusterNames) -> PodOutcome:
@@ -95,14 +95,14 @@ class KubernetesCluster:
         self.lookout.forget(names)
 
     async def install_certificates(self, names: ClusterNames, bundle: str) -> bool:
-        """Have the ExApp trust these authorities; False where that is not possible."""
+        """Make the ExApp trust these authorities; return False if that is not possible."""
         await self.rights.fresh()
         return await self._deploying.install_certificates(names, bundle)
 
     async def expose(
         self, names: ClusterNames, exposure: Exposure, wish: ServiceWish, wait: ExposeWait | None = None
     ) -> Place:
-        """Have the ExApp reachable, and remember how."""
+        """Make the ExApp reachable, and store how."""
         place, service = await self._exposing.expose(names, exposure, wish, wait or ExposeWait())
         deployment = None
         try:
@@ -115,7 +115,7 @@ class KubernetesCluster:
     # What people ask
 
     async def info(self) -> ClusterInfo:
-        """Return whether the cluster answers, and lets us do our work."""
+        """Return whether the cluster answers, and which rights are missing."""
         error = await self._trouble()
         lacking = self.rights.lacking() or UNSET
         if not error:
@@ -124,7 +124,7 @@ class KubernetesCluster:
         return ClusterInfo(True, f"{self._api.server} ({error[:300]})", False, error, lacking)
 
     async def _trouble(self) -> str:
-        """Return why the cluster is of no use, "" when it is."""
+        """Return why the cluster cannot be used, "" if it can."""
         try:
             await self._api.call("GET", "/api", limit=PROBE)
             await self.rights.fresh()
@@ -137,7 +137,7 @@ class KubernetesCluster:
     def status(self) -> ClusterStatus:
         """Return every ExApp and everything that has lost its ExApp, as last seen.
 
-        Nothing of it is ever removed unasked.
+        HaRP never removes any of it on its own.
         """
         lookout = self.lookout
         bases = {one.metadata.label(PART_OF) for one in lookout.deployments()}

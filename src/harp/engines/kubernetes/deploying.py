@@ -1,4 +1,4 @@
-"""Making and removing an ExApp's objects (K 4.1, K 4.2, K 4.5, K 4.6)."""
+"""Creating and removing an ExApp's objects (K 4.1, K 4.2, K 4.5, K 4.6)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LARGEST_BUNDLE = 900_000  # characters; a ConfigMap takes 1 MiB
 
 
 class Deploying:
-    """The verbs that make and remove."""
+    """The verbs that create and remove objects."""
 
     def __init__(
         self, namespace: Namespace, rights: Rights, pods: ExAppPods, registries: Registries, now: Callable[[], float]
@@ -53,7 +53,7 @@ class Deploying:
         self._bundle = ""  # digest of the certificate authorities in our ConfigMap, "" = not known
 
     async def exists(self, names: ClusterNames) -> bool:
-        """Return whether there is a Deployment that is not on its way out."""
+        """Return whether there is a Deployment that is not being deleted."""
         try:
             found = await self._at.deployment(names)
         except EngineRefused as error:
@@ -61,7 +61,7 @@ class Deploying:
         return found is not None and found.metadata.deletion_timestamp is None
 
     async def create(self, plan: ClusterPlan) -> str:
-        """Make claim and Deployment, and a Secret where that is allowed; the name of the Deployment."""
+        """Create claim and Deployment, and a Secret where allowed; return the name of the Deployment."""
         names = ClusterNames(plan.names)
         plan = replace(plan, image=self._registries.mirrored(plan.image))
         found = await self._at.deployment(names)
@@ -87,7 +87,7 @@ class Deploying:
         return names.deployment
 
     async def provide_claim(self, names: ClusterNames) -> bool:
-        """Have a volume claim of ours; whether it was made now. One that is being deleted is waited for."""
+        """Provide a volume claim, after waiting for one that is being deleted; return whether it is new."""
         body = objects.claim(names, self._at.owner, self._pods)
         until = self._now() + GONE
         while True:
@@ -108,7 +108,7 @@ class Deploying:
             await asyncio.sleep(POLL)
 
     async def remove(self, names: ClusterNames, *, data: bool) -> None:
-        """Remove Deployment and Service, and the claim with the last role. What is gone already is fine."""
+        """Remove Deployment and Service, and the claim with the last role. Missing objects are fine."""
         found = await self._at.deployment(names)
         if found is not None:
             await self._delete(f"{self._at.deployments}/{names.deployment}", f"deployment '{names.deployment}'", found)
@@ -119,9 +119,9 @@ class Deploying:
             await self._remove_claim(names)
 
     async def install_certificates(self, names: ClusterNames, bundle: str) -> bool:
-        """Have the ExApp trust these authorities; False where that is not possible.
+        """Make the ExApp trust these authorities; return False if that is not possible.
 
-        All ExApps of an instance share one ConfigMap, so only the first one has to be started again for it.
+        All ExApps of an instance share one ConfigMap, so only the first one has to be restarted for it.
         """
         if not bundle or self._pods.ca_config_map is not None or len(bundle) > LARGEST_BUNDLE:
             return False

@@ -57,7 +57,7 @@ class Exposing:
     async def expose(
         self, names: ClusterNames, exposure: Exposure, wish: ServiceWish, wait: ExposeWait
     ) -> tuple[Place, ClusterService | None]:
-        """Have the ExApp reachable as wished, and remember how. Raises EngineError with what stands against it."""
+        """Make the ExApp reachable as wished, and store how. Raises EngineError if that is impossible."""
         exposure = replace(exposure, at=time.time())
         if exposure.type == MANUAL:
             try:
@@ -96,7 +96,7 @@ class Exposing:
             raise EngineError(f"Failed to list K8s nodes: {status_words(error)}") from error
 
     async def _service(self, names: ClusterNames, wish: ServiceWish) -> ClusterService:
-        """Return the Service as wished: made, left, changed, or created again where we may not change it."""
+        """Return the Service as wished: created, unchanged, changed, or created again where we may not change it."""
         for _ in range(ATTEMPTS):
             found = await self._read(names)
             if found is None:
@@ -182,7 +182,7 @@ class Exposing:
             service = found
 
     async def _answering(self, place: Place, seconds: float) -> None:
-        """Wait until something accepts connections at a new address: it is often known before it leads anywhere."""
+        """Wait until something accepts connections at a new address: it is often known before it works."""
         until = self._now() + seconds
         while self._now() < until:
             try:

@@ -1,4 +1,4 @@
-"""Token and certificate authorities for an API server: both change while we run, so the files are looked at again."""
+"""Token and certificate authorities for an API server: both change while HaRP runs, so the files are read again."""
 
 from __future__ import annotations
 

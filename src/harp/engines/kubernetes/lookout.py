@@ -80,7 +80,7 @@ class Lookout:
     # What the rest of HaRP asks
 
     def placed(self, record: ExApp) -> ExApp:
-        """Return the record with the address that its ExApp has in the cluster; as it is where the cluster has none."""
+        """Return the record with the address that its ExApp has in the cluster; unchanged if it has none."""
         base = base_of(record.app_id)
         place, found = self._places.get(base), self._found.get(base)
         if place is None or found is None or place.trouble or found.app.lower() not in ("", record.app_id):
@@ -88,7 +88,7 @@ class Lookout:
         return record.at(place.host, place.port)
 
     def replicas(self, app_id: str) -> Replicas | None:
-        """Return the pods of an ExApp, where there may be several and the cluster lists them."""
+        """Return the pods of an ExApp, if there may be several and the cluster lists them."""
         base = base_of(app_id)
         found = self._found.get(base)
         return self._replicas.get(base) if found is not None and found.app.lower() in ("", app_id) else None
@@ -105,14 +105,14 @@ class Lookout:
         return base_of(app_id) == base
 
     def doubt(self, app_id: str) -> None:
-        """The address of an ExApp did not answer: look again soon, if it is one of the cluster."""
+        """The address of an ExApp did not answer: look again soon, if it is in the cluster."""
         if base_of(app_id) in self._places:
             self._doubted.set()
 
     def learn(
         self, names: ClusterNames, exposure: Exposure, deployment: Deployment | None, service: ClusterService | None
     ) -> None:
-        """Take what a verb has just seen, before a watch or list says so."""
+        """Store what a verb has just seen, before a watch or list reports it."""
         self._pinned.pop(names.base, None)
         if deployment is None and exposure.type == MANUAL:  # nothing in the cluster can remember it
             self._pinned[names.base] = Found(exposure, None, names.names.name)
@@ -123,7 +123,7 @@ class Lookout:
         self._settle()
 
     def forget(self, names: ClusterNames) -> None:
-        """Take that a verb has removed Deployment and Service."""
+        """Note that a verb has removed Deployment and Service."""
         self._deployments.pop(names.deployment, None)
         self._services.pop(names.deployment, None)
         self._pinned.pop(names.base, None)
@@ -138,7 +138,7 @@ class Lookout:
         return [self._services[name] for name in sorted(self._services)]
 
     def place(self, base: str) -> Place | None:
-        """Return the address of what has this base of its names."""
+        """Return the address of the ExApp whose names have this base."""
         return self._places.get(base)
 
     # The work

@@ -48,7 +48,7 @@ class Namespace:
         return await self.api.find(f"{self.services}/{names.deployment}", ClusterService)
 
     async def pods_of(self, names: ClusterNames) -> list[Pod]:
-        """List the pods of the Deployment, those of the past as well."""
+        """List the pods of the Deployment, including old ones."""
         query = {"labelSelector": f"app={names.deployment}"}
         return (await self.api.get(self.pods, ObjectList[Pod], query)).items
 
@@ -84,5 +84,5 @@ EXAPPS = {"labelSelector": f"{COMPONENT}={EXAPP}"}
 
 
 def status_words(error: EngineRefused) -> str:
-    """Return a refusal as answers end: the number, then the cluster's words."""
+    """Return the text of a refusal: the number, then the cluster's message."""
     return f"Status {error.status}: {error.message}"

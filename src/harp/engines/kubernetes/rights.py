@@ -29,7 +29,7 @@ class Review(Struct, frozen=True):
 
 
 class Rights:
-    """What we may do in our namespace. Until that is known, only what must be allowed is assumed to be."""
+    """Our rights in the namespace. Until they are known, only the required ones are assumed."""
 
     def __init__(self, api: ClusterApi, namespace: str, now: Callable[[], float]) -> None:
         self._api = api
@@ -60,7 +60,7 @@ class Rights:
         return found
 
     def problem(self) -> str:
-        """Return why nothing can be deployed, "" when it can, as far as we know."""
+        """Return why nothing can be deployed, as far as is known; "" if it can."""
         if self._known is None or self._known.incomplete:
             return ""
         rights = missing(self._known.resource_rules, DEPLOY)
@@ -69,7 +69,7 @@ class Rights:
         return f"the Role in namespace {self._namespace} lacks: {'; '.join(map(str, rights))}"
 
     async def fresh(self) -> None:
-        """Have a review that is not too old. Raises EngineError when there is none at all."""
+        """Get a review that is not too old. Raises EngineError if there is none."""
         async with self._lock:
             if self._now() - self._asked < (LIFETIME if self._known is not None else RETRY):
                 return

@@ -38,7 +38,7 @@ LONGEST_MESSAGE = 2000  # characters
 
 
 class StartPace(Struct, frozen=True):
-    """How a start is waited for, in seconds."""
+    """How to wait for a start, in seconds."""
 
     patience: float  # in all, images included
     schedule: float  # that no node takes the pod
@@ -84,7 +84,7 @@ class Starting:
         self._at, self._rights = tools.at, tools.rights
 
     async def start(self, names: ClusterNames) -> None:
-        """Have pods run: as many as before it was stopped. Those that run already are left alone."""
+        """Start pods: as many as before it was stopped. Running pods are left alone."""
         found = await self._found(names, "starting")
         if found.spec.replicas == 0:
             before = found.metadata.annotation(REPLICAS)
@@ -93,7 +93,7 @@ class Starting:
         await self._autoscalers(names, None)
 
     async def stop(self, names: ClusterNames) -> None:
-        """Have no pods run."""
+        """Stop all pods."""
         found = await self._found(names, "stopping")
         await self._autoscalers(names, "0")
         if found.spec.replicas:
@@ -101,7 +101,7 @@ class Starting:
             await self._scale(names, 0, remembered, "stopping")
 
     async def wait(self, names: ClusterNames) -> PodOutcome:
-        """Wait until a pod of the present template runs, or clearly will not."""
+        """Wait until a pod of the current template runs, or certainly will not."""
         outcome = await StartWait(self._tools, names).run()
         if not outcome.started:
             log.warning("pod not started", deployment=names.deployment, status=outcome.status, reason=outcome.reason)
@@ -151,7 +151,7 @@ class StartWait:
         self._waits: tuple[str, str, int] = ("", "", 0)  # for what, and with which container
 
     async def run(self) -> PodOutcome:
-        """Return the outcome, after our patience at the latest."""
+        """Return the outcome, when our patience ends at the latest."""
         while True:
             try:
                 outcome = await self._look()
