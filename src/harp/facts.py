@@ -1,4 +1,4 @@
-"""What a running HaRP knows about itself: gathers the values of `status.snapshot` from the objects that have them."""
+"""What a running HaRP knows about itself: collects the values of `status.snapshot` from the objects that have them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ DESCRIPTORS = Path("/proc/self/fd")
 
 
 class HarpFacts:
-    """What the admin listener asks about, and the few things it may change: many methods, each of a line or two."""
+    """What the admin listener shows, and the few things it may change: many methods of a line or two each."""
 
     def __init__(self, harp: Harp) -> None:
         settings = harp.settings
@@ -163,7 +163,7 @@ class HarpFacts:
         return self.snapshot(bans=False).members
 
     def snapshot(self, *, bans: bool = True) -> Snapshot:
-        """Without `bans` their list is empty: it may be very long, and is not what a plot needs."""
+        """Return the snapshot; without `bans` their list, which may be very long, is empty: plots do not need it."""
         return self.own_snapshot(bans=bans)
 
     def own_snapshot(self, *, bans: bool = True) -> Snapshot:
@@ -194,13 +194,13 @@ class HarpFacts:
         )
 
     async def metrics(self) -> Page:
-        """Return the page for Prometheus, rendered beside the loop."""
+        """Return the page for Prometheus, rendered off the loop."""
         module = await load_module("harp.status.metrics")
         page: Page = await asyncio.to_thread(module.page, self.snapshot(bans=False))
         return page
 
     def snapshot_of(self, name: str) -> Snapshot:
-        """Return the part of it that is about this Nextcloud."""
+        """Return the part of the snapshot that is about this Nextcloud."""
         snapshot = self.snapshot()
         line = next((line for line in snapshot.instances if line.instance == name), None)
         return snapshot if line is None else part_of(snapshot, line)
@@ -222,7 +222,7 @@ class HarpFacts:
         return None if self._doctors is None else self._doctors.last
 
     async def _called_doctors(self) -> Doctors:
-        """Return the doctors, who are loaded when somebody asks."""
+        """Return the doctors, which are loaded on demand."""
         if self._doctors is None:
             examined = await load_module("harp.examined")
             module = await load_module("harp.status.doctor.doctors")
@@ -296,7 +296,7 @@ class HarpFacts:
 
 
 def _open_descriptors() -> int:
-    """Return how many there are; 0 where the system does not say."""
+    """Return their number; 0 if the system does not report it."""
     try:
         return DESCRIPTORS.stat().st_size or sum(1 for _ in DESCRIPTORS.iterdir())  # Linux before 6.2 knows no size
     except OSError:

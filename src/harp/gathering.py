@@ -1,4 +1,4 @@
-"""What is known of each Nextcloud, as lines of the snapshot; and the sums of all, where there are several."""
+"""The facts of each Nextcloud, as lines of the snapshot; and the sums of all, if there are several."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class AllBooks:
         return [*(tenant.books for tenant in tenants), *([tenants.others] if tenants.several else [])]
 
     def renew(self) -> None:
-        """Watch tenants that have come meanwhile, too."""
+        """Also watch tenants that were added since."""
         self.watcher, self.failed = self._watcher, self._failed
 
     @property
@@ -76,7 +76,7 @@ class AllBooks:
 
 
 def nextcloud_of(tenant: Tenant) -> Condition | None:
-    """Return how the last call to a Nextcloud ended; old news is renewed."""
+    """Return how the last call to a Nextcloud ended, after refreshing an old result."""
     instance = tenant.instance
     instance.keep_probed()
     if instance.reachable is None:
@@ -106,7 +106,7 @@ def engines_of(tenant: Tenant) -> list[EngineLine]:
 
 
 def cluster_of(tenant: Tenant) -> ClusterStatus | None:
-    """Return what is known of its Kubernetes cluster, None without one."""
+    """Return the facts about its Kubernetes cluster, None without one."""
     return None if tenant.cluster is None else tenant.cluster.status()
 
 
@@ -136,7 +136,7 @@ def _app(tenant: Tenant, record: ExApp, traffic: Traffic) -> AppLine:
 
 
 def caches_of(tenants: Tenants) -> dict[str, int]:
-    """Return how much is remembered, of all Nextclouds together."""
+    """Return the sizes of the caches, of all Nextclouds together."""
     return {
         "records": sum(len(tenant.instance.records) for tenant in tenants),
         "sessions": sum(len(tenant.instance.sessions) for tenant in tenants),
@@ -166,7 +166,7 @@ def tunnels_of(tenant: Tenant) -> Iterator[TunnelLine]:
 
 
 def bans_of(tenants: Tenants) -> list[BanLine]:
-    """Return every ban of every instance; those of strangers are of none."""
+    """Return every ban of every instance; those of unknown clients belong to none."""
     lines = [
         BanLine(ban.address, ban.seconds, ban.reason, tenant.settings.instance)
         for tenant in tenants
@@ -213,7 +213,7 @@ def _instance(tenant: Tenant, connections: int, running: int, waiting: int) -> I
 
 
 def strangers_of(tenants: Tenants) -> InstanceLine | None:
-    """Return what was for no instance, where there are several."""
+    """Return what belongs to no instance, if there are several."""
     if tenants.strangers is None:
         return None
     books, banning = tenants.others, tenants.strangers

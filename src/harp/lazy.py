@@ -1,4 +1,4 @@
-"""Modules that are loaded when they are needed first, because they cost start-up time and memory.
+"""Modules that are loaded when first needed, because they cost start-up time and memory.
 
 One at a time and off the loop: two threads that import one package at the same moment may see half of it.
 """

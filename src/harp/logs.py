@@ -1,7 +1,7 @@
 """The log: one event per fact, with fields, on stderr; text for people or JSON lines for machines.
 
-Everything that is logged, by us or by a library through the standard `logging`, takes the same way: filtered by level
-first, which costs next to nothing, then cleaned of secrets, then written.
+Everything that is logged, by us or by a library through the standard `logging`, goes through the same steps: filtered
+by level, which costs next to nothing, then cleaned of secrets, then written.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def fingerprint(secret: str) -> str:
 def configure(
     logs: Logs, secrets: Iterable[str] = (), stream: BinaryIO | None = None, fields: Mapping[str, object] | None = None
 ) -> None:
-    """Log to `stream` (default stderr) as `logs` says. `secrets` are hidden wherever they turn up in an event.
+    """Log to `stream` (default stderr) as `logs` says. `secrets` are hidden wherever they occur in an event.
 
     `fields` are added to every event.
 
@@ -106,7 +106,7 @@ def _adding(fields: Mapping[str, object]) -> Processor:
 
 
 class _Logger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc] # made at run time
-    """The logger of every module. What is below the level is a method that does nothing, and so costs next to nothing.
+    """The logger of every module. Methods below the level do nothing, and so cost next to nothing.
 
     Loggers that are in use are of this class, so a new level is a change of its methods.
     """
@@ -149,7 +149,7 @@ def bytes_of(standard: TextIO | None) -> BinaryIO | None:
 
 
 def debugging() -> bool:
-    """Return whether debug lines are written. Ask once, before what many requests pass begins to make them."""
+    """Return whether debug lines are written. Ask once, before code on the request path builds them."""
     return logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
@@ -178,7 +178,7 @@ def _text(*, colors: bool) -> list[Processor]:
 
 
 class Redactor:
-    """The last line of defence: a processor that hides secrets which should never have come this far.
+    """The last line of defence: a processor that hides secrets which should never have got this far.
 
     By the name of a field or header, and by the text of the secrets that we know.
     """
@@ -239,7 +239,7 @@ _redactor = Redactor()  # of the process, as its log
 
 
 class Timestamps:
-    """The time, as every line of ours begins: in the zone of TZ, with milliseconds and the offset from UTC.
+    """The time at the beginning of every line: in the zone of TZ, with milliseconds and the offset from UTC.
 
     Remembers the text of a second: building it for every access line would cost 3 us.
     """
@@ -416,7 +416,7 @@ class _Kind:
 
 
 class StandardLogs(logging.Handler):
-    """Hands records of the standard `logging` (asyncio, aiohttp, warnings) over to ours."""
+    """Passes records of the standard `logging` (asyncio, aiohttp, warnings) to our log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

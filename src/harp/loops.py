@@ -9,7 +9,7 @@ KEPT_BLOCK = 1024 * 1024  # bytes; uvloop's buffer for a read of TLS has a quart
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return what makes the loop: uvloop where there is one; asyncio does the same, slower."""
+    """Return the loop factory: uvloop's if it is installed; asyncio's does the same, slower."""
     try:
         import uvloop  # noqa: PLC0415 - not everywhere, and no command but those that serve needs it
     except ImportError:
@@ -19,7 +19,7 @@ def event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _keep_blocks() -> None:
-    """Have glibc keep the memory of read buffers, which it would else get from the kernel and return for every read.
+    """Make glibc keep the memory of read buffers, which it would otherwise get and return for every read.
 
     Its limit for that grows with each such block that is freed (mallopt(3) about M_MMAP_THRESHOLD). Those of uvloop's
     TLS never are as they were: they shrink to what was read first.

@@ -1,4 +1,4 @@
-"""Where lines are written to without ever waiting: a reader that stalls must not stop what is being logged."""
+"""Writes lines without ever blocking: a stalled reader must not stop the program."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Output:
 
     A thread, and not a non-blocking descriptor, because that would be non-blocking for every process that shares the
     terminal or pipe, and because a file on a dead disk blocks all the same. What does not fit in CAPACITY, and what the
-    descriptor refuses, is dropped and counted; `notice` says so as soon as lines flow again.
+    descriptor refuses, is dropped and counted; `notice` reports this as soon as lines can be written again.
     """
 
     def __init__(self, descriptor: int, notice: Notice) -> None:
@@ -88,7 +88,7 @@ class Output:
                     self._dropped += missing
 
     def _put(self, data: bytes) -> int:
-        """Write lines; how many could not be written."""
+        """Write lines; return how many could not be written."""
         if self._torn:
             data = b"\n" + data
         at = 0

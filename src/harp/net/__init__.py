@@ -1,5 +1,5 @@
-"""Sockets, names and time: all that touches the network, whatever protocol is spoken on it.
+"""Sockets, names and time: everything that touches the network, for any protocol.
 
 `listen` and `entrance` accept, `dial`, `race` and `resolve` connect, `ports` is the table of tunnels, `certificates`
-are those of the tunnel; `deadlines`, `turns` and `tasks` share out time.
+are those of the tunnel; `deadlines`, `turns` and `tasks` manage time.
 """

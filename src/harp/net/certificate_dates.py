@@ -34,7 +34,7 @@ class CertificateEnd(Struct, frozen=True):
     fix: str  # what to do when that is near
 
     def left(self, now: datetime) -> timedelta:
-        """Return how long it is good."""
+        """Return how long it is still valid."""
         return datetime.fromtimestamp(self.end, now.tzinfo) - now
 
 
@@ -53,7 +53,7 @@ def certificate_ends(certs: Path, *, tunnel: bool) -> list[CertificateEnd]:
 
 
 def warn_of(certificates: Iterable[CertificateEnd], now: datetime) -> None:
-    """Log a warning of each that ends within SOON, or has ended."""
+    """Log a warning for each that ends within SOON, or has ended."""
     for certificate in certificates:
         left = certificate.left(now)
         if left <= SOON:

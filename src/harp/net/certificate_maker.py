@@ -1,4 +1,4 @@
-"""The maker of the tunnel's certificates: fills a directory, renews its leaves, and repairs what does not fit (A 7.2).
+"""The maker of the tunnel's certificates: fills a directory, renews its certificates, and repairs mismatches (A 7.2).
 
 `certificates` loads this module when a directory is not in order: its library costs ten megabytes and a third of the
 time to start.
@@ -42,7 +42,7 @@ TOGETHER = timedelta(minutes=10)  # certificates made within it come from one fi
 
 
 def complete(directory: Path, validity: timedelta, now: datetime, *, member: bool = False) -> Report:
-    """Make, renew and repair what `directory` needs, as `certificates.ensure` describes.
+    """Create, renew and repair what `directory` needs, as `certificates.ensure` describes.
 
     Raises SettingsError with every reason why the server cannot run with it.
     """
@@ -87,14 +87,14 @@ _MEMBER = _LeafKind("member", MEMBER_NAME, needed=True, key_mode=0o600, uri=MEMB
 
 
 class _Ca(Struct, frozen=True):
-    """The CA with its key: what signs."""
+    """The CA with its key, which signs."""
 
     certificate: Certificate
     key: CertificateIssuerPrivateKeyTypes
 
 
 class _Directory:
-    """One look at the directory. `problems` keep the server from running, `warnings` do not."""
+    """One view of the directory. `problems` keep the server from running, `warnings` do not."""
 
     def __init__(self, path: Path, validity: timedelta, now: datetime, leaves: tuple[_LeafKind, ...]) -> None:
         self._path = path
@@ -114,7 +114,7 @@ class _Directory:
             self._settle_leaf(leaf)
 
     def _settle_ca(self) -> None:
-        """Find or make the CA. Without its key an existing one is fine until something has to be signed."""
+        """Find or create the CA. An existing one without its key is fine until something has to be signed."""
         certificate, key = self._certificate("ca.crt"), self._key("ca.key")
         if certificate is not None and key is not None and self._is_mixed(certificate, key):
             certificate = self._sign_again(key, certificate.subject)
@@ -155,7 +155,7 @@ class _Directory:
     def _is_mixed(self, certificate: Certificate, key: CertificateIssuerPrivateKeyTypes) -> bool:
         """Return whether two processes have made the directory at once: the CA is of one, its key of the other.
 
-        Then nobody has a copy of it yet that is of use: all of it was made together, and not all of it fits. Any other
+        Then there is no useful copy of it yet: everything was created at the same time, and does not match. Any other
         CA without its key is good for what it has signed, and stays.
         """
         if key.public_key() == certificate.public_key():
@@ -224,7 +224,7 @@ class _Directory:
     def _renew(
         self, leaf: _LeafKind, certificate: Certificate, key: CertificateIssuerPrivateKeyTypes, *, ours: bool
     ) -> None:
-        """Sign the same key again, if we can and if that gains anything."""
+        """Sign the same key again, if that is possible and useful."""
         path = self._path / f"{leaf.stem}.crt"
         why = "the key of its CA is not here"
         if ours and self._signer is not None:

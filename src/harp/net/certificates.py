@@ -3,8 +3,8 @@
 Replicas show each other a third one, which nobody else has: `member_tls`.
 
 All of it lives in one directory, normally `/certs/frp`. Admins copy `ca.crt`, `client.crt` and `client.key` from there
-to remote engines, so whatever exists and fits is used as it is; what is missing is made, and leaves are renewed in
-time. The CA and every key stay, therefore copies elsewhere keep working until their own date.
+to remote engines, so existing files that match are used; missing ones are created, and certificates are renewed in
+time. The CA and every key stay, so copies elsewhere keep working until they expire.
 
 Files are read and written here: call everything off the event loop. A directory in order is seen to be so by OpenSSL
 alone; only when it is not, `certificate_maker` is loaded.
@@ -37,7 +37,7 @@ LOOK_AGAIN = 0.05  # seconds
 
 
 class Report(Struct, frozen=True):
-    """What `ensure` did and what somebody should look at; each a sentence for the log."""
+    """What `ensure` did and what needs attention; each a sentence for the log."""
 
     made: tuple[str, ...]  # files made or renewed: a context in use has to be read again
     warnings: tuple[str, ...]
@@ -110,7 +110,7 @@ def words_of_file(error: Exception) -> str:
 
 
 def _in_order(directory: Path, now: datetime, member: bool) -> bool:
-    """Return whether everything is there, fits together and lasts; the maker finds and reports what does not."""
+    """Return whether everything exists, matches and is valid; the maker finds and reports the rest."""
     try:
         if (directory / "ca.key").exists():
             load_pair(_bare_context(), directory, "ca")
@@ -127,7 +127,7 @@ def _locked(directory: Path, patience: float) -> Iterator[None]:
     """Keep other processes from making certificates in `directory` inside the block.
 
     The lock is one of the directory itself, so that it leaves no file, and it ends with the process. Some network file
-    systems lock no directories: there we go on without. Raises SettingsError when somebody keeps it for too long.
+    systems cannot lock directories: there, no lock is used. Raises SettingsError when somebody keeps it for too long.
     """
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

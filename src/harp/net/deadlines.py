@@ -1,6 +1,6 @@
 """One coarse timer for everything: a request starts no timer of its own.
 
-Whatever waits for a peer registers itself once and afterwards only sets its `deadline`. One tick looks at all of
+Everything that waits for a peer registers itself once and afterwards only sets its `deadline`. One tick looks at all of
 them, so arming, moving and disarming a limit is one attribute write on the hot path.
 """
 
@@ -45,7 +45,7 @@ class Deadlines:
         return max(self._lags, default=0.0)
 
     def watch(self, timed: Timed) -> None:
-        """Look after `timed` from now on. It must be hashable by identity."""
+        """Watch `timed` from now on. It must be hashable by identity."""
         self._watched.add(timed)
         if self._handle is None:
             self.now = self._clock()
@@ -63,7 +63,7 @@ class Deadlines:
         self._watched.clear()
 
     def tick(self) -> None:
-        """Expire what is due. The loop does this by itself; tests with a clock of their own call it."""
+        """Expire what is due. The loop calls this; so do tests with their own clock."""
         now = self.now = self._clock()
         for timed in [timed for timed in self._watched if timed.deadline <= now]:
             if timed in self._watched and timed.deadline <= now:

@@ -21,7 +21,7 @@ ATTEMPT = 3.0  # seconds until an attempt that is not answered is given up for a
 
 
 class NameResolver(Protocol):
-    """Who knows the addresses of names: `net.resolve.Resolver`."""
+    """A resolver of names: `net.resolve.Resolver`."""
 
     async def addresses(self, host: str) -> Addresses:
         """IP literals for `host`, the preferred one first. Raises Unreachable."""
@@ -31,7 +31,7 @@ class NameResolver(Protocol):
 
 
 class Reached(NamedTuple):
-    """A connection, and the offer it goes through: it is good for nobody else, and for no longer than that."""
+    """A connection, and the offer it goes through: it must not be used for another one, or after its end."""
 
     transport: asyncio.BaseTransport
     protocol: asyncio.BaseProtocol
@@ -42,9 +42,9 @@ class Dialer:
     """Opens connections. Every failure is Unreachable, with a text that names the target.
 
     `connect` is the time for one connection and `hold` the time to wait for a disconnected tunnel, in seconds. Without
-    TLS, an attempt that is not answered within `attempt` seconds is given up for a new one: where the first packet went
-    nowhere (a Service whose rules were being written), the system repeats it on that same way, while another local port
-    takes the right one.
+    TLS, an attempt that is not answered within `attempt` seconds is replaced by a new one: if the first packet was lost
+    (a Service whose rules were being written), the system repeats it along the same path, while another local port uses
+    the right one.
     `is_exapp` answers whether a lower-cased name is an ExApp's id; with `strict`, a tunnel must have its ExApp's name.
     """
 
@@ -100,7 +100,7 @@ class Dialer:
         return Reached(*await self.dial(target, factory))
 
     def holder_objection(self, target: ExAppTunnel, offer: Offer) -> str | None:
-        """Return why the tunnel that holds the target's port is not that of its ExApp, None when it is."""
+        """Return why the tunnel that holds the target's port is not that of its ExApp, None if it is."""
         if offer.name == target.app_id:
             return None
         other = self._is_exapp(offer.name.lower())
@@ -119,7 +119,7 @@ class Dialer:
         return await self._dial_any(host, await self._resolver.addresses(host), connect)
 
     async def _dial_exapp(self, host: str, port: int, factory: ProtocolFactory) -> Connected:
-        """Connect to where a record says: its name was checked when it was read, here is what it resolves to."""
+        """Connect to the address in a record: its name was checked when it was read; here its addresses are."""
         addresses = await self._resolver.addresses(host)
         objections = {address: self._targets.address_objection(address, port) for address in addresses}
         allowed = tuple(address for address in addresses if objections[address] is None)
@@ -157,7 +157,7 @@ class Dialer:
         )
 
     async def _attempts(self, where: str, address: str, port: int, factory: ProtocolFactory) -> Connected:
-        """Connect, with a new attempt from another local port whenever one was not answered."""
+        """Connect, trying again from another local port whenever there is no answer."""
         loop = self._loop
         until = loop.time() + self._connect
         while True:
@@ -170,7 +170,7 @@ class Dialer:
                     raise self._unreachable(where, error) from error
 
     async def _dial_tunnel(self, target: ExAppTunnel | EngineTunnel, factory: ProtocolFactory) -> Reached:
-        """Through the tunnel of the port; for an ExApp installed by hand without one, loopback (A 6.10).
+        """Connect through the tunnel of the port; without one, an ExApp installed by hand uses loopback (A 6.10).
 
         Once a tunnel has served the port, loopback is no longer tried: a listener there is not the ExApp.
         """

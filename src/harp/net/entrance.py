@@ -1,4 +1,4 @@
-"""Limits at the door: a connection counts from its accept on, not from the end of its TLS handshake."""
+"""Limits on accepting: a connection counts from its accept on, not from the end of its TLS handshake."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def _host(peer: Any) -> str:
 
 
 class TlsEntrance:
-    """Accepts connections on bound sockets, counts them, and gives those that have shaken hands to `factory`.
+    """Accepts connections on bound sockets, counts them, and passes those with a complete handshake to `factory`.
 
-    From then on that one has to `release` what was counted here. Refused connections are closed without an answer.
+    From then on, the protocol has to `release` what was counted here. Refused connections are closed without an answer.
     """
 
     def __init__(self, factory: Factory, context: ssl.SSLContext, admission: Admission, turns: Turns) -> None:

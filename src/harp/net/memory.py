@@ -1,7 +1,7 @@
 """Returns free memory to the system that the C library would otherwise keep.
 
-glibc returns the end of its heap only, and a small object that lives there holds everything below it: after bulk a
-process has the size that it had at its busiest moment. malloc_trim(3) returns free pages wherever they are.
+glibc returns only the end of its heap, and a small object there keeps everything below it: after a burst, a process
+keeps the size that it had at its busiest moment. malloc_trim(3) returns free pages wherever they are.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Heap:
-    """What a C library can do: say how many bytes the program has of it, and return what is free."""
+    """The abilities of a C library: report the bytes in use by the program, and return free ones."""
 
     used: Callable[[], int]
     trim: Callable[[], object]

@@ -54,7 +54,7 @@ class PortTable:
         self._watchers.append(released)
 
     def claim(self, port: int, offer: Offer) -> None:
-        """Answer for `port` from now on, and wake who waits for it. The caller has checked that it is free."""
+        """Answer for `port` from now on, and wake everyone who waits for it. The caller has checked that it is free."""
         before = self._offers.get(port)
         self._offers[port] = offer
         if before is not None and before is not offer:
@@ -65,7 +65,7 @@ class PortTable:
                 waiter.set_result(None)
 
     def release(self, port: int, offer: Offer) -> None:
-        """Stop answering for `port`; nothing happens when somebody else holds it by now."""
+        """Stop answering for `port`; nothing happens if it belongs to another offer by now."""
         if self._offers.get(port) is offer:
             del self._offers[port]
             self._tell(port, offer)

@@ -1,4 +1,4 @@
-"""Connect to whichever address of a host answers first (RFC 8305, without its preference for IPv6)."""
+"""Connect to the address of a host that answers first (RFC 8305, without its preference for IPv6)."""
 
 from __future__ import annotations
 

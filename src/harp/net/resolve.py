@@ -1,8 +1,8 @@
 """Names to addresses, remembered for a short while.
 
 Direct ExApps are reached by container name, and a container may come back with another address: so an answer is
-believed for `TTL` seconds and dropped as soon as a connection to it fails (A 9.1 no. 8). Look-ups run in threads of
-their own: a name server that hangs delays nobody else.
+used for `TTL` seconds and dropped as soon as a connection to it fails (A 9.1 no. 8). Look-ups run in threads of
+their own: a hanging name server delays no other look-up.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Unix(Struct, frozen=True):
 
 
 class ExAppAddress(Struct, frozen=True, cache_hash=True):
-    """The host and port that an ExApp's record names: what the name resolves to is checked before it is used."""
+    """The host and port that an ExApp's record names: the addresses of the name are checked before they are used."""
 
     host: str
     port: int

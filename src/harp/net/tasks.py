@@ -1,4 +1,4 @@
-"""The owner of tasks that run beside what started them."""
+"""The owner of background tasks."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Tasks:
     def start(self, work: Coroutine[Any, Any, T], *, awaited: bool = False) -> asyncio.Task[T]:
         """Run `work` and log an exception that ends it.
 
-        `awaited`: somebody else waits for the task and answers for its exception, so it is not logged. After close()
-        whatever is started is cancelled at once.
+        `awaited`: a caller waits for the task and handles its exception, so it is not logged. After close(),
+        new tasks are cancelled at once.
         """
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)

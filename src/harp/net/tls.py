@@ -1,8 +1,8 @@
-"""TLS on accepted connections, with a share of the loop and of memory that is bounded.
+"""TLS on accepted connections, with a bounded share of the loop and of memory.
 
 uvloop's own reads 256 KiB ahead for each connection, paused or not, and keeps that much for as long as it lives. Here
 what is encrypted is read into the memory that all connections share and decrypted at once, a paused connection reads
-nothing at all, and handshakes, the most expensive thing that strangers can ask for, wait in line with the others.
+nothing at all, and handshakes, the most expensive thing that unknown clients can ask for, queue with the others.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MOVES: dict[TlsState, dict[TlsEvent, TlsState]] = {
 class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
     """The protocol of a TCP connection, and the transport of what `factory` makes after the handshake.
 
-    That one is given `data_received`, whatever its kind. `failed` is called when it comes to no connection.
+    `data_received` of that protocol is called, whatever its kind. `failed` is called if there is no connection.
 
     Its methods are many because these are the interfaces of a transport and of a protocol.
     """
@@ -253,7 +253,7 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
         return self._state in (CLOSING, CLOSED)
 
     def close(self) -> None:
-        """Say that this is all, and wait for the other side to close as well: else it might not see it."""
+        """Announce the end, and wait for the other side to close as well: otherwise it might not notice."""
         state = self._state
         self._move(TlsEvent.CLOSE)
         if state is SHAKING:

@@ -1,7 +1,7 @@
-"""The handshake of a tunnel client and the tunnel server, in memory: do their certificates do?
+"""The handshake of a tunnel client and the tunnel server, in memory: are their certificates usable?
 
-OpenSSL alone checks chains, keys, names and dates, as it will for every client, so a directory that is in order is seen
-to be so without loading `cryptography`: ten megabytes and a third of the time to start.
+OpenSSL alone checks chains, keys, names and dates, as it will for every client, so a valid directory is recognised
+without loading `cryptography`: ten megabytes and a third of the time to start.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Lifetime(Struct, frozen=True):
 
 
 def selfcheck(server: ssl.SSLContext, directory: Path, name: str) -> list[Lifetime]:
-    """Let a client with the files of `directory` meet `server`, which it knows as `name`.
+    """Connect a client with the files of `directory` to `server`, which it expects to be called `name`.
 
     Returns the lifetimes of every certificate in use: CAs, server, client. Raises OSError, of which ssl.SSLError is
     one, for a file that is missing or does not fit another.
@@ -45,7 +45,7 @@ def client_context(directory: Path) -> ssl.SSLContext:
 
 
 def handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str | None) -> tuple[ssl.SSLObject, ssl.SSLObject]:
-    """Let both meet in memory; their ends of the connection. Raises OSError."""
+    """Connect both in memory; return their ends of the connection. Raises OSError."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = server.wrap_bio(to_server, to_client, server_side=True)
     theirs = client.wrap_bio(to_client, to_server, server_hostname=name)

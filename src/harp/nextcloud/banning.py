@@ -26,11 +26,11 @@ class BanNews(Protocol):
         """A strike was counted here."""
 
     def lifted(self, address: str) -> None:
-        """An operator has forgiven an address."""
+        """An operator has lifted the ban of an address."""
 
 
 class Banning:
-    """Counts strikes and reports what comes of them. `changed` is called when a ban begins or is lifted."""
+    """Counts strikes and reports their effects. `changed` is called when a ban begins or is lifted."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Banning:
             self._deadlines.drop(self)
 
     def strike(self, ban_key: str, reason: str, proxy_key: str = "") -> None:
-        """Count a strike against a client, and against the peer that has named it where nobody says that it may."""
+        """Count a strike against a client, and against the peer that reported it, unless that peer is trusted."""
         self.strikes += 1
         self._log.info("strike counted", address=ban_key, reason=reason)
         self._count(ban_key, reason, 1)
@@ -73,13 +73,13 @@ class Banning:
             self._count(proxy_key, reason, PROXY_FACTOR)
 
     def take(self, address: str, reason: str, factor: int, ages: Sequence[float]) -> None:
-        """Another member has counted strikes. A ban that they begin is its news."""
+        """Add strikes that another member has counted. That member reports a ban that they cause."""
         if self.list.add(address, reason, factor, ages):
             self._changed()
             self.deadline = min(self.deadline, self.list.next_end())
 
     def lift(self, address: str) -> bool:
-        """Forgive an address everything, at an operator's word. False if it was not banned."""
+        """Forget all strikes of an address, on an operator's request. Return False if it was not banned."""
         was_banned = self.forgive(address)
         if was_banned:
             self._log.warning("ban lifted", address=address)
@@ -88,7 +88,7 @@ class Banning:
         return was_banned
 
     def forgive(self, address: str) -> bool:
-        """Forget its strikes here. False if it was not banned."""
+        """Forget its strikes here. Return False if it was not banned."""
         was_banned = self.list.seconds(address) > 0.0
         self.list.lift(address)
         if was_banned:

@@ -1,4 +1,4 @@
-"""When not to call Nextcloud: it has just refused or kept us waiting, and one call is enough to see whether it does."""
+"""When not to call Nextcloud: it has just failed, and one call is enough to find out whether it still does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIVELY = 2.0  # seconds after an answer in which Nextcloud is taken to be there
 
 
 class Belief(Enum):
-    """What is believed of Nextcloud."""
+    """The assumed state of Nextcloud."""
 
     UP = auto()
     REFUSING = auto()  # no connection could be made: one call at a time tries again, RETRY seconds after the last
@@ -31,7 +31,7 @@ class Attempt(Struct, eq=False):
 
 
 class Breaker:
-    """Lets calls through, or answers them with the trouble that another one has met. Any answer closes it."""
+    """Lets calls through, or answers them with the failure of another one. Any answer closes it."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.state = Belief.UP
@@ -53,7 +53,7 @@ class Breaker:
                 return self._trouble if self._trying or self._now() < self._retry_at else None
 
     def enter(self, *, probe: bool = False) -> Attempt | Trouble:
-        """Go on, and `leave` afterwards; or the reason why not to call now."""
+        """Return an attempt, to `leave` afterwards, or the reason for not calling now."""
         trouble = self.trouble(probe=probe)
         if trouble is not None:
             return trouble
@@ -70,7 +70,7 @@ class Breaker:
             self._trying = False
 
     def is_lively(self) -> bool:
-        """Return whether other calls are answered now. Then a connect that fails is bad luck."""
+        """Return whether other calls are answered now. Then a failed connect is an exception."""
         return self._answered > self._now() - LIVELY or (self.state is Belief.UP and self._under_way > 0)
 
     def answered(self) -> None:
@@ -79,7 +79,7 @@ class Breaker:
         self._answered = self._now()
 
     def failed(self, state: Belief, trouble: Trouble, began: float) -> bool:
-        """Note that a call found Nextcloud in `state`. False: others have had answers since it began."""
+        """Note that a call found Nextcloud in `state`. Return False if others have had answers since it began."""
         if self._answered > began:
             return False
         self.state, self._trouble = state, trouble

@@ -1,6 +1,6 @@
 """The two questions that we ask Nextcloud: what is this ExApp (A 5.1), and who is this (A 5.2).
 
-Every call is a GET of our own making: of the client's request nothing travels but its credentials and its address.
+Every call is a GET built here: of the client's request, only credentials and address are passed on.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Seen(Struct, frozen=True):
 
 
 class NextcloudClient:
-    """Asks one Nextcloud. No method raises for what Nextcloud does: trouble is an answer."""
+    """Asks one Nextcloud. No method raises because of Nextcloud: failures are answers."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class NextcloudClient:
         turns: Turns | None = None,
         trust: SystemTrust | None = None,
     ) -> None:
-        """`banned` says for how many seconds a source (a client's ban key) will not be served."""
+        """`banned` returns for how many seconds a source (a client's ban key) will not be served."""
         self._timeout = settings.timeout
         self._now = now
         self._banned = banned
@@ -99,7 +99,7 @@ class NextcloudClient:
         return _trouble(answer)
 
     def also(self, app_id: str, source: str) -> None:
-        """Another client wants the record that is being asked for: its turn must not depend on the first one's line."""
+        """Another client wants a record that is already requested: its turn must not depend on the first one's line."""
         turn = self._record_turns.get(app_id)
         if turn is not None:
             with suppress(QueueFull):
@@ -140,7 +140,7 @@ class NextcloudClient:
     async def _in_turn(
         self, queue: FairQueue, source: str, target: str, headers: Fields, limit: int, app_id: str = ""
     ) -> NextcloudAnswer | Trouble:
-        """Call when it is our turn. `app_id` is that of a record, which others may come to want as well."""
+        """Call when it is our turn. `app_id` is that of a record, which other clients may want meanwhile."""
         trouble = self._breaker.trouble()
         if trouble is not None:
             return trouble
@@ -203,7 +203,7 @@ class NextcloudClient:
             return Trouble(str(error))
 
     def _given_up(self, failure: HarpError, attempt: Attempt) -> Trouble:
-        """Return what to say of a call that got no answer. The others hear it as well, unless they are answered."""
+        """Return the failure of a call without an answer. Others get it as well, unless they are answered."""
         trouble = Trouble(str(failure))
         if not isinstance(failure, Dropped):
             hangs = isinstance(failure, Unanswered) or isinstance(failure.__cause__, TimeoutError)
@@ -214,7 +214,7 @@ class NextcloudClient:
 
 
 def _trouble(answer: NextcloudAnswer) -> Trouble:
-    """For a status that answers nothing."""
+    """Return the failure that a status stands for."""
     if answer.maintenance:
         reason = "Nextcloud is in maintenance mode"
     elif answer.status == 400:

@@ -25,10 +25,10 @@ class WaitingCall:
 
 
 class FairQueue:
-    """Gives turns: at most `at_once`, at most `per_source` of them to one source (a client, by its address).
+    """Grants turns: at most `at_once`, at most `per_source` of them to one source (a client, by its address).
 
     A source has a line of its own, and the lines are served in turn: a source that fills its line delays only itself.
-    When there is no room, the last one of the longest line goes: its `ready` raises QueueFull.
+    If there is no room, the last one of the longest line is dropped: its `ready` raises QueueFull.
     """
 
     def __init__(self, at_once: int, per_source: int) -> None:
@@ -64,7 +64,7 @@ class FairQueue:
         self._serve()
 
     def dismiss(self) -> None:
-        """Let all go that wait: there is nothing to wait for any more. They count as nobody's."""
+        """Release everything that waits: there is nothing left to wait for. It counts for no source."""
         waiting = [turn for line in self._lines.values() for turn in line if not turn.ready.done()]
         self._lines.clear()
         self._waiting = 0
@@ -96,7 +96,7 @@ class FairQueue:
         return True
 
     def _serve(self) -> None:
-        """Give turns while there are any. Few lines are passed over: those whose source has all it may have."""
+        """Grant turns while there are any, skipping the few lines whose source has its maximum."""
         for _ in range(len(self._lines)):
             if not self._free:
                 return

@@ -42,7 +42,7 @@ class Unanswered(PeerError):
 
 
 class Dropped(PeerError):
-    """A new connection ended without a byte of an answer: nothing speaks against asking once more."""
+    """A new connection ended without a byte of an answer: it is safe to ask once more."""
 
 
 class NextcloudAnswer(Struct, frozen=True):
@@ -227,7 +227,7 @@ async def _asked(connection: Upstream, request: bytes, limit: int) -> Response:
 
 
 def _request(url: str, fields: Fields) -> bytes:
-    """Return the bytes of a GET. Raises ValueError for what cannot be sent."""
+    """Return the bytes of a GET. Raises ValueError if it cannot be sent."""
     if any(_VALUE(value) is None for _, value in fields):
         raise ValueError("a credential contains a control character")
     return b"%b%b\r\n" % (_start_of(url), b"".join([b"%b: %b\r\n" % field for field in fields]))
@@ -243,7 +243,7 @@ def _start_of(url: str) -> bytes:
 
 
 def _answer(response: Response) -> NextcloudAnswer:
-    """Return what there is to know of a response that is not followed.
+    """Return the answer in a response that is not a redirect.
 
     Raises PeerError when its body cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Everything of one Nextcloud: what we know of its ExApps and visitors, whom we have banned, and how to ask it."""
+"""Everything about one Nextcloud: its ExApps and visitors as far as known, bans, and how to ask it."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class NextcloudCalls(Protocol):
 
 
 class Places(Protocol):
-    """Who knows better than Nextcloud where an ExApp is: `engines.kubernetes.lookout.Lookout`."""
+    """A better source than Nextcloud for where an ExApp is: `engines.kubernetes.lookout.Lookout`."""
 
     def placed(self, record: ExApp) -> ExApp:
-        """Return the record with the address that its ExApp has; as it is where nothing is known of it."""
+        """Return the record with the address that its ExApp has; unchanged if that is not known."""
 
     async def known(self) -> None:
         """Wait, not for long, until the places are known."""
@@ -130,7 +130,7 @@ class Instance:
         return self.bans.seconds(ban_key)
 
     def record(self, app_id: str) -> RecordFact | None:
-        """Return the record, however old; one that is due is refreshed behind the caller's back.
+        """Return the record, however old; an outdated one is refreshed in the background.
 
         None also when its routes have to be compiled first.
         """
@@ -140,7 +140,7 @@ class Instance:
         return None if isinstance(record, ExApp) and not record.table.ready else record
 
     def visitor(self, digest: bytes) -> VisitorFact | None:
-        """Return who the credentials with this digest belong to, if that was asked lately."""
+        """Return who the credentials with this digest belong to, if that is cached."""
         return self.sessions.get(digest)
 
     def lasting(self, digest: bytes) -> float:
@@ -148,7 +148,7 @@ class Instance:
         return self.sessions.until(digest) if digest else NEVER
 
     def digest(self, cookie: bytes, authorization: bytes | None) -> bytes:
-        """Return the name under which the owner of these credentials is remembered."""
+        """Return the cache key of the owner of these credentials."""
         return self.sessions.digest(cookie, authorization)
 
     # What has to be asked: trouble with Nextcloud is a fact, too
@@ -179,7 +179,7 @@ class Instance:
         return await _result(self._ask_visitor(app_id, digest, login, address, source), patience)
 
     async def asked_anew(self, app_id: str) -> RecordFact:
-        """Return what Nextcloud says of an ExApp now, whatever is remembered."""
+        """Return what Nextcloud says about an ExApp now, bypassing the cache."""
         fact = await self._client.record(app_id, "")
         self._note(fact)
         return fact
@@ -190,7 +190,7 @@ class Instance:
         return bool(self.reachable)
 
     def keep_probed(self) -> None:
-        """Probe in the background when the facts of readiness have become old. Call it as often as you like."""
+        """Probe in the background if the readiness facts are outdated. May be called as often as needed."""
         self._probe_after(PROBE_INTERVAL if self.reachable else RETRY_INTERVAL)
 
     def _probe_after(self, seconds: float) -> None:
@@ -202,7 +202,7 @@ class Instance:
     # What others tell
 
     def strike(self, ban_key: str, reason: str, proxy_key: str = "") -> None:
-        """Count a strike against a client, and against the peer that has named it where nobody says that it may."""
+        """Count a strike against a client, and against the peer that reported it, unless that peer is trusted."""
         self.banning.strike(ban_key, reason, proxy_key)
 
     def lift(self, address: str) -> bool:
@@ -210,7 +210,7 @@ class Instance:
         return self.banning.lift(address)
 
     def _outdate(self) -> None:
-        """Decisions made before may not hold any more."""
+        """Make earlier decisions invalid."""
         self.version += 1
 
     def connection_failed(self, app_id: str) -> None:
@@ -238,7 +238,7 @@ class Instance:
         self.records.put(record)
 
     def find_at(self, places: Places) -> None:
-        """Have records lead where `places` says from now on."""
+        """Use the addresses of `places` in records from now on."""
         self._places = places
 
     async def fetch(self, app_id: str) -> RecordFact:
@@ -247,7 +247,7 @@ class Instance:
         return await self.record_of(app_id)
 
     def relocate(self) -> None:
-        """Places have changed: have every record lead where its ExApp is now."""
+        """Places have changed: update the address in every record."""
         for record in self.records.list():
             placed = self._placed(record)
             if placed is not record:
@@ -259,13 +259,13 @@ class Instance:
         return record if self._places is None else self._places.placed(record)
 
     def delete(self, app_id: str) -> bool:
-        """Forget a record at the control API's word; any spelling of the id. False if there was none."""
+        """Forget a record, for the control API; any spelling of the id. Return False if there was none."""
         if self.news is not None:
             self.news.record_gone(app_id.lower())
         return self.drop(app_id.lower())
 
     def drop(self, app_id: str) -> bool:
-        """Drop it at another member's word."""
+        """Forget it, for another member."""
         self.version += 1
         return self.records.delete(app_id)
 
@@ -337,7 +337,7 @@ class Instance:
     def _note(self, fact: RecordFact | VisitorFact, *, probe: bool = False) -> None:
         """Keep the facts of readiness, and log when they change.
 
-        Any good answer is good news. Trouble with one app or one visitor may be their own: a probe tells.
+        Any good answer means that it is available. A failure for one app or visitor may be theirs alone: a probe tells.
         """
         self.calls += 1
         if not isinstance(fact, Trouble) and not (isinstance(fact, UnknownApp) and fact.no_appapi):
@@ -373,7 +373,7 @@ class Instance:
 
 
 def _shared(tasks: dict[K, asyncio.Task[T]], key: K, load: Callable[[], Coroutine[None, None, T]]) -> asyncio.Task[T]:
-    """Return the task that answers `key`: the one under way, else a new one."""
+    """Return the task that answers `key`: the running one, or a new one."""
     task = tasks.get(key)
     if task is None:
         task = tasks[key] = asyncio.get_running_loop().create_task(load())

@@ -1,6 +1,6 @@
 """JSON about ExApps and visitors -> values (A 4.3, A 5.1, A 5.2).
 
-Lenient where databases are: numbers may arrive as text. Keys that we do not know are ignored.
+As lenient as databases make it necessary: numbers may arrive as text. Keys that we do not know are ignored.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def read_record(app_id: str, body: bytes) -> ExApp:
 
 
 def read_visitor(body: bytes) -> Visitor:
-    """Return who is logged in. Raises ValueError. A visitor without an id is nobody, whatever the level says."""
+    """Return who is logged in. Raises ValueError. A visitor without an id is anonymous, whatever the level."""
     user = decoded(body, _User, _unusable, strict=False)
     return Visitor(user.user_id, Level(user.access_level)) if user.user_id else ANONYMOUS
 
