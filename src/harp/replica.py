@@ -35,6 +35,7 @@ class Listing(Protocol):
 
     name: str
     boot: str  # of our process
+    problem: str  # "" = the list is true
 
     @property
     def peers(self) -> Mapping[str, ListedReplica]:
@@ -84,6 +85,7 @@ class ClusterReplica(MemberGateway):
             self._list.name, self, harp.deadlines, harp.turns, tunnel, boot=self._list.boot, patience=PATIENCE
         )
         self._replica_facts = facts = ReplicaFacts(harp, members)
+        facts.list_problem = lambda: self._list.problem
         self.share(harp, members, facts)
         return facts
 

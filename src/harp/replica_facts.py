@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -21,6 +21,7 @@ class ReplicaFacts(MemberFacts):
 
     listed: Mapping[str, ListedReplica] = {}  # by name: the others, as the store has them
     problems: Mapping[str, str] = {}  # by name: why one is not linked
+    list_problem: Callable[[], str] = str  # what is wrong with the list
 
     async def refresh(self, path: bytes) -> None:
         """As MemberFacts. Prometheus asks each replica, and adds up itself."""
@@ -45,6 +46,8 @@ class ReplicaFacts(MemberFacts):
             else:
                 line = MemberLine(name, False, linked, 0, 0.0, 0.0, 0, 0, 0, 0, 0.0)
             trouble = "it does not answer" if name in members.busy else self.problems.get(name, "")
+            if name == members.name:
+                trouble = self.list_problem()
             place = self.listed.get(name)
             address = f"{place.host}:{place.port}" if place is not None else ""
             yield replace(line, kind=REPLICA, trouble=trouble, address=address)

@@ -9,13 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trustme
 
 from harp.cluster.roster import NotAdmitted, Peer, Roster, fingerprint
 from harp.logs import RareWarnings
 from harp.settings import Address, ClusterSettings
 from harp.settings.cluster import store
-from tests.cluster.redis_server import RedisServer
+from tests.cluster.redis_server import PEER, RedisServer
 from tests.fakes.waiting import until
+from tests.live.peers import path_of
+from tests.live.processes import Process, free_port
 
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
 PORT = 8782
@@ -65,7 +68,7 @@ def make_ca(directory: Path, name: str) -> None:
     (directory / "ca.crt").write_text(CERTIFICATE.format(name * 4))
 
 
-class Replicas:
+class RosterReplicas:
     """Replicas of a test, which all end with it."""
 
     def __init__(self, redis: RedisServer, directory: Path) -> None:
@@ -94,8 +97,8 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def replicas(redis: RedisServer, tmp_path: Path) -> AsyncIterator[Replicas]:
-    replicas = Replicas(redis, tmp_path / "frp")
+async def replicas(redis: RedisServer, tmp_path: Path) -> AsyncIterator[RosterReplicas]:
+    replicas = RosterReplicas(redis, tmp_path / "frp")
     yield replicas
     for replica in replicas.all:
         await replica.stop()
@@ -104,35 +107,37 @@ async def replicas(redis: RedisServer, tmp_path: Path) -> AsyncIterator[Replicas
 # Who is there
 
 
-async def test_replicas_know_each_other_and_not_themselves(replicas: Replicas) -> None:
+async def test_replicas_know_each_other_and_not_themselves(replicas: RosterReplicas) -> None:
     one, two, three = await replicas.start("one", "two", "three")
     assert (one.known, two.known, three.known) == (["three", "two"], ["one", "three"], ["one", "two"])
     assert one.roster.peers["two"] == Peer("two", two.roster.boot, "two.example", PORT)
     assert one.roster.problem == ""
 
 
-async def test_one_that_leaves_is_gone_at_once(replicas: Replicas) -> None:
+async def test_one_that_leaves_is_gone_at_once(replicas: RosterReplicas) -> None:
     one, two = await replicas.start("one", "two")
     await two.stop()
     await until(lambda: one.known == [], seconds=3)
     assert "harp:member:two" not in replicas.redis.tell("KEYS", "*")
 
 
-async def test_one_that_dies_is_forgotten_after_a_while(replicas: Replicas) -> None:
+async def test_one_that_dies_is_forgotten_after_a_while(replicas: RosterReplicas) -> None:
     one, two = await replicas.start("one", "two")
     await two.die()
     await until(lambda: one.known == [], seconds=40)
     assert replicas.redis.tell("SMEMBERS", "harp:members") == "one"
 
 
-async def test_harps_with_other_prefixes_have_nothing_to_do_with_each_other(replicas: Replicas, tmp_path: Path) -> None:
+async def test_harps_with_other_prefixes_have_nothing_to_do_with_each_other(
+    replicas: RosterReplicas, tmp_path: Path
+) -> None:
     (one,) = await replicas.start("one")
     other = replicas.new("one", tmp_path / "other", prefix="other:")
     await other.start()
     assert (one.known, other.known) == ([], [])
 
 
-async def test_entries_of_somebody_else_are_left_alone(replicas: Replicas) -> None:
+async def test_entries_of_somebody_else_are_left_alone(replicas: RosterReplicas) -> None:
     replicas.redis.tell("SADD", "harp:members", "odd", "odder")
     replicas.redis.tell("SET", "harp:member:odd", "{}")
     replicas.redis.tell("SET", "harp:member:odder", '{"name": "x", "boot": "y", "host": "z", "port": 1}')
@@ -142,7 +147,7 @@ async def test_entries_of_somebody_else_are_left_alone(replicas: Replicas) -> No
 
 
 async def test_without_an_address_of_its_own_a_replica_is_where_it_listens_or_reaches_the_store(
-    replicas: Replicas,
+    replicas: RosterReplicas,
 ) -> None:
     (one,) = await replicas.start("one")
     listening = replicas.new("listening", address=None, host="192.0.2.7")
@@ -157,7 +162,7 @@ async def test_without_an_address_of_its_own_a_replica_is_where_it_listens_or_re
 # Names
 
 
-async def test_a_name_that_is_in_use_is_refused_with_the_way_out(replicas: Replicas) -> None:
+async def test_a_name_that_is_in_use_is_refused_with_the_way_out(replicas: RosterReplicas) -> None:
     (one,) = await replicas.start("one")
     again = replicas.new("one", address=Address("elsewhere.example", PORT))
     with pytest.raises(NotAdmitted, match=r"the name one is another replica.s, at one.example:8782: .*HP_CLUSTER_NAME"):
@@ -166,7 +171,7 @@ async def test_a_name_that_is_in_use_is_refused_with_the_way_out(replicas: Repli
     assert one.roster.boot in replicas.redis.tell("GET", "harp:member:one")
 
 
-async def test_one_that_died_and_starts_again_has_its_name_at_once(replicas: Replicas) -> None:
+async def test_one_that_died_and_starts_again_has_its_name_at_once(replicas: RosterReplicas) -> None:
     address = Address("127.0.0.1", 1)  # where nobody answers
     one, before = replicas.new("one"), replicas.new("two", address=address)
     await one.start()
@@ -178,7 +183,9 @@ async def test_one_that_died_and_starts_again_has_its_name_at_once(replicas: Rep
     await until(lambda: "two" in one.known and one.roster.peers["two"].boot == after.roster.boot)
 
 
-async def test_one_that_died_and_starts_elsewhere_has_its_name_when_the_lease_has_ended(replicas: Replicas) -> None:
+async def test_one_that_died_and_starts_elsewhere_has_its_name_when_the_lease_has_ended(
+    replicas: RosterReplicas,
+) -> None:
     (before,) = await replicas.start("one")
     await before.die()
     after = replicas.new("one", address=Address("elsewhere.example", PORT))
@@ -189,7 +196,7 @@ async def test_one_that_died_and_starts_elsewhere_has_its_name_when_the_lease_ha
 # The CA
 
 
-async def test_two_fresh_replicas_do_not_make_two_cas(replicas: Replicas, tmp_path: Path) -> None:
+async def test_two_fresh_replicas_do_not_make_two_cas(replicas: RosterReplicas, tmp_path: Path) -> None:
     """The directories are not shared: the second one is refused, whatever the moment."""
     both = [replicas.new(name, tmp_path / name) for name in ("one", "two")]
     results = await asyncio.gather(*(replica.start() for replica in both), return_exceptions=True)
@@ -199,7 +206,7 @@ async def test_two_fresh_replicas_do_not_make_two_cas(replicas: Replicas, tmp_pa
     assert sorted(path.name for path in tmp_path.glob("*/ca.crt")) == ["ca.crt"]
 
 
-async def test_fresh_replicas_that_share_a_directory_have_one_ca(replicas: Replicas) -> None:
+async def test_fresh_replicas_that_share_a_directory_have_one_ca(replicas: RosterReplicas) -> None:
     both = [replicas.new("one"), replicas.new("two")]
     await asyncio.gather(*(replica.start() for replica in both))
     claimed = replicas.redis.tell("GET", "harp:ca")
@@ -207,7 +214,7 @@ async def test_fresh_replicas_that_share_a_directory_have_one_ca(replicas: Repli
 
 
 async def test_a_replica_with_another_ca_is_refused_with_the_directory_to_mount(
-    replicas: Replicas, tmp_path: Path
+    replicas: RosterReplicas, tmp_path: Path
 ) -> None:
     await replicas.start("one")
     make_ca(tmp_path / "other", "other")
@@ -215,7 +222,7 @@ async def test_a_replica_with_another_ca_is_refused_with_the_directory_to_mount(
         await replicas.new("two", tmp_path / "other").start()
 
 
-async def test_a_replica_without_a_ca_makes_none_while_the_store_is_away(replicas: Replicas) -> None:
+async def test_a_replica_without_a_ca_makes_none_while_the_store_is_away(replicas: RosterReplicas) -> None:
     replicas.redis.kill()
     starting = asyncio.get_running_loop().create_task(replicas.new("one").start())
     with pytest.raises(TimeoutError):
@@ -230,7 +237,7 @@ async def test_a_replica_without_a_ca_makes_none_while_the_store_is_away(replica
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-async def test_while_the_store_is_away_the_last_copy_holds(replicas: Replicas, how: str) -> None:
+async def test_while_the_store_is_away_the_last_copy_holds(replicas: RosterReplicas, how: str) -> None:
     one, two = await replicas.start("one", "two")
     replicas.redis.kill() if how == "killed" else replicas.redis.stop()
     await until(lambda: one.roster.problem and two.roster.problem)
@@ -244,7 +251,9 @@ async def test_while_the_store_is_away_the_last_copy_holds(replicas: Replicas, h
     assert one.roster.problem == two.roster.problem == ""
 
 
-async def test_a_store_that_has_lost_its_data_gets_it_again_and_nobody_is_missed_meanwhile(replicas: Replicas) -> None:
+async def test_a_store_that_has_lost_its_data_gets_it_again_and_nobody_is_missed_meanwhile(
+    replicas: RosterReplicas,
+) -> None:
     one, two = await replicas.start("one", "two")
     before = one.changes, two.changes
     for _ in range(3):
@@ -254,7 +263,7 @@ async def test_a_store_that_has_lost_its_data_gets_it_again_and_nobody_is_missed
     assert (one.changes, two.changes) == before
 
 
-async def test_a_replica_starts_while_the_store_is_away_and_is_found_later(replicas: Replicas) -> None:
+async def test_a_replica_starts_while_the_store_is_away_and_is_found_later(replicas: RosterReplicas) -> None:
     make_ca(replicas.directory, "one")
     replicas.redis.kill()
     one, two = replicas.new("one"), replicas.new("two")
@@ -265,7 +274,7 @@ async def test_a_replica_starts_while_the_store_is_away_and_is_found_later(repli
     await until(lambda: one.known == ["two"] and two.known == ["one"])
 
 
-async def test_of_two_with_one_name_that_could_not_be_seen_the_second_is_not_listed(replicas: Replicas) -> None:
+async def test_of_two_with_one_name_that_could_not_be_seen_the_second_is_not_listed(replicas: RosterReplicas) -> None:
     make_ca(replicas.directory, "one")
     replicas.redis.kill()
     first = replicas.new("one")
@@ -279,12 +288,63 @@ async def test_of_two_with_one_name_that_could_not_be_seen_the_second_is_not_lis
     await until(lambda: behind.roster.problem == "")
 
 
+# Ways to the store
+
+
+async def test_a_store_is_reached_over_tls_by_its_ca(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    directory, port = tmp_path_factory.mktemp("tls"), free_port()
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(directory / "both.pem")
+    files = ("--tls-cert-file", "both.pem", "--tls-key-file", "both.pem", "--tls-ca-cert-file", "ca.pem")
+    redis = RedisServer(directory, "--tls-port", str(port), "--tls-auth-clients", "no", *files)
+    make_ca(tmp_path, "one")
+    url = f"rediss://127.0.0.1:{port}"
+    one = Replica(f"{url}?ssl_ca_certs={directory / 'ca.pem'}", "one", tmp_path)
+    stranger = Replica(url, "two", tmp_path)
+    try:
+        await one.start()
+        assert one.roster.problem == ""
+        await stranger.start()
+        assert "the certificate is not trusted" in stranger.roster.problem
+    finally:
+        await one.stop()
+        await stranger.stop()
+        redis.end()
+
+
+async def test_a_store_is_found_through_the_sentinel_that_answers(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    directory, port, asked, away = tmp_path_factory.mktemp("sentinel"), free_port(), free_port(), free_port()
+    redis = RedisServer(directory, port=port)
+    file = directory / "sentinel.conf"
+    file.write_text(f"port {asked}\nsentinel monitor main 127.0.0.1 {port} 1\n")
+    argv = [path_of(PEER, "redis-server"), str(file), "--sentinel"]
+    make_ca(tmp_path, "one")
+    url = f"redis+sentinel://127.0.0.1:{away},127.0.0.1:{asked}"
+    one, lost = Replica(f"{url}/main", "one", tmp_path), Replica(f"{url}/other", "two", tmp_path)
+    try:
+        with Process(argv, directory / "sentinel.log") as sentinel:
+            sentinel.until_listening(asked)
+            await one.start()
+            assert one.roster.problem == ""
+            assert redis.tell("SMEMBERS", "harp:members") == "one"
+            await lost.start()
+            assert "no sentinel knows a master that is called other" in lost.roster.problem
+    finally:
+        await one.stop()
+        await lost.stop()
+        redis.end()
+
+
 # Passwords and rights
 
 RIGHTS = "~harp:* &harp:* +get +set +del +pttl +sadd +srem +smembers +publish +subscribe +ping"
 
 
-async def test_these_rights_are_enough(replicas: Replicas) -> None:
+async def test_these_rights_are_enough(replicas: RosterReplicas) -> None:
     replicas.redis.tell("ACL", "SETUSER", "harp", "on", ">open:sesame", "resetchannels", *RIGHTS.split())
     replicas.redis.tell("ACL", "SETUSER", "default", "off")
     url = f"unix://harp:open%3Asesame@{replicas.redis.socket}"
@@ -297,7 +357,7 @@ async def test_these_rights_are_enough(replicas: Replicas) -> None:
     assert one.roster.problem == ""
 
 
-async def test_a_wrong_password_is_a_problem_that_does_not_repeat_it(replicas: Replicas) -> None:
+async def test_a_wrong_password_is_a_problem_that_does_not_repeat_it(replicas: RosterReplicas) -> None:
     make_ca(replicas.directory, "one")
     replicas.redis.tell("CONFIG", "SET", "requirepass", "open sesame")
     one = replicas.new("one", url=f"unix://:wrongpass@{replicas.redis.socket}")

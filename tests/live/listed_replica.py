@@ -34,6 +34,7 @@ class FileList:
     def __init__(self, name: str, file: Path, replica: ClusterReplica) -> None:
         self.name = name
         self.boot = token_hex(8)
+        self.problem = ""
         self.peers: Mapping[str, FileEntry] = {}
         self._file = file
         self._replica = replica

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from harp.status.conditions import Condition
 from harp.status.problems import ERROR, WARNING, problems_of
-from harp.status.snapshot import CertificateLine, Snapshot
+from harp.status.snapshot import REPLICA, CertificateLine, MemberLine, Snapshot
 from tests.fakes.facts import CLUSTER, ENGINE, HELLO, PROCESS, FakeFacts
 
 NOW = 1.8e9
@@ -60,6 +60,15 @@ def test_few_descriptors_and_a_late_loop_are_warnings() -> None:
 
 def test_a_closed_listener_is_named() -> None:
     assert len(told(replace(GOOD, listeners={"frp": Condition(False, "not accepting")}))) == 1
+
+
+def test_a_replica_that_is_not_linked_and_a_store_that_is_away_are_named() -> None:
+    own = MemberLine("a", True, True, 1, 0.0, 0.0, 0, 0, 0, 0, 0.0, kind=REPLICA, trouble="the store cannot be used")
+    other = MemberLine("b", False, False, 0, 0.0, 0.0, 0, 0, 0, 0, 0.0, kind=REPLICA, trouble="Connection refused")
+    assert told(replace(GOOD, members=(own, other))) == [
+        (WARNING, "Replicas that start are not found: the store cannot be used", "members"),
+        (WARNING, "Replica b is not linked: Connection refused", "members"),
+    ]
 
 
 def test_every_problem_says_what_to_do() -> None:

@@ -28,14 +28,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print the members; return the exit code: 1 if one is not linked."""
+    """Print the members; return the exit code: 1 if one is not linked, or something else is wrong."""
     admin = of_environment()
     if options.json:
         print(admin.fetch("members").decode())
         return 0
     members = admin.read("members", _Members).members
     print(table(HEADERS, map(_row, members)) if members else "One process serves everything (HP_WORKERS=1).")
-    return 0 if all(member.linked for member in members) else 1
+    troubled = [member for member in members if member.trouble]
+    if troubled:
+        print("\n" + "\n".join(f"{member.name}: {member.trouble}" for member in troubled))
+    return 0 if all(member.linked for member in members) and not troubled else 1
 
 
 def _row(member: MemberLine) -> tuple[str, ...]:

@@ -133,6 +133,9 @@ def _of_process(snapshot: Snapshot) -> Iterator[Metric]:
         family = replicas if member.kind == REPLICA else workers
         family.add_metric([member.name], float(member.linked))
     yield from (family for family in (workers, replicas) if family.samples)
+    for own in (member for member in snapshot.members if member.kind == REPLICA and member.leads):
+        text = "1 while this replica and the store agree who the replicas are (HP_CLUSTER_URL)."
+        yield GaugeMetricFamily("harp_store_up", text, float(not own.trouble))
     text = "The longest delay of the event loop in the last minute."
     yield GaugeMetricFamily("harp_loop_lag_seconds", text, process.loop_lag)
     up = GaugeMetricFamily("harp_listener_up", "1 while a listener accepts connections.", labels=["listener"])

@@ -47,7 +47,10 @@ def _of_listeners(snapshot: Snapshot) -> Iterator[Problem]:
 
 def _of_members(snapshot: Snapshot) -> Iterator[Problem]:
     for member in snapshot.members:
-        if member.kind == REPLICA and (not member.linked or member.trouble):
+        if member.kind == REPLICA and member.leads and member.trouble:
+            fix = "Replicas that know each other go on as before. Look at the store, and compare HP_CLUSTER_URL."
+            yield Problem(WARNING, f"Replicas that start are not found: {member.trouble}", fix, "members")
+        elif member.kind == REPLICA and (not member.linked or member.trouble):
             why = f": {member.trouble}" if member.trouble else ""
             fix = "Requests for tunnels that are connected there wait for it. Its log, and the log here, say more."
             yield Problem(WARNING, f"Replica {member.name} is not linked{why}", fix, "members")

@@ -181,7 +181,7 @@ class MemberLine(Struct, frozen=True):
     rate: float = 0.0  # requests per second, since it was asked the last time
     address: str = ""  # where it is, if it may be on another host
     kind: str = WORKER  # or "replica"
-    trouble: str = ""  # why a replica is not linked, or that it does not answer
+    trouble: str = ""  # why a replica is not linked, that it does not answer, or what is wrong with its list of them
 
 
 class Snapshot(Struct, frozen=True):
