@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
+from harp.frontend.connection import ClientConnection
 from harp.wire.ends import How
-from harp.wire.http import CHUNKED, NO_BODY, UNTIL_CLOSE
+from harp.wire.http import CHUNKED, NO_BODY, UNTIL_CLOSE, Fields
+from harp.wire.requests import RequestHead
 from tests.frontend.connection_world import GET, ID, OK, OLD_GET, ConnectionWorld, HeldRequest, respond_ok
 
 
@@ -102,6 +106,58 @@ async def test_a_chunked_body_flows_without_its_coding() -> None:
     assert (world.handler.received, world.handler.ended) == (b"hello", [(b"x", b"1")])
     world.respond()
     assert len(world.gate.heads) == 2
+
+
+@pytest.mark.parametrize(
+    ("framing", "came", "first", "rest"),
+    [
+        (b"Content-Length: 5", b"", (b"", False, []), b"hello"),
+        (b"Content-Length: 5", b"hel", (b"hel", False, []), b"lo"),
+        (b"Content-Length: 5", b"hello" + GET, (b"hello", True, []), b""),
+        (b"Transfer-Encoding: chunked", b"5\r\nhel", (b"hel", False, []), b"lo\r\n0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked", b"5\r\nhello\r\n0\r\nX-A: b\r\n\r\n", (b"hello", True, [(b"x-a", b"b")]), b""),
+    ],
+)
+async def test_what_has_come_of_a_body_with_the_head_can_be_taken_at_once(
+    framing: bytes, came: bytes, first: tuple[bytes, bool, Fields], rest: bytes
+) -> None:
+    world = ConnectionWorld()
+    handler = HeldRequest()
+    taken: list[tuple[bytes, bool, Fields]] = []
+
+    def take(connection: ClientConnection, head: RequestHead) -> None:
+        connection.attach(handler)
+        taken.append(connection.first_body())
+        connection.resume_body()
+
+    world.gate.script = take
+    world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n" + came)
+    assert taken == [first]
+    if rest:
+        world.feed(rest)
+        assert first[0] + handler.received == b"hello"
+        assert handler.ended == []
+    else:
+        assert handler.received == b""
+        assert handler.ended is None
+    assert world.respond().startswith(b"HTTP/1.1 200")
+
+
+async def test_a_broken_first_chunk_is_400_and_its_handler_knows_before_it_sends_anything() -> None:
+    world = ConnectionWorld()
+    handler = HeldRequest()
+    lost: list[str] = []
+
+    def take(connection: ClientConnection, head: RequestHead) -> None:
+        connection.attach(handler)
+        assert connection.first_body()[1] is False
+        lost.append(handler.lost)
+
+    world.gate.script = take
+    answer = world.feed(b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n" + GET)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert lost[0]
 
 
 async def test_a_broken_chunk_is_400_and_the_end() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TypeAlias
 
 from harp.net.ports import ProtocolFactory
 from harp.net.targets import ExAppTunnel, Target, Tcp
@@ -23,11 +24,15 @@ BEHIND_TUNNEL = ExAppTunnel(23001, "hello")
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
+FirstBody: TypeAlias = tuple[bytes, bool, Fields]
+NOTHING_YET: FirstBody = (b"", False, [])
+
 
 class NotingClient:
     """A Downstream that notes what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: FirstBody = NOTHING_YET) -> None:
+        self.first = first  # what has come of the body with the head, as of `first_body`
         self.blocked = False
         self.status = 0
         self.start = b""
@@ -42,6 +47,10 @@ class NotingClient:
         self.interim: list[bytes] = []
         self.finished = self.closed = False
         self.waits: list[str] = []
+
+    def first_body(self) -> FirstBody:
+        first, self.first = self.first, NOTHING_YET
+        return first
 
     def resume_body(self) -> None:
         self.flowing = True
@@ -109,9 +118,14 @@ class ProxyWorld(ScriptedExApps):
         super().__init__(TIMEOUTS)
 
     async def send(
-        self, lines: bytes = b"GET / HTTP/1.1\r\n", *, target: Target = APP, prefix: bytes = b""
+        self,
+        lines: bytes = b"GET / HTTP/1.1\r\n",
+        *,
+        target: Target = APP,
+        prefix: bytes = b"",
+        first: FirstBody = NOTHING_YET,
     ) -> tuple[NotingClient, Forwarding]:
-        client = NotingClient()
+        client = NotingClient(first)
         head = RequestReader(20).read(lines + b"Host: a\r\n\r\n")
         forwarding = Forwarding(
             self.upstreams, client, head, Hop(target, "ExApp hello", prefix), b"HEAD BYTES", TIMEOUTS.server

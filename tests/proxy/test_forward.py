@@ -107,6 +107,53 @@ async def test_a_request_body_flows_when_the_connection_is_there() -> None:
     assert not world.wire().closed
 
 
+async def test_what_has_come_of_a_body_with_the_head_leaves_with_it() -> None:
+    world = ProxyWorld()
+    client, forwarding = await world.send(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n", first=(b"ab", False, []))
+    assert world.wire().writes == 1
+    assert world.wire().take() == b"HEAD BYTESab"
+    assert client.flowing
+    forwarding.body(b"cd")
+    forwarding.body_end([])
+    assert world.wire().take() == b"cd"
+    world.answer(OK)
+    assert client.ended
+    assert not world.wire().closed
+
+
+@pytest.mark.parametrize(
+    ("framing", "sent"),
+    [
+        (b"Content-Length: 4", b"HEAD BYTESabcd"),
+        (b"Transfer-Encoding: chunked", b"HEAD BYTES4\r\nabcd\r\n0\r\nx-sum: 1\r\n\r\n"),
+    ],
+)
+async def test_a_whole_request_is_one_write(framing: bytes, sent: bytes) -> None:
+    world = ProxyWorld()
+    trailers = [(b"x-sum", b"1"), (b"host", b"evil")]
+    client, _ = await world.send(b"POST / HTTP/1.1\r\n" + framing + b"\r\n", first=(b"abcd", True, trailers))
+    assert world.wire().writes == 1
+    assert world.wire().take() == sent
+    assert not client.flowing
+    world.answer(OK)
+    assert client.ended
+    assert not world.wire().closed
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_an_empty_chunked_body_is_not_waited_for_a_second_time(at_once: bool) -> None:
+    world = ProxyWorld()
+    await world.send()
+    world.answer(OK)
+    put = b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n"
+    client, forwarding = await world.send(put, first=(b"", at_once, []))
+    if not at_once:
+        forwarding.body_end([])
+    world.lose()
+    await settled()
+    assert client.status == 502
+
+
 async def test_a_chunked_request_body_is_coded_again() -> None:
     world = ProxyWorld()
     _, forwarding = await world.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n")

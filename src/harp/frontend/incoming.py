@@ -9,6 +9,7 @@ from harp.frontend.exchange import Exchange
 from harp.net.turns import BIG
 from harp.proxy.exchange import Handler
 from harp.wire.ends import How
+from harp.wire.http import Fields
 from harp.wire.server_connection import (
     ANSWERING,
     CLOSED,
@@ -163,32 +164,43 @@ class Incoming(ClientTransport):
 
     # Their bodies
 
+    def first_body(self) -> tuple[bytes, bool, Fields]:
+        core = self._core
+        if not core.waiting:
+            return b"", False, []
+        data = self._take_body()
+        return data, core.state is WAITING, core.trailers
+
     def _upload(self) -> None:
         """Hand on what has come of the request's body."""
         core, handler = self._core, self._handler
+        data = self._take_body()
+        if handler is None or self._handler is not handler:
+            return
+        if data:
+            handler.body(data)
+        if core.state is not UPLOADING and core.state is not DUPLEX and self._handler is handler:  # it may end it
+            handler.body_end(core.trailers)
+
+    def _take_body(self) -> bytes:
+        """Return what has come of the request's body; no handler is left when that is none."""
+        core = self._core
         try:
             data = core.take_body()
         except PeerError as error:
             self._give_up(400, str(error))
-            return
+            return b""
         if self._exchange is not None:
             self._exchange.received += len(data)
         if core.state is UPLOADING or core.state is DUPLEX:
             self.deadline = self._deadlines.now + self._timeouts.client
             if core.more_of_body:
                 self._stand_in_line()
-            if data and handler is not None:
-                handler.body(data)
-            return
-        if self._eof:
+        elif self._eof:
             self._half_closed()
         elif not self.blocked:
             self.deadline = self._deadlines.now + self._last_resort
-        if handler is not None:
-            if data:
-                handler.body(data)
-            if self._handler is handler:  # it may have ended the exchange
-                handler.body_end(core.trailers)
+        return data
 
     def _notice_cut(self) -> None:
         """A client that has sent all it ever will, and not its whole request, has left."""

@@ -40,6 +40,12 @@ class Downstream(Protocol):
 
     blocked: bool  # between Handler.blocked and Handler.drained
 
+    def first_body(self) -> tuple[bytes, bool, Fields]:
+        """Take what has come of the request body with the head: payload, whether that is all of it, and its trailers.
+
+        The rest flows after `resume_body`. When what has come is no body, Handler.gone follows before the return.
+        """
+
     def resume_body(self) -> None:
         """Let the request body flow. It starts paused."""
 

@@ -129,9 +129,18 @@ class Forwarding(Struct, eq=False):
             self._listening = self._upstreams.listening(connection.offer)
             limit = self._response_limit()
         request = self._request
-        length = request.length
-        connection.send(self, self._head, request.method == b"HEAD", not length, limit)
-        if length and not connection.blocked:
+        bodyless = request.method == b"HEAD"
+        if not request.length:
+            connection.send(self, self._head, bodyless, True, limit)
+            return
+        data, complete, trailers = self._downstream.first_body()
+        if self._ended:
+            return
+        self._sent_body = complete or bool(data)
+        if self._is_chunked:
+            data = (chunk(data) if data else b"") + (last_chunk(trailers_to_pass(trailers)) if complete else b"")
+        connection.send(self, self._head, bodyless, complete, limit, data)
+        if not complete and not connection.blocked:
             self._downstream.resume_body()
 
     # Handler: the client's side
@@ -159,6 +168,7 @@ class Forwarding(Struct, eq=False):
             self._client_done = True
             self._half_closed(connection)
             return
+        self._sent_body = True  # an empty one has an end, too, which the client says once
         if self._is_chunked:
             connection.transport.write(last_chunk(trailers_to_pass(trailers)))
         connection.request_done()

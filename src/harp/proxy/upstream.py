@@ -170,13 +170,19 @@ class Upstream:
 
     # The exchange
 
-    def send(self, user: User, head: bytes, bodyless: bool, complete: bool, limit: float) -> None:
-        """Send a request head. `bodyless`: the method is HEAD. `complete`: no body follows."""
+    def send(self, user: User, head: bytes, bodyless: bool, complete: bool, limit: float, body: bytes = b"") -> None:
+        """Send a request head, and the first of its body, framed already.
+
+        `bodyless`: the method is HEAD. `complete`: nothing more of the body follows.
+        """
         self.requester.request(bodyless, complete)
         self.user = user
         now = self.sent_at = self._pool.deadlines.now
         self.deadline = now + limit
-        self.transport.write(head)
+        if body:
+            self.transport.writelines((head, body))
+        else:
+            self.transport.write(head)
 
     def send_body(self, data: bytes, limit: float) -> None:
         """More of the request body, framed already; the limit for the answer starts again."""
