@@ -159,6 +159,26 @@ async def test_a_process_that_the_list_has_forgotten_does_not_displace_the_one_i
     assert b.members.links["a"].boot == "boot of a"
 
 
+async def test_strikes_that_one_has_missed_while_the_link_was_broken_are_made_up_for(
+    a: ReplicaWorld, b: ReplicaWorld
+) -> None:
+    introduce(a, b)
+    await b.linked("a")
+    a.instance.strike("192.0.2.9", "a wrong key")
+    await until(lambda: b.instance.bans.latest(1))
+    b.learn("a", None)
+    a.learn("b", None)
+    a.members.links["b"].abort("a test")
+    await a.linked()
+    await b.linked()
+    a.clock.move(5)
+    b.instance.strike("192.0.2.9", "a wrong key")
+    introduce(a, b)
+    await until(lambda: a.instance.bans.latest(1)[0].ages == (5.0, 0.0))
+    await settled()
+    assert b.instance.bans.latest(1) == a.instance.bans.latest(1)
+
+
 async def test_who_vanishes_from_the_list_stays_linked_until_the_link_breaks(a: ReplicaWorld, b: ReplicaWorld) -> None:
     introduce(a, b)
     await a.linked("b")

@@ -30,12 +30,12 @@ def told(certs: Path) -> list[tuple[str, str, int]]:
 
 
 def test_every_certificate_in_use_is_looked_at(tmp_path: Path) -> None:
-    certificates.ensure(tmp_path / "frp", 100, NOW)
+    certificates.ensure(tmp_path / "frp", 100, NOW, member=True)
     browser_certificate(tmp_path, 50)
     ends = {Path(one.file).name: one.left(NOW) for one in certificate_ends(tmp_path, tunnel=True)}
     assert ends == {
         "cert.pem": timedelta(days=50),
-        **{name: timedelta(days=100) for name in ("ca.crt", "server.crt", "client.crt")},
+        **{name: timedelta(days=100) for name in ("ca.crt", "server.crt", "client.crt", "member.crt")},
     }
 
 

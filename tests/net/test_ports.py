@@ -48,6 +48,18 @@ def test_a_port_is_remembered_after_its_tunnel_has_gone() -> None:
     assert ports.seen(23001)
 
 
+def test_who_watches_is_told_of_offers_that_are_over_or_doubted() -> None:
+    ports, told = PortTable(), list[tuple[int, object]]()
+    ports.watch(lambda port, offer: told.append((port, offer)))
+    ports.claim(23001, HELLO)
+    ports.doubt(23001, OTHER)
+    assert told == []
+    ports.doubt(23001, HELLO)
+    assert ports.get(23001) is HELLO
+    ports.release(23001, HELLO)
+    assert told == [(23001, HELLO)] * 2
+
+
 def test_offers_are_listed_by_port() -> None:
     ports = PortTable()
     ports.claim(24001, OTHER)

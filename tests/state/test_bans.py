@@ -96,3 +96,16 @@ def test_the_table_is_bounded_and_forgets_who_was_struck_longest_ago() -> None:
     assert len(bans) == 10
     assert bans.seconds("15") > 0
     assert bans.seconds("16") == 0.0
+
+
+def test_strikes_that_are_told_again_do_not_count_twice() -> None:
+    clock = Clock()
+    bans = ban_list(clock, count=5)
+    for _ in range(2):
+        bans.strike("a", "x")
+        clock.move(10)
+    assert not bans.add("a", "x", 1, (20.4, 9.8), again=True)  # the same two, by another clock
+    assert not bans.add("a", "x", 1, (20.0, 10.0, 10.0, 3.0), again=True)  # and two more
+    assert [len(one.ages) for one in bans.latest(1)] == [4]
+    assert bans.add("a", "x", 1, (3.0, 0.0), again=True)
+    assert bans.seconds("a") == 280.0

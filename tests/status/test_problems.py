@@ -74,3 +74,16 @@ def test_a_replica_that_is_not_linked_and_a_store_that_is_away_are_named() -> No
 def test_every_problem_says_what_to_do() -> None:
     broken = replace(GOOD, apps=(replace(HELLO, tunnel="not connected"),), listeners={"frp": Condition(False, "off")})
     assert all(problem.fix for problem in problems_of(broken, NOW))
+
+
+def test_members_that_are_away_are_named_as_what_they_are() -> None:
+    worker = MemberLine("1", False, False, 0, 0.0, 0.0, 0, 0, 0, 0, 0.0)
+    gone = replace(worker, name="b", kind=REPLICA, trouble="Connection refused")
+    silent = replace(gone, name="c", linked=True, trouble="it does not answer")
+    alone = replace(gone, name="a", leads=True, linked=True, trouble="the store does not answer")
+    assert told(replace(GOOD, members=(worker, gone, silent, alone, replace(alone, trouble="")))) == [
+        (WARNING, "Worker 1 is not linked", "members"),
+        (WARNING, "Replica b is not linked: Connection refused", "members"),
+        (WARNING, "Replica c is not linked: it does not answer", "members"),
+        (WARNING, "Replicas that start are not found: the store does not answer", "members"),
+    ]

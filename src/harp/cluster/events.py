@@ -34,15 +34,15 @@ class Events:
             instance.news = instance.walks.news = self
 
     def greet(self, link: Link) -> None:
-        """Tell a fresh member what it cannot find out itself."""
+        """Tell a member what it cannot find out itself."""
         for one in self._banning.list.latest(MOST_STRUCK):
-            link.tell(Struck(one.address, one.reason, one.factor, one.ages, instance=self._name))
+            link.tell(Struck(one.address, one.reason, one.factor, one.ages, again=True, instance=self._name))
 
     def heard(self, message: Told) -> bool:
         """Take what is for us; False if nothing is."""
         match message:
             case Struck():
-                self._banning.take(message.address, message.reason, message.factor, message.ages)
+                self._banning.take(message.address, message.reason, message.factor, message.ages, again=message.again)
             case Lifted():
                 self._banning.forgive(message.address)
             case RecordPut() if self._instance is not None:

@@ -84,6 +84,7 @@ class Members:
         self._directories: dict[str, Directory] = {}  # by instance
         self._events: dict[str, Events] = {}
         self._greeted: set[str] = set()
+        self._met: dict[str, str] = {}  # the last process of each member that was linked
         self._drained: set[str] = set()
         self._told_drained = False
         self._news = asyncio.Event()
@@ -213,8 +214,12 @@ class Members:
         link.boot = talk.boot
         for directory in self._directories.values():
             directory.greet(link)
-        for events in self._events.values() if talk.fresh else ():
-            events.greet(link)
+        if talk.fresh or (
+            talk.boot and self._met.get(link.member) == talk.boot
+        ):  # cut off meanwhile: strikes were missed
+            for events in self._events.values():
+                events.greet(link)
+        self._met[link.member] = talk.boot
         link.tell(Greeted())
         self.talking.add(link.member)
         log.info("member linked", member=link.member)

@@ -6,7 +6,7 @@ Loading `cryptography` for a date would cost ten megabytes. Files are read here:
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +14,8 @@ import structlog
 from msgspec import Struct
 
 from harp.errors import HarpError
-from harp.net.certificates import server_context
+from harp.lazy import load_now
+from harp.net.certificates import MEMBERS, server_context
 from harp.net.tls_selfcheck import client_context, handshake, lifetime_of
 from harp.policy.ports import SERVER_NAME
 
@@ -76,6 +77,20 @@ def _browser_ends(path: Path) -> list[CertificateEnd]:
     return [CertificateEnd(str(path), lifetime_of(shown).end.timestamp(), BROWSER_FIX)] if shown else []
 
 
+def _of_member(directory: Path) -> list[tuple[str, Mapping[str, object] | None]]:
+    """Return the certificate of replicas, if there is one."""
+    if not (directory / "member.crt").exists():
+        return []
+    try:
+        tls = load_now(MEMBERS).member_tls(directory)
+        for context in (tls.server, tls.client):
+            context.verify_flags |= ssl.VerifyFlags(NO_CHECK_TIME)
+        theirs, _ = handshake(tls.client, tls.server, None)
+    except (OSError, HarpError):
+        return []
+    return [("member.crt", theirs.getpeercert())]
+
+
 def _tunnel_ends(directory: Path) -> list[CertificateEnd]:
     try:
         server, client = server_context(directory), client_context(directory)
@@ -84,7 +99,7 @@ def _tunnel_ends(directory: Path) -> list[CertificateEnd]:
         theirs, ours = handshake(client, server, SERVER_NAME)
     except (OSError, HarpError):
         return []
-    shown = [("server.crt", theirs.getpeercert()), ("client.crt", ours.getpeercert())]
+    shown = [("server.crt", theirs.getpeercert()), ("client.crt", ours.getpeercert()), *_of_member(directory)]
     shown = [*(("ca.crt", authority) for authority in client.get_ca_certs()), *shown]
     return [
         CertificateEnd(str(directory / name), lifetime_of(certificate).end.timestamp(), TUNNEL_FIX)

@@ -72,9 +72,9 @@ class Banning:
         if proxy_key:
             self._count(proxy_key, reason, PROXY_FACTOR)
 
-    def take(self, address: str, reason: str, factor: int, ages: Sequence[float]) -> None:
-        """Add strikes that another member has counted. That member reports a ban that they cause."""
-        if self.list.add(address, reason, factor, ages):
+    def take(self, address: str, reason: str, factor: int, ages: Sequence[float], *, again: bool = False) -> None:
+        """Add strikes that another member has counted, perhaps told `again`. It reports a ban that they cause."""
+        if self.list.add(address, reason, factor, ages, again=again):
             self._changed()
             self.deadline = min(self.deadline, self.list.next_end())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from itertools import islice
 
@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from harp.settings import Bans
 
+SAME = 1.0  # seconds that the times of one strike may differ at two members
 CAPACITY = 65536  # addresses; the one that was struck longest ago is forgotten first
 
 
@@ -67,15 +68,21 @@ class BanList:
         record.times.append(self._now())
         return self._counted(address, record, reason, before)
 
-    def add(self, address: str, reason: str, factor: int, ages: Sequence[float]) -> bool:
-        """Count strikes that others have counted, `ages` seconds ago. True if they have started a ban."""
+    def add(self, address: str, reason: str, factor: int, ages: Sequence[float], *, again: bool = False) -> bool:
+        """Count strikes that others have counted, `ages` seconds ago. True if they have started a ban.
+
+        If they were perhaps told `again`, those that are known already do not count twice.
+        """
         if self._count <= 0 or not ages:
             return False
         now = self._now()
         record = self._records.pop(address, None) or _Strikes(self._count * factor)
         before = self._left(record)
         limit = record.times.maxlen
-        record.times = deque(sorted((*record.times, *(now - max(0.0, age) for age in ages))), limit)
+        times = [now - max(0.0, age) for age in ages]
+        if again:
+            times = _unknown(times, record.times)
+        record.times = deque(sorted((*record.times, *times)), limit)
         return self._counted(address, record, reason, before)
 
     def _counted(self, address: str, record: _Strikes, reason: str, before: float) -> bool:
@@ -157,3 +164,15 @@ class BanList:
             if self._records[address].times[-1] > limit and len(self._records) <= self._capacity:
                 return
             del self._records[address]
+
+
+def _unknown(times: Sequence[float], known: Iterable[float]) -> list[float]:
+    """Return those that are not the times of known strikes."""
+    left, unknown = list(known), []
+    for time in times:
+        nearest = min(left, key=lambda one: abs(one - time), default=None)
+        if nearest is not None and abs(nearest - time) <= SAME:
+            left.remove(nearest)
+        else:
+            unknown.append(time)
+    return unknown

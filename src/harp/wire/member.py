@@ -148,6 +148,7 @@ class Struck(MemberMessage, frozen=True):
     reason: str
     factor: int = 1
     ages: tuple[float, ...] = (0.0,)  # seconds since each, the oldest first
+    again: bool = False  # some of them may be known
 
 
 class Lifted(MemberMessage, frozen=True):
