@@ -30,6 +30,7 @@ COMMANDS = {
     "instances": "show the Nextclouds that the running HaRP serves, where there are several",
     "bans": "show banned addresses, and lift bans",
     "members": "show the processes that are this HaRP",
+    "upgrade": "have the version that is installed now take over from the one that runs, without a lost request",
     "log-level": "change how much the running HaRP logs",
     "engine": "list, check, add, rotate, remove and register Docker engines",
     "exapp": "run an ExApp in its container, with a tunnel if its environment asks for one",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
-import signal
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +18,15 @@ from harp.facts import HarpFacts
 from harp.frontend.access import AccessLog
 from harp.frontend.connection import serving
 from harp.lazy import load_module
-from harp.logs import RareWarnings, configure, drain, hide
-from harp.loops import event_loop
+from harp.logs import RareWarnings, hide
 from harp.membership import Membership
 from harp.net import certificates
 from harp.net.certificate_dates import CertificateEnd, certificate_ends, warn_of
 from harp.net.deadlines import Deadlines
+from harp.net.descriptors import connections_allowed, descriptors_for
 from harp.net.listen import (
     Bind,
     Listener,
-    ListenError,
     bound_sockets,
     https_context,
     listen,
@@ -42,7 +40,7 @@ from harp.net.tasks import Tasks
 from harp.net.turns import Turns
 from harp.nextcloud.http import SystemTrust
 from harp.nextcloud.instance import Instance
-from harp.settings import Limits, Settings, load
+from harp.settings import Settings, load
 from harp.settings.sharing import share
 from harp.status.admin import AdminGate
 from harp.status.api import StatusApi
@@ -56,11 +54,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-FDS_OF_OUR_OWN = 192  # file descriptors for listeners, logs, Nextcloud, engines, control calls and the admin listener
 RENEWAL_CHECK = 12 * 3600.0  # seconds
 DRAIN_STEP = 0.05  # seconds
-SPREAD = 3.0  # seconds that a cluster may take to lead new connections to new pods
-LAST_CALLS = 0.5  # seconds for control calls that still run after the drain, such as a wait for a container
+GRACE = 2.0  # seconds that idle clients have for another request before their connection is closed
 
 
 class Harp:
@@ -73,10 +69,14 @@ class Harp:
         self._member = member
         self.ready = False
         self.draining = False
+        self.succeeded = False  # another process serves in our place
+        self._moving = False  # so does somebody: tunnels move there, and idle clients get the time to notice
+        self.told = asyncio.Event()  # to stop
         self.http_ports: list[int] = []
         self.https_ports: list[int] = []
         self.admin_ports: list[int] = []
-        self._servers: list[Listener] = []
+        self._http_servers: list[Listener] = []
+        self._https_servers: list[Listener] = []
         self._admin_servers: list[Listener] = []
         self._hurry = False
         self._certificates_made = False
@@ -97,7 +97,7 @@ class Harp:
         self.deadlines.watch(Memory(self.deadlines, resident, glibc))
         self.turns = Turns()
         self.warnings = RareWarnings(loop.time, loop.call_later)
-        connections = _connections_allowed(settings.limits, settings.processes)
+        connections = connections_allowed(settings.limits, settings.processes)
         access_log = AccessLog(settings.logs.access, json=settings.logs.format == "json")
         self._traces = await _start_traces(settings.traces, self.warnings)
         commons = Commons(
@@ -132,14 +132,23 @@ class Harp:
         log.info("serving", http=self.http_ports, https=self.https_ports, frp=self.frp_ports)
 
     async def stop(self, drain: float | None = None) -> None:
-        """Drain for up to `drain` seconds (default HP_TIMEOUT_DRAIN), then end everything; tunnels go last."""
+        """Drain for up to `drain` seconds (default HP_TIMEOUT_DRAIN), then end everything; tunnels go last.
+
+        They move during the drain when others serve in our place, and the default is HP_TIMEOUT_UPGRADE then.
+        """
         self.draining = True
+        self._moving = self.succeeded
         if self._member is not None:
-            self._member.stop_accepting()
-        for server in self._servers:
+            self._moving = self._member.stop_accepting() or self.succeeded
+        for server in (*self._http_servers, *self._https_servers):
             server.close()
         self.tunnel.stop_accepting()
-        await self._drain(self.settings.timeouts.drain if drain is None else drain)
+        timeouts = self.settings.timeouts
+        if self.succeeded:
+            self.close_admin()
+        if self._moving:
+            self._spawn((await load_module("harp.tunnel.server.hand_over")).hand_over(self.tunnel.groups))
+        await self._drain((timeouts.upgrade if self.succeeded else timeouts.drain) if drain is None else drain)
         await self._tasks.close()
         await self.tenants.stop()
         self.close_admin()
@@ -183,7 +192,7 @@ class Harp:
     @property
     def descriptors_wanted(self) -> int:
         """How many open files all connections take that the settings allow."""
-        return _descriptors_for(self.settings.limits)
+        return descriptors_for(self.settings.limits)
 
     @property
     def frp_ports(self) -> list[int]:
@@ -218,6 +227,7 @@ class Harp:
             facts.doors,
             facts.site,
             None if self._member is None else self._member.refresh,
+            self.upgrade,
         )
 
     def _tunnel_server(self, tls: ssl.SSLContext | None) -> TunnelServer:
@@ -249,10 +259,10 @@ class Harp:
         certificate = self.settings.certs / "cert.pem"
         if await asyncio.to_thread(certificate.exists):
             self._https = https_context(certificate)
-        servers = await self.open_http(self._bind)
-        self.http_ports = ports_of(servers)
-        self.https_ports = ports_of(tls := await self.open_https(self._bind))
-        self._servers += [*servers, *tls]
+        self._http_servers = await self.open_http(self._bind)
+        self.http_ports = ports_of(self._http_servers)
+        self._https_servers = await self.open_https(self._bind)
+        self.https_ports = ports_of(self._https_servers)
 
     async def open_http(self, bind: Bind) -> list[Listener]:
         """Serve clients on more sockets."""
@@ -280,7 +290,49 @@ class Harp:
             server.close()
         self._admin_servers = []
 
+    def sockets(self) -> list[tuple[str, int]]:
+        """Return the address and the descriptor of everything that is listened on."""
+        listen = self.settings.listen
+        pairs = (
+            (listen.http, _sockets_of(self._http_servers)),
+            (listen.https, _sockets_of(self._https_servers)),
+            (listen.frp, self.tunnel.sockets),
+            (listen.admin, _sockets_of(self._admin_servers)),
+        )
+        return [
+            (str(at), sock.fileno()) for addresses, socks in pairs for at, sock in zip(addresses, socks, strict=False)
+        ]
+
     # Running
+
+    async def upgrade(self) -> int:
+        """Have a new version serve in our place; its process id. Raises UpgradeFailed, and we go on."""
+        if self._member is None:
+            kin = (await load_module("harp.kin")).Kin()
+            kin.adopt(self, fresh=False)
+            self._member = kin
+        try:
+            process: int = await self._member.upgrade()
+        except HarpError as error:
+            log.error("upgrade failed, this version goes on", reason=str(error))
+            raise
+        log.warning("another process serves, this one finishes its requests", process=process)
+        self.succeeded = True
+        self.told.set()
+        return process
+
+    def failed(self, reason: str) -> None:
+        """Report why we could not start to whoever waits for it."""
+        if self._member is not None:
+            self._member.failed(reason)
+
+    async def _upgrade_quietly(self) -> None:
+        with suppress(HarpError):  # which the log has
+            await self.upgrade()
+
+    def upgrade_by_signal(self) -> None:
+        """As `upgrade`; the log says what comes of it."""
+        self._spawn(self._upgrade_quietly())
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         self._tasks.start(work)
@@ -325,14 +377,22 @@ class Harp:
 
     async def _drain(self, seconds: float) -> None:
         """Let running exchanges end; WebSockets are closed as soon as a frame has ended."""
-        until = asyncio.get_running_loop().time() + seconds
-        self.gate.drain()
-        while not self._is_drained() and not self._hurry and asyncio.get_running_loop().time() < until:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        grace = loop.time() + (min(GRACE, seconds) if self._moving else 0)
+        self.gate.drain(idle=not self._moving)
+        while not self._is_drained() and not self._hurry and loop.time() < until:
             await asyncio.sleep(DRAIN_STEP)
-            self.gate.drain()
+            self.gate.drain(idle=loop.time() >= grace)
 
     def _is_drained(self) -> bool:
-        return not self.gate.connections and (self._member is None or self._member.others_drained())
+        if self.gate.connections or (self._moving and any(group.tunnels for group in self.tunnel.groups)):
+            return False
+        return self._member is None or self._member.others_drained()
+
+
+def _sockets_of(servers: Sequence[Listener]) -> list[Any]:
+    return [sock for server in servers for sock in server.sockets]
 
 
 async def _start_traces(endpoint: str, warnings: RareWarnings) -> Traces | None:
@@ -347,73 +407,3 @@ async def _start_traces(endpoint: str, warnings: RareWarnings) -> Traces | None:
         return None
     traces: Traces = module.Traces(endpoint, warnings)
     return traces
-
-
-def run(settings: Settings) -> int:
-    """Serve until asked to stop; return the exit code. TERM, INT and USR1 drain, a second one stops at once."""
-    configure(settings.logs, settings.secrets)
-    with asyncio.Runner(loop_factory=event_loop()) as runner:
-        status = runner.run(serve_until_told(Harp(settings)))
-        drain()
-        # Not by returning: that waits for every thread, and a name server that hangs keeps one for many seconds.
-        os._exit(status)
-
-
-async def serve_until_told(harp: Harp, told: asyncio.Event | None = None) -> int:
-    """Serve until a signal comes, or `told` is set; return the exit code."""
-    loop = asyncio.get_running_loop()
-    told = told or asyncio.Event()
-    again = asyncio.Event()
-
-    def stop() -> None:
-        (again if told.is_set() else told).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        loop.add_signal_handler(number, stop)
-    loop.add_signal_handler(signal.SIGHUP, harp.reload)
-    try:
-        await harp.start()
-    except HarpError as error:
-        fix = {"fix": "`harp doctor` names the variable and what to do"} if isinstance(error, ListenError) else {}
-        log.error("cannot start", reason=str(error), **fix)
-        return 1
-    await told.wait()
-    log.info("stopping")
-    stopping = asyncio.ensure_future(harp.stop())
-    hurry = asyncio.ensure_future(again.wait())
-    await asyncio.wait((stopping, hurry), return_when=asyncio.FIRST_COMPLETED)
-    hurry.cancel()
-    if not stopping.done():
-        harp.hurry()
-    await stopping
-    return 0
-
-
-def _connections_allowed(limits: Limits, processes: int) -> int:
-    """Raise the limit of open files as far as we may, and say how many client connections it carries.
-
-    A connection takes two: the client's and the ExApp's. What is set aside for listeners, the admin listener, control
-    calls and tunnels is never theirs, so no crowd of clients keeps an operator or a tunnel out.
-    """
-    wanted = limits.connections
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = _descriptors_for(limits)
-    unlimited = resource.RLIM_INFINITY
-    if soft != unlimited and soft < need:
-        soft = need if hard == unlimited else min(need, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == unlimited or soft >= need:
-        return wanted
-    allowed = max((soft - FDS_OF_OUR_OWN - min(limits.tunnels, soft // 8)) // 2, 8)
-    log.warning(
-        "few file descriptors",
-        limit=soft,
-        connections=allowed,
-        wanted=wanted,
-        fix=f"raise the limit of open files (ulimit -n) to {need}, or set HP_MAX_CONNECTIONS={allowed * processes}",
-    )
-    return allowed
-
-
-def _descriptors_for(limits: Limits) -> int:
-    return 2 * limits.connections + FDS_OF_OUR_OWN + limits.tunnels

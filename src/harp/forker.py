@@ -54,7 +54,7 @@ class Post(Struct, frozen=True):
     number: int
     doors: list[Door]  # of every worker, by number
     admin: list[int]  # descriptors, for the worker that leads
-    links: dict[str, tuple[int, int]]  # worker -> descriptor and serial number
+    links: dict[str, tuple[int, int]]  # worker -> descriptor and serial number; "!…" are those of the version before
     control: int = -1  # descriptor
 
 
@@ -63,6 +63,7 @@ class Forker:
 
     def __init__(self, inherited: Sequence[int], ended: Callable[[int, int], None]) -> None:
         """Workers have the `inherited` descriptors. `ended(process, status)` is called for each that is no more."""
+        self.errors: int | None = None  # descriptor of the stderr of workers; None = ours
         self._inherited = inherited
         self._ended = ended
         self._control: socket.socket | None = None
@@ -122,6 +123,7 @@ class Forker:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "harp.forker", str(theirs.fileno()), inherited),
                 pass_fds=[theirs.fileno(), *self._inherited],
+                stderr=self.errors,
                 start_new_session=True,  # a Ctrl-C at the terminal is the parent's alone
             )
         self._control = ours

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 class Membership(Protocol):
-    """One of several workers (`harp.worker.Worker`) or replicas (`harp.replica.ClusterReplica`)."""
+    """One of several workers (`harp.worker.Worker`) or replicas (`harp.replica.ClusterReplica`), or the old or new
+    process of an upgrade (`harp.kin.Kin`)."""
 
     over_tls: bool  # its links need the certificate of members
 
@@ -38,11 +39,17 @@ class Membership(Protocol):
     def renewed_here(self) -> None:
         """It has made certificates."""
 
-    def stop_accepting(self) -> None:
-        """It is about to drain."""
+    def stop_accepting(self) -> bool:
+        """It is about to drain; may the clients of its tunnels connect to others?"""
 
     def others_drained(self) -> bool:
         """It has drained; have all others, which may use its tunnels?"""
 
     async def leave(self) -> None:
         """It has ended its tunnels."""
+
+    def failed(self, reason: str) -> None:
+        """It could not start."""
+
+    async def upgrade(self) -> int:
+        """Have a new version serve in its place, and return its process id. Raises UpgradeFailed."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from harp.app import Harp, serve_until_told
+from harp.app import Harp
 from harp.cluster.linker import Linker, ListedReplica
 from harp.cluster.members import Members
 from harp.errors import HarpError
@@ -19,7 +19,9 @@ from harp.loops import event_loop
 from harp.member import MemberGateway
 from harp.net.member_tls import member_tls
 from harp.replica_facts import ReplicaFacts
+from harp.serving import serve_until_told
 from harp.settings import Settings
+from harp.upgrade import UpgradeFailed
 
 if TYPE_CHECKING:
     from harp.settings import ClusterSettings
@@ -127,15 +129,23 @@ class ClusterReplica(MemberGateway):
         super().renewed_here()
         self._tasks.start(self._reload())
 
-    def stop_accepting(self) -> None:
-        """As Membership: nobody shall dial us any more."""
+    def stop_accepting(self) -> bool:
+        """As Membership: nobody shall dial us any more. Clients of tunnels find another replica."""
         self.members.others_drained()  # which tells them
         if self._leaving is None and self._linker is not None:
             self._leaving = asyncio.get_running_loop().create_task(self._leave())
+        return bool(self.members.talking)
 
     def others_drained(self) -> bool:
         """As Membership. The others go on: their clients are not ours to wait for."""
         return True
+
+    def failed(self, reason: str) -> None:
+        """As Membership."""
+
+    async def upgrade(self) -> int:
+        """As Membership."""
+        raise UpgradeFailed("this HaRP is one of several replicas: stop and start them one after another instead")
 
     async def leave(self) -> None:
         """As Membership."""

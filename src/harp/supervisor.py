@@ -9,6 +9,10 @@ parent and a worker tell each other are JSON objects on a pair of sockets, one i
     {"link": "2", "serial": 8}    parent: here is a new one, as a descriptor
     {"ping": true}                parent: do you still work?
     {"pong": true}                worker: I do
+    {"failed": "why"}             worker: I cannot start
+    {"upgrade": true}             worker: an operator wants a new version to take over (see `harp.upgrade`)
+    {"upgraded": 4711}            parent: it has, as this process; or {"refused": "why"}
+    {"succeeded": true}           parent: another HaRP serves in our place: drain
 
 A worker without a parent stops, and one that does not answer is killed.
 """
@@ -31,8 +35,11 @@ import structlog
 from harp.errors import HarpError
 from harp.forker import Door, Forker, Post
 from harp.logs import configure, drain
-from harp.net.listen import ListenError, bound_group
+from harp.net.given import GivenSockets
+from harp.net.listen import ListenError
 from harp.settings import Address, Settings
+from harp.systemd import notify
+from harp.upgrade import NewVersion, Predecessor, UpgradeFailed, given_at_start, objection
 
 AUTO_MOST = 16  # workers, however many processors there are
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
@@ -95,6 +102,11 @@ class Supervisor:
         self._settings = settings
         self._workers = [WorkerProcess(number) for number in range(workers)]
         self._sockets: list[socket.socket] = []
+        self._named: list[tuple[str, int]] = []  # the same: address and descriptor
+        self._predecessor: Predecessor | None = None
+        self._took_over = False
+        self._upgrading = False
+        self._succeeded = False  # another HaRP serves in our place
         self._doors: list[Door] = []
         self._admin: list[int] = []
         self._serials: dict[frozenset[int], int] = {}  # of the last link of two workers
@@ -107,21 +119,26 @@ class Supervisor:
         """Start, keep and stop the workers; return the exit code."""
         loop = asyncio.get_running_loop()
         try:
-            self._bind()
+            given, self._predecessor = given_at_start(self._settings, os.environ)
+            self._bind(given)
         except HarpError as error:
             fix = {"fix": "`harp doctor` names the variable and what to do"} if isinstance(error, ListenError) else {}
             log.error("cannot start", reason=str(error), **fix)
             return 1
         self._forker = Forker([sock.fileno() for sock in self._sockets], self._ended)
+        if self._predecessor is not None:
+            self._forker.errors = self._predecessor.errors
         for number in STOPS:
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._signal, signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGUSR2, lambda: self._spawn(self._upgrade_for(None)))
         first, *others = self._workers
         status = await self._first(first)
         if status is None:
             for worker in others:
                 self._spawn(self._keep(worker))
             self._spawn(self._watch())
+            self._spawn(self._announce())
             await self._told.wait()
             status = 0
         await self._end()
@@ -151,25 +168,34 @@ class Supervisor:
         self._spawn(self._keep(worker))
         return None
 
+    async def _announce(self) -> None:
+        """Tell whoever waits for it that we serve: with all workers where another version has done so."""
+        if self._predecessor is not None:
+            for worker in self._workers:
+                await worker.ready.wait()
+            self._forker.errors = None
+            self._predecessor.ready()
+            self._predecessor, self._took_over = None, True
+        notify(f"READY=1\nMAINPID={os.getpid()}")
+
     # Sockets
 
-    def _bind(self) -> None:
+    def _bind(self, given: GivenSockets) -> None:
         listen = self._settings.listen
         secure = (self._settings.certs / "cert.pem").exists()
-        groups = [self._group(addresses) for addresses in (listen.http, listen.https if secure else (), listen.frp)]
+        wanted = (listen.http, listen.https if secure else (), listen.frp)
+        groups = [self._group(given, addresses, len(self._workers)) for addresses in wanted]
         for number in range(len(self._workers)):
             http, https, frp = ([sockets[number].fileno() for sockets in group] for group in groups)
             self._doors.append(Door(http, https, frp))
-        for address in listen.admin:
-            (sock,) = bound_group(address, 1)
-            self._sockets.append(sock)
-            self._admin.append(sock.fileno())
+        self._admin = [sock.fileno() for (sock,) in self._group(given, listen.admin, 1)]
+        given.close()
 
-    def _group(self, addresses: tuple[Address, ...]) -> list[list[socket.socket]]:
-        groups = []
-        for address in addresses:
-            groups.append(bound_group(address, len(self._workers)))
-            self._sockets += groups[-1]
+    def _group(self, given: GivenSockets, addresses: tuple[Address, ...], count: int) -> list[list[socket.socket]]:
+        groups = given.groups(addresses, count)
+        for address, group in zip(addresses, groups, strict=True):
+            self._sockets += group
+            self._named += [(str(address), sock.fileno()) for sock in group]
         return groups
 
     # Workers
@@ -207,7 +233,13 @@ class Supervisor:
                 here, there, serial = self._link(worker, other)
                 ends.append(here)
                 links[str(other.number)] = (here.fileno(), serial)
-                _introduce(other, worker.number, there, serial)
+                _introduce(other, str(worker.number), there, serial)
+        if self._predecessor is not None and worker.number < len(self._predecessor.links):
+            self._predecessor.begun(worker.number)
+            for number, descriptor in enumerate(self._predecessor.links[worker.number]):
+                ends.append(socket.socket(fileno=descriptor))
+                links[f"!{number}"] = (descriptor, 0)
+            self._predecessor.links[worker.number] = []
         worker.ready.clear()
         worker.missed = 0
         worker.control = ours
@@ -246,6 +278,10 @@ class Supervisor:
             log.info("worker serves", number=worker.number)
         elif "lost" in message:
             self._spawn(self._relink(worker, self._workers[int(message["lost"])], message["serial"]))
+        elif "failed" in message and self._predecessor is not None:
+            self._predecessor.failed(message["failed"])
+        elif "upgrade" in message:
+            self._spawn(self._upgrade_for(worker))
 
     async def _watch(self) -> None:
         """Kill workers that hang. Time alone is no proof: the whole host may have been suspended."""
@@ -266,8 +302,8 @@ class Supervisor:
         await asyncio.sleep(RELINK)
         if self._serials.get(frozenset((one.number, other.number))) == lost and one.control and other.control:
             here, there, serial = self._link(one, other)
-            _introduce(one, other.number, here, serial)
-            _introduce(other, one.number, there, serial)
+            _introduce(one, str(other.number), here, serial)
+            _introduce(other, str(one.number), there, serial)
 
     def _link(self, one: WorkerProcess, other: WorkerProcess) -> tuple[socket.socket, socket.socket, int]:
         """Both ends of a new link of two workers, and its number."""
@@ -282,6 +318,51 @@ class Supervisor:
             worker.control.close()
             worker.control = None
 
+    # Another version
+
+    async def _upgrade_for(self, worker: WorkerProcess | None) -> None:
+        """Have a new version take over, and tell the worker that has asked for it."""
+        try:
+            answer: dict[str, object] = {"upgraded": await self._upgrade()}
+        except HarpError as error:
+            log.error("upgrade failed, this version goes on", reason=str(error))
+            answer = {"refused": str(error)}
+        if worker is not None:
+            _say(worker, answer)
+        if "upgraded" in answer:
+            log.warning("another process serves, this one finishes its requests", process=answer["upgraded"])
+            notify(f"MAINPID={answer['upgraded']}")
+            self._succeeded = True
+            for one in self._workers:
+                _say(one, {"succeeded": True})
+            self._close_sockets()
+            self._told.set()
+
+    async def _upgrade(self) -> int:
+        """Start it; its process id once it serves. Raises UpgradeFailed."""
+        parent = 0 if self._took_over else os.getppid()  # who was started by one is nobody's main process
+        reason = "an upgrade is under way" if self._upgrading else objection(os.environ, os.getpid(), parent)
+        if reason or self._told.is_set():
+            raise UpgradeFailed(reason or "HaRP is stopping")
+        self._upgrading = True
+        try:
+            linked = [worker for worker in self._workers if worker.control is not None]
+            pairs = [[socket.socketpair() for _ in linked] for _ in self._workers]
+
+            async def begun(number: int) -> None:
+                for worker, (here, _) in zip(linked, pairs[number], strict=True):
+                    if worker.control is not None:
+                        _introduce(worker, f"~{number}", here, 0)
+
+            try:
+                links = [[there for _, there in ends] for ends in pairs]
+                return await NewVersion().serve(self._named, links, begun)
+            finally:
+                for here, _ in [pair for ends in pairs for pair in ends]:
+                    here.close()  # those that were sent are elsewhere now
+        finally:
+            self._upgrading = False
+
     # Signals and the end
 
     def _signal(self, number: signal.Signals) -> None:
@@ -294,18 +375,25 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Have all workers drain; the second time, stop at once."""
+        if not self._told.is_set():
+            notify("STOPPING=1")
         self._told.set()
+        self._close_sockets()
+        self._signal(signal.SIGTERM)
+
+    def _close_sockets(self) -> None:
         for sock in self._sockets:
             sock.close()
         self._sockets.clear()
         self._forker.leave()
-        self._signal(signal.SIGTERM)
 
     async def _end(self) -> None:
         self._stop_unless_told()
+        timeouts = self._settings.timeouts
         running = [worker.ended for worker in self._workers if worker.process]
         if running:
-            _, late = await asyncio.wait(running, timeout=self._settings.timeouts.drain + STOP_LIMIT)
+            limit = (timeouts.upgrade if self._succeeded else timeouts.drain) + STOP_LIMIT
+            _, late = await asyncio.wait(running, timeout=limit)
             if late:
                 log.error("workers did not stop")
                 self._signal(signal.SIGKILL)
@@ -330,9 +418,15 @@ def _end_unknown(ended: asyncio.Future[int | str]) -> None:
         ended.set_result("unknown")
 
 
-def _introduce(worker: WorkerProcess, other: int, end: socket.socket, serial: int) -> None:
+def _introduce(worker: WorkerProcess, other: str, end: socket.socket, serial: int) -> None:
     """Send a worker its end of a link. When it cannot be sent, the other one finds its own end closed, and says so."""
     assert worker.control is not None
     with end, suppress(OSError):
-        message = json.dumps({"link": str(other), "serial": serial}).encode()
+        message = json.dumps({"link": other, "serial": serial}).encode()
         socket.send_fds(worker.control, [message], [end.fileno()])
+
+
+def _say(worker: WorkerProcess, message: dict[str, object]) -> None:
+    if worker.control is not None:
+        with suppress(OSError):
+            worker.control.send(json.dumps(message).encode())

@@ -7,19 +7,23 @@ import json
 import os
 import socket
 from contextlib import suppress
+from typing import Any
 
 import structlog
 
-from harp.app import Harp, serve_until_told
+from harp.app import Harp
 from harp.cluster.members import Members
 from harp.forker import Door, Post
 from harp.logs import configure, drain
 from harp.loops import event_loop
 from harp.member import MemberGateway
 from harp.net.listen import Bind, Listener
+from harp.serving import serve_until_told
 from harp.settings import Address, Settings, load
 from harp.settings.sharing import share
 from harp.supervisor import LONGEST
+from harp.upgrade import LONGEST_REASON, UpgradeFailed
+from harp.wire.member import Drained
 from harp.worker_facts import WorkerFacts
 
 log = structlog.get_logger()
@@ -68,6 +72,7 @@ class Worker(MemberGateway):
         self._arranging = asyncio.Lock()
         self._stopping = False
         self._leading: asyncio.Task[None] | None = None
+        self._upgrade: asyncio.Future[int] | None = None
 
     def bind(self, addresses: tuple[Address, ...]) -> list[socket.socket]:
         """As `Bind`: our own sockets."""
@@ -92,6 +97,9 @@ class Worker(MemberGateway):
             await self.members.link(member, socket.socket(fileno=descriptor), serial)
         asyncio.get_running_loop().add_reader(self._control, self._heard)
         await self.members.greeted()
+        for member, link in list(self.members.links.items()):
+            if not member.isdecimal():
+                link.tell(Drained())  # those of the version before need not wait until we are
 
     async def meet(self) -> None:
         """As Membership."""
@@ -102,7 +110,7 @@ class Worker(MemberGateway):
         self.links_changed()
         self._tasks.start(self.members.watch())
 
-    def stop_accepting(self) -> None:
+    def stop_accepting(self) -> bool:
         """As Membership: nobody listens on sockets that all workers have left."""
         self._stopping = True
         for stand_in in self._stand_ins.values():
@@ -111,10 +119,22 @@ class Worker(MemberGateway):
         for door in self._place.doors:
             for descriptor in (*door.http, *door.https, *door.frp):
                 os.close(descriptor)
+        return False
 
     def others_drained(self) -> bool:
         """As Membership."""
         return self.members.others_drained()
+
+    def failed(self, reason: str) -> None:
+        """As Membership."""
+        self._say({"failed": reason[:LONGEST_REASON]})
+
+    async def upgrade(self) -> int:
+        """As Membership: the parent does it, for all."""
+        if self._upgrade is None:
+            self._upgrade = asyncio.get_running_loop().create_future()
+            self._say({"upgrade": True})
+        return await asyncio.shield(self._upgrade)
 
     async def leave(self) -> None:
         """As Membership."""
@@ -131,7 +151,7 @@ class Worker(MemberGateway):
 
     def link_lost(self, member: str, serial: int) -> None:
         """As MembersOwner."""
-        if not self._stopping:
+        if not self._stopping and member.isdecimal():
             self._say({"lost": member, "serial": serial})
 
     # Inside
@@ -139,7 +159,8 @@ class Worker(MemberGateway):
     async def _arrange(self) -> None:
         """Take or leave what the leading worker has."""
         async with self._arranging:
-            linked = {int(member) for member in self.members.talking - self.members.busy}
+            # Others than workers are those of another version, in an upgrade.
+            linked = {int(member) for member in self.members.talking - self.members.busy if member.isdecimal()}
             number = self._place.number
             leads = all(other > number for other in linked)
             if self._stopping:
@@ -186,9 +207,23 @@ class Worker(MemberGateway):
         message = json.loads(data)
         if "ping" in message:
             self._say({"pong": True})
+        elif "succeeded" in message:
+            self._harp.succeeded = True
+            self.told.set()
+        elif "upgraded" in message or "refused" in message:
+            self._upgrade_over(message)
         for descriptor in descriptors:
             sock = socket.socket(fileno=descriptor)
             self._tasks.start(self.members.link(message["link"], sock, message["serial"]))
+
+    def _upgrade_over(self, message: dict[str, Any]) -> None:
+        upgrade, self._upgrade = self._upgrade, None
+        if upgrade is None or upgrade.done():
+            return
+        if "refused" in message:
+            upgrade.set_exception(UpgradeFailed(message["refused"]))
+        else:
+            upgrade.set_result(message["upgraded"])
 
     def _say(self, message: dict[str, object]) -> None:
         with suppress(OSError):  # the parent is gone, which is noticed where we listen to it
@@ -197,6 +232,7 @@ class Worker(MemberGateway):
 
 def main(place: Post) -> int:
     """Serve in this place until asked to stop; return the exit code."""
+    os.environ.pop("NOTIFY_SOCKET", None)  # what systemd is told is the parent's business
     settings = share(load(os.environ), len(place.doors))
     configure(settings.logs, settings.secrets, fields={"worker": place.number})
 

@@ -25,12 +25,26 @@ def debian() -> Iterator[Booted]:
         yield booted
 
 
-def test_harp_is_installed_starts_and_reloads_as_the_page_says(debian: Booted) -> None:
-    install, later = (block.text for block in blocks("docs/maintenance.md") if "systemctl" in block.text)
+def test_harp_is_installed_starts_reloads_and_is_upgraded_as_the_page_says(debian: Booted) -> None:
+    ours = [block.text for block in blocks("docs/maintenance.md") if block.runner.endswith("test_systemd_service.py")]
+    install, later, upgrade, sockets = ours
     debian.run(OFFLINE + install.replace("HP_SHARED_KEY=...", f"HP_SHARED_KEY={'k' * 32}"), "/root/harp")
     debian.until(ASK, "well")
     debian.run(later)
     debian.until("journalctl -u harp", "reloaded certificates")
     assert debian.run("stat -c %a /etc/harp.env; systemctl show -P NRestarts harp").split() == ["600", "0"]
-    debian.run("systemctl stop harp")
+    first = debian.run("systemctl show -P MainPID harp")
+    debian.run(OFFLINE + upgrade.replace("appapi-harp==0.7.0", "."), "/root/harp")
+    debian.until(f"[ -e /proc/{first.strip()} ] || echo gone", "gone")
+    assert debian.run("systemctl show -P MainPID harp") != first
+    assert debian.run("systemctl is-active harp; systemctl show -P NRestarts harp").split() == ["active", "0"]
+    debian.run(ASK)
+    debian.run(sockets, "/root/harp")
+    debian.until(ASK, "well")
+    debian.run("systemctl stop harp")  # and whoever connects starts it again
+    assert (
+        debian.run("exec 3<>/dev/tcp/127.0.0.1/8780; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3")[:5]
+        == "HTTP/"
+    )
+    debian.run("systemctl stop harp.socket harp")
     assert debian.run("systemctl show -P Result harp") == "success\n"

@@ -17,6 +17,7 @@ from harp.wire.decoding import decoded
 T = TypeVar("T")
 PATIENCE = 10.0  # seconds for an answer
 EXAMINATION = 80.0  # seconds for the doctor's report
+UPGRADE = 90.0  # seconds for a new version to serve
 SILENCE = 60.0  # seconds without anything on a stream that shows every 15 s that it lives
 CHANGING = {"Sec-Harp-Admin": "harp"}  # see status.api
 
@@ -56,6 +57,11 @@ class Admin:
     def examine(self, query: str) -> bytes:
         """Have the doctor make a report."""
         return self._call("POST", f"doctor?{query}", EXAMINATION)
+
+    def upgrade(self) -> int:
+        """Have a new version take over; its process id."""
+        body = self._call("POST", "upgrade", UPGRADE)
+        return decoded(body, dict[str, int], lambda error: Unreachable(str(error)))["process"]
 
     def follow(self, what: str) -> Iterator[bytes]:
         """Yield the data of the server-sent events of GET /api/v1/`what`, as they come. Raises as `fetch`."""

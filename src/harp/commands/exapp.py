@@ -29,6 +29,7 @@ from harp.settings import Logs
 from harp.settings.parsers import shown
 from harp.tunnel.client.client import TunnelClient
 from harp.tunnel.client.frpc_config import ClientConfig, ClientProxy, ClientTls
+from harp.tunnel.client.servers import servers_of
 
 CERTIFICATES = Path("/certs/frp")  # AppAPI has HaRP put them there before the container's first start (A 6.4)
 DEFAULT_SOCKET = "/tmp/exapp.sock"  # noqa: S108 - the place that nc_py_api and every start script agree on (A 8.2)
@@ -74,6 +75,11 @@ def configuration(env: Mapping[str, str], certificates: Path) -> ClientConfig:
     given = {name: env.get(name, "") for name in NEEDED}
     problems = [f"{name} is not set, while HP_SHARED_KEY is; AppAPI sets both" for name in NEEDED if not given[name]]
     port, remote_port = (_port(name, given[name], problems) for name in ("HP_FRP_PORT", "APP_PORT"))
+    servers: tuple[Tcp, ...] = ()
+    try:
+        servers = servers_of(given["HP_FRP_ADDRESS"], port) if given["HP_FRP_ADDRESS"] else ()
+    except ValueError as error:
+        problems.append(f"HP_FRP_ADDRESS: {error}")
     if problems:
         raise SettingsError(problems)
     tls = ClientTls(
@@ -83,7 +89,8 @@ def configuration(env: Mapping[str, str], certificates: Path) -> ClientConfig:
         server_name=SERVER_NAME,
     )
     return ClientConfig(
-        server=Tcp(given["HP_FRP_ADDRESS"].strip("[]"), port),
+        server=servers[0],
+        more=servers[1:],
         proxies=(ClientProxy(given["APP_ID"], remote_port, Unix(env.get("HP_EXAPP_SOCK") or DEFAULT_SOCKET)),),
         tls=tls if certificates.is_dir() else None,
         exit_on_failed_login=False,

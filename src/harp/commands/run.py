@@ -26,6 +26,6 @@ def main(options: argparse.Namespace) -> int:
 
         if (count := workers_of(settings)) > 1:
             return supervise(settings, count)
-    from harp.app import run  # noqa: PLC0415 - loads everything; wrong settings are reported without it
+    from harp.serving import run  # noqa: PLC0415 - loads everything; wrong settings are reported without it
 
     return run(settings)

@@ -360,11 +360,12 @@ class ClientConnection(Incoming):
 
     # Stopping
 
-    def drain(self) -> None:
-        """HaRP is stopping: an idle connection closes, a running exchange goes on as the last."""
+    def drain(self, *, idle: bool = True) -> None:
+        """HaRP is stopping: a running exchange goes on as the last; `idle`: an idle connection closes."""
         core = self._core
         if core.state is IDLE and not core.waiting:
-            self.end(How.GRACEFUL)
+            if idle:
+                self.end(How.GRACEFUL)
         elif core.state is RAW and self._handler is not None:
             self._handler.drain()
 

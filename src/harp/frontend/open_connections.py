@@ -58,8 +58,11 @@ class OpenConnections:
         self.connections.discard(connection)
         self.release(connection.peer)
 
-    def drain(self) -> None:
-        """Stop taking requests: idle connections close, the others after their exchange."""
+    def drain(self, *, idle: bool = True) -> None:
+        """Stop taking requests: idle connections close, the others after their exchange.
+
+        Without `idle` the idle ones, too, have one more exchange.
+        """
         self.draining = True
         for connection in list(self.connections):
-            connection.drain()
+            connection.drain(idle=idle)

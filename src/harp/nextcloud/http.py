@@ -34,7 +34,9 @@ _OWN_FIELDS = b"accept: application/json\r\naccept-encoding: identity\r\nuser-ag
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _QUOTED = "!$%&'()*+,/:;=?@[]~"  # what may appear in a request target unquoted
 _MOVED = frozenset((301, 302, 303, 307, 308))
-_NO_LIMITS = Timeouts(NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, upstream_idle=IDLE, drain=NEVER)
+_NO_LIMITS = Timeouts(
+    NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, upstream_idle=IDLE, drain=NEVER, upgrade=NEVER
+)
 
 
 class Unanswered(PeerError):

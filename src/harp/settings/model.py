@@ -93,6 +93,7 @@ class Timeouts:
     half_closed: float  # HP_TIMEOUT_HALF_CLOSED: a client that has closed its sending side
     upstream_idle: float  # HP_TIMEOUT_UPSTREAM_IDLE: an unused pooled connection to an ExApp
     drain: float  # HP_TIMEOUT_DRAIN: requests that run when we are asked to stop
+    upgrade: float  # HP_TIMEOUT_UPGRADE: requests that run when a new version has taken over
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +343,7 @@ def _timeouts(r: VariableReader) -> Timeouts:
         half_closed=r.read("HP_TIMEOUT_HALF_CLOSED", "30s", limit),
         upstream_idle=r.read("HP_TIMEOUT_UPSTREAM_IDLE", "4s", limit),  # uvicorn closes after 5 s
         drain=r.read("HP_TIMEOUT_DRAIN", "8s", v.duration(zero=0.0)),  # docker stop kills after 10 s
+        upgrade=r.read("HP_TIMEOUT_UPGRADE", "60s", v.duration(zero=0.0)),
     )
 
 

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 import msgspec
 import structlog
 
+from harp.errors import HarpError
 from harp.frontend.connection import ClientConnection
 from harp.frontend.exchange import NO_ID, Exchange
 from harp.net.deadlines import Deadlines
@@ -25,6 +26,7 @@ from harp.wire.requests import RequestHead, RequestReader
 CONNECTIONS = 64  # at once
 METRICS = b"/metrics"
 DOCTOR = b"/api/v1/doctor"
+UPGRADE = b"/api/v1/upgrade"
 LIVENESS = (b"/heartbeat", b"/healthz", b"/readyz")  # of this process, whatever others do
 ENGINES = b"/engines"  # a page for people, and JSON for programs
 
@@ -59,8 +61,12 @@ class AdminGate:
         doors: Doors | None = None,
         site: Visit | None = None,
         refresh: Refresh | None = None,
+        upgrade: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
-        """`site` answers what nothing else does: the status page, for people. `refresh` comes before any fact."""
+        """`site` answers what nothing else does: the status page, for people. `refresh` comes before any fact.
+
+        `upgrade` has a new version take over, and returns its process id or raises HarpError.
+        """
         self.deadlines = deadlines
         self.turns = Turns()
         self.limits = settings.limits
@@ -73,6 +79,7 @@ class AdminGate:
         self._doors = doors
         self._site = site
         self._refresh = refresh
+        self._upgrade = upgrade
         self._tasks = Tasks()
         self._connections: set[ClientConnection] = set()
 
@@ -134,6 +141,9 @@ class AdminGate:
             return lambda body: metrics()
         if head.path == DOCTOR and examine is not None and (guest is None or guest.admitted):
             return lambda body: self._examined(head, peer, examine)
+        if head.path == UPGRADE and self._upgrade is not None and (guest is None or guest.admitted):
+            upgrade = self._upgrade
+            return lambda body: self._upgraded(head, peer, upgrade)
         if site is not None and guest is not None and self._is_for_people(head):
             return lambda body: site(head, guest, body)
         return None
@@ -158,6 +168,17 @@ class AdminGate:
         if url and not url.startswith(("http://", "https://")):
             return Page(400, b'{"error":"url begins with http:// or https://"}')
         return await examine(url, app, fresh=True, instance=instance)
+
+    async def _upgraded(self, head: RequestHead, peer: str, upgrade: Callable[[], Awaitable[int]]) -> Page:
+        if head.method != b"POST":
+            return Page(405, b'{"error":"POST has a new version take over"}', allow="POST")
+        refused = objection_to_changes(peer, head.get(CHANGING))
+        if refused:
+            return Page(403, msgspec.json.encode({"error": refused}))
+        try:
+            return Page(200, msgspec.json.encode({"process": await upgrade()}))
+        except HarpError as error:
+            return Page(503, msgspec.json.encode({"error": str(error)}))
 
     def _page(self, head: RequestHead, peer: str, guest: Guest | None) -> Page | None:
         if self._api is not None and head.path.startswith(PREFIX.encode()):

@@ -130,7 +130,16 @@ class StatusApi:
             if method != b"PUT":
                 return _trouble(405, "logs can be changed, with PUT", "PUT")
             return _trouble(403, refused) if refused else self._change_logs(wishes)
-        more = ("bans/ADDRESS", "doctor", "engines/NAME", "logs", "openapi.json", "requests", "requests/follow")
+        more = (
+            "bans/ADDRESS",
+            "doctor",
+            "engines/NAME",
+            "logs",
+            "openapi.json",
+            "requests",
+            "requests/follow",
+            "upgrade",
+        )
         return _trouble(404, f"{PREFIX} has {', '.join(sorted((*self._shown, *self._lists, *more)))}")
 
     def _requests(self, query: bytes, *, follow: bool) -> Page:

@@ -110,6 +110,8 @@ def _special(named: dict[str, Any]) -> dict[str, Any]:
     wishes = [_query("level", "debug, info, warning or error"), _query("access", "off, errors or all")]
     walked = [_query("url", "The URL to walk through."), _query("app", "An ExApp that is installed."), INSTANCE]
     logs = {"type": "object", "properties": {"level": word, "access": word}, "required": ["level", "access"]}
+    upgrade = _changing("Have the version that is installed now take over", _object("process", count), [])
+    upgrade["responses"]["503"] = ERROR
     return {
         "/requests/follow": {"get": follow},
         "/bans/{address}": {"delete": _changing("End a ban", _object("lifted", word), [address, INSTANCE])},
@@ -121,6 +123,7 @@ def _special(named: dict[str, Any]) -> dict[str, Any]:
             "get": _reading("The doctor's last report, renewed when it is old", report),
             "post": _changing("Have the doctor make a report", report, walked),
         },
+        "/upgrade": {"post": upgrade},
         "/openapi.json": {"get": _reading("This description", {"type": "object"})},
     }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 import ssl
 import time
 from collections import deque
@@ -22,12 +21,15 @@ from harp.net.deadlines import Deadlines
 from harp.net.memory import Memory, glibc, resident
 from harp.net.targets import Tcp, Unix
 from harp.tunnel.client.frpc_config import ClientConfig, ClientTls
+from harp.tunnel.client.servers import ServerAddress, Servers
 from harp.tunnel.client.streams import ControlConnection, Service, Work, clean, text_of, wire_name
 from harp.tunnel.mux import MuxSession
 from harp.wire import frp
 
 SERVICE_LIMIT = 10.0  # seconds for the local service to accept a connection
 MAX_WORK = 4096  # work connections at once; a server that asks for more gets none
+TLS_FOLLOWS = b"\x17"  # FRP's own first byte
+OTHERS_LIMIT = 3.0  # seconds for connection and TLS, where there are other addresses
 WINDOW = 16 << 20  # bytes in flight towards a service that keeps up, if the round trip asks for it
 
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -42,6 +44,7 @@ class TunnelClient:
         self._config = config
         self._run_id = ""
         self._backoff = Backoff()
+        self._servers = Servers(config.servers, config.dial_timeout)
 
     async def run(self) -> int:
         """Stay connected until cancelled. Returns 1 when the very first login fails and the configuration says so."""
@@ -49,21 +52,40 @@ class TunnelClient:
         deadlines.watch(Memory(deadlines, resident, glibc))
         try:
             while True:
-                session = _Session(self._config, deadlines, self._run_id, self.ready)
-                reason = await session.run()
-                self.ready.clear()
-                self._run_id = session.run_id
-                if session.accepted:
-                    log.warning("tunnel lost", reason=reason)
-                    await asyncio.sleep(self._backoff.after_loss())
-                    continue
-                log.warning("tunnel login failed", server=text_of(self._config.server), reason=reason)
-                if self._config.exit_on_failed_login and not self._run_id:
+                wait = await self._try(deadlines)
+                if wait is None:
                     return 1
-                await asyncio.sleep(self._backoff.after_failure(first=not self._run_id))
+                await asyncio.sleep(wait)
         finally:
             self.ready.clear()
             deadlines.close()
+
+    async def _try(self, deadlines: Deadlines) -> float | None:
+        """Be connected once, to the next address; how many seconds to wait then, None to give up."""
+        servers = self._servers
+        try:
+            place = await servers.next()
+        except Unreachable as error:
+            return self._failed(", ".join(map(text_of, self._config.servers)), str(error))
+        session = _Session(self._config, deadlines, self._run_id, self.ready, place)
+        reason = await session.run()
+        self.ready.clear()
+        self._run_id = session.run_id
+        if session.accepted:
+            log.warning("tunnel lost", reason=reason)
+            servers.begin_anew()
+            return self._backoff.after_loss()
+        if servers.others and not session.unknown:
+            log.warning("tunnel login failed, trying another address", server=str(place), reason=reason)
+            return 0.0
+        servers.begin_anew()
+        return self._failed(str(place), reason)
+
+    def _failed(self, server: str, reason: str) -> float | None:
+        log.warning("tunnel login failed", server=server, reason=reason)
+        if self._config.exit_on_failed_login and not self._run_id:
+            return None
+        return self._backoff.after_failure(first=not self._run_id)
 
 
 class Backoff:
@@ -122,11 +144,13 @@ def client_context(tls: ClientTls) -> ssl.SSLContext:
 class _Session:
     """One connection to the server, from the dial to its end."""
 
-    def __init__(self, config: ClientConfig, deadlines: Deadlines, run_id: str, ready: asyncio.Event) -> None:
+    def __init__(
+        self, config: ClientConfig, deadlines: Deadlines, run_id: str, ready: asyncio.Event, place: ServerAddress
+    ) -> None:
         self._config = config
         self._deadlines = deadlines
-        self._link = _Link(config, deadlines)
-        self._control = ControlConnection(config, deadlines, run_id, ready, self._start_work)
+        self._link = _Link(config, deadlines, place)
+        self._control = ControlConnection(config, deadlines, run_id, ready, self._start_work, str(place))
         self._tasks = asyncio.TaskGroup()
         self._works: set[Work] = set()
         self._services = {wire_name(config, proxy): proxy for proxy in config.proxies}
@@ -135,6 +159,11 @@ class _Session:
     def accepted(self) -> bool:
         """Return whether the server has accepted the login."""
         return self._control.accepted
+
+    @property
+    def unknown(self) -> bool:
+        """Return whether the server does not know our key: others will not, either."""
+        return self._control.unknown
 
     @property
     def run_id(self) -> str:
@@ -200,9 +229,10 @@ class _Session:
 class _Link:
     """The way to the server: one multiplexed connection, or one connection for everything that is opened."""
 
-    def __init__(self, config: ClientConfig, deadlines: Deadlines) -> None:
+    def __init__(self, config: ClientConfig, deadlines: Deadlines, place: ServerAddress) -> None:
         self._config = config
         self._deadlines = deadlines
+        self._place = place
         self._mux: MuxSession | None = None
 
     async def connect(self) -> None:
@@ -223,41 +253,21 @@ class _Link:
             self._mux.close(reason)
 
     async def _dial(self, factory: Callable[[], P]) -> P:
-        config, server, tls = self._config, self._config.server, self._config.tls
-        loop = asyncio.get_running_loop()
+        config, tls, place = self._config, self._config.tls, self._place
         context = None if tls is None else client_context(tls)
-        name = None if tls is None else tls.server_name or server.host
+        name = None if tls is None else tls.server_name or place.server.host
+        limit = config.dial_timeout if place.alone else min(config.dial_timeout, OTHERS_LIMIT)
         try:
-            async with asyncio.timeout(config.dial_timeout):
-                if tls is None or not tls.first_byte:
-                    _, protocol = await loop.create_connection(
-                        factory, server.host, server.port, ssl=context, server_hostname=name
-                    )
-                    return protocol
-                sock = await self._announced()
-                _, protocol = await loop.create_connection(factory, sock=sock, ssl=context, server_hostname=name)
+            async with asyncio.timeout(limit):
+                sock = await place.connect(TLS_FOLLOWS if tls is not None and tls.first_byte else b"")
+                _, protocol = await asyncio.get_running_loop().create_connection(
+                    factory, sock=sock, ssl=context, server_hostname=name
+                )
                 return protocol
         except TimeoutError:
-            raise Unreachable(f"no connection within {config.dial_timeout:g} s") from None
+            raise Unreachable(f"no connection within {limit:g} s") from None
         except OSError as error:
             raise Unreachable(_words(error)) from error
-
-    async def _announced(self) -> socket.socket:
-        """Return a connected socket on which FRP's own first byte was sent, that says "TLS follows"."""
-        loop = asyncio.get_running_loop()
-        server = self._config.server
-        family, kind, protocol, _, address = (
-            await loop.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
-        )[0]
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            await loop.sock_connect(sock, address)
-            await loop.sock_sendall(sock, b"\x17")
-        except BaseException:
-            sock.close()
-            raise
-        return sock
 
 
 def _words(error: OSError) -> str:

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from harp.errors import SettingsError, words_of
 from harp.net.targets import Tcp, Unix
+from harp.tunnel.client.servers import servers_of
 
 T = TypeVar("T", bool, int, str)
 
@@ -62,6 +63,12 @@ class ClientConfig(Struct, frozen=True):
     dial_timeout: float = 10.0
     ping_interval: float = float("inf")  # between FRP's own Ping messages
     ping_timeout: float = float("inf")  # without any Pong
+    more: tuple[Tcp, ...] = ()  # further servers, which are one HaRP with the first
+
+    @property
+    def servers(self) -> tuple[Tcp, ...]:
+        """All of them."""
+        return (self.server, *self.more)
 
     def __repr__(self) -> str:
         return f"ClientConfig({self.server.host}:{self.server.port}, {[proxy.name for proxy in self.proxies]})"
@@ -207,8 +214,10 @@ def _config(top: _Table) -> ClientConfig:
     auth.choice("method", ("token",), 'only "token" is supported')
     tls = _tls(transport.table("tls"))
     mux = transport.flag("tcpMux", default=True)
+    server, *more = _servers(top)
     config = ClientConfig(
-        server=Tcp(top.text("serverAddr", "0.0.0.0").strip("[]"), top.number("serverPort", 7000, 1, 65535)),  # noqa: S104
+        server=server,
+        more=tuple(more),
         exit_on_failed_login=top.flag("loginFailExit", default=True),
         user=top.text("user"),
         metas=top.texts("metadatas"),
@@ -230,6 +239,16 @@ def _config(top: _Table) -> ClientConfig:
     for table in (auth, transport, top):
         table.done()
     return config
+
+
+def _servers(top: _Table) -> tuple[Tcp, ...]:
+    """Return one, or several where serverAddr has commas, which frpc does not know."""
+    address, port = top.text("serverAddr", "0.0.0.0"), top.number("serverPort", 7000, 1, 65535)  # noqa: S104
+    try:
+        return servers_of(address, port)
+    except ValueError as error:
+        top.problem("serverAddr", str(error))
+        return (Tcp("", port),)
 
 
 def _tls(table: _Table) -> ClientTls | None:

@@ -52,8 +52,11 @@ class ControlConnection(asyncio.Protocol):
         run_id: str,
         ready: asyncio.Event,
         start_work: Callable[[], None],
+        server: str = "",
     ) -> None:
+        """`server` is what the log calls it."""
         self.accepted = False
+        self.unknown = False  # the server does not know our key, or has had enough of it
         self.run_id = run_id
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.deadline = NEVER
@@ -61,6 +64,7 @@ class ControlConnection(asyncio.Protocol):
         self._deadlines = deadlines
         self._ready = ready
         self._start_work = start_work
+        self._server = server or text_of(config.server)
         self._transport: asyncio.Transport | None = None
         self._reader = MessageReader(version=config.wire)
         self._hellos = (b"", b"")  # payloads of version 2: ours, the server's
@@ -185,6 +189,7 @@ class ControlConnection(asyncio.Protocol):
     def _take_login(self, answer: frp.LoginResp) -> None:
         if answer.error:
             hint = "; is metadatas.token HaRP's shared key?" if answer.error == frp.WRONG_TOKEN else ""
+            self.unknown = answer.error in (frp.WRONG_TOKEN, "banned")
             self._end(clean(answer.error) + hint)
             return
         if self._config.wire == 2 and not self._hellos[1]:
@@ -195,7 +200,7 @@ class ControlConnection(asyncio.Protocol):
         config, now = self._config, self._deadlines.now
         self._ping_due = now + config.ping_interval
         self._pong_limit = now + config.ping_timeout if config.ping_interval != NEVER else NEVER
-        log.info("tunnel connected", server=text_of(config.server), frp=clean(answer.version))
+        log.info("tunnel connected", server=self._server, frp=clean(answer.version))
         self._claim()
         self._look_ready()
 

@@ -70,7 +70,7 @@ class Acceptor:
         self._tunnels = tunnels
         self._pending: dict[PendingConnection, None] = {}  # the oldest first
         self._from: Counter[str] = Counter()  # pending ones by address
-        self._sockets: list[socket.socket] = []
+        self.sockets: list[socket.socket] = []
         self._tasks = Tasks()
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class Acceptor:
     def start(self, sockets: Sequence[socket.socket]) -> None:
         """Listen on additional bound sockets."""
         for sock in sockets:
-            self._sockets.append(sock)
+            self.sockets.append(sock)
             sock.listen(BACKLOG)
             sock.setblocking(False)
             self._resume(sock)
@@ -88,7 +88,7 @@ class Acceptor:
     @property
     def bound_ports(self) -> list[int]:
         """The TCP ports that are listened on, in the order of the addresses."""
-        ports = [(sock.family, sock.getsockname()) for sock in self._sockets if sock.family != socket.AF_UNIX]
+        ports = [(sock.family, sock.getsockname()) for sock in self.sockets if sock.family != socket.AF_UNIX]
         return [name[1] for _, name in dict.fromkeys(ports)]
 
     def set_tls(self, tls: ssl.SSLContext) -> None:
@@ -97,12 +97,12 @@ class Acceptor:
 
     def stop(self) -> None:
         """Take no new connection."""
-        self.leave(self._sockets)
+        self.leave(self.sockets)
 
     def leave(self, sockets: Sequence[socket.socket]) -> None:
         """Take none of these sockets."""
         for sock in list(sockets):
-            self._sockets.remove(sock)
+            self.sockets.remove(sock)
             asyncio.get_running_loop().remove_reader(sock)
             sock.close()
 
@@ -147,7 +147,7 @@ class Acceptor:
         loop.call_later(ACCEPT_PAUSE, self._resume, listener)
 
     def _resume(self, listener: socket.socket) -> None:
-        if listener in self._sockets:
+        if listener in self.sockets:
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def _make_room(self) -> bool:

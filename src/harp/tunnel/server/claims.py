@@ -184,6 +184,20 @@ class Claims:
             if self.watch is not None:
                 self.watch.held(claim)
 
+    def withhold(self, claim: Claim) -> None:
+        """Have requests wait, here and at other members; the client keeps name and port."""
+        if claim.state is ClaimState.OFFERED:
+            self._ports.release(claim.port, claim)
+            if self.watch is not None:
+                self.watch.freed(claim)
+
+    def offer_again(self, claim: Claim) -> None:
+        """Let requests use it as before."""
+        if claim.state is ClaimState.OFFERED:
+            self._ports.claim(claim.port, claim)
+            if self.watch is not None:
+                self.watch.held(claim)
+
     def release(self, claim: Claim) -> None:
         """Give name and port back."""
         claim.move(ClaimEvent.RELEASE)

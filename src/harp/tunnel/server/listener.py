@@ -96,6 +96,11 @@ class TunnelServer:
         return self._acceptor.bound_ports
 
     @property
+    def sockets(self) -> list[socket.socket]:
+        """Those that are listened on."""
+        return self._acceptor.sockets
+
+    @property
     def pending(self) -> int:
         """Connections that have not logged in."""
         return len(self._acceptor)

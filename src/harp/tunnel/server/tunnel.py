@@ -113,6 +113,7 @@ class Tunnel(asyncio.Protocol):
         self._pool = WorkPool(min(max(login.pool_count, 0), MAX_POOL), owner.deadlines, self._ask_for_work)
         token = login.metas.get("token", "")
         self._claims = ClaimQueue(self, owner.claims, self, owner.check, token=token, address=self.address)
+        self._lone: list[asyncio.Transport] = []  # connections in use, without yamux
         self._unconfirmed: dict[str, int] = {}  # claim -> the work stream, counted from login, that confirms it
 
     def __repr__(self) -> str:
@@ -180,6 +181,24 @@ class Tunnel(asyncio.Protocol):
             self._channel.transport.abort()
         else:
             self._channel.transport.close()
+
+    @property
+    def busy(self) -> bool:
+        """Return whether anything runs in it besides its control connection and what waits in its pool."""
+        if self.mux is not None:
+            return self.mux.streams > 1 + len(self._pool)
+        return any(not transport.is_closing() for transport in self._lone)
+
+    def withhold(self) -> None:
+        """Have requests wait: the tunnel is about to move."""
+        for claim in self._claims.held.values():
+            self._owner.claims.withhold(claim)
+
+    def offer_again(self) -> None:
+        """It does not yet."""
+        if not self.closed:
+            for claim in self._claims.held.values():
+                self._owner.claims.offer_again(claim)
 
     async def alive(self) -> bool:
         """Return whether the client still answers. Asked before its port is refused to somebody else."""
@@ -288,6 +307,8 @@ class Tunnel(asyncio.Protocol):
         stream = await self._pool.take()
         transport = stream.transport
         transport.write(messages[stream.version - 1])
+        if self.mux is None:
+            self._lone = [*(one for one in self._lone if not one.is_closing()), transport]
         protocol = factory()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
