@@ -44,7 +44,7 @@ LAST_CALLS = 0.5  # seconds for control calls that still run after the drain, su
 
 @dataclass(slots=True)
 class Commons:
-    """What all Nextclouds share: it knows nothing of any of them."""
+    """What all Nextclouds share; it is independent of all of them."""
 
     deadlines: Deadlines
     turns: Turns
@@ -59,7 +59,7 @@ class Commons:
 class Tenant:
     """Records, sessions, bans, ports, tunnels, engines, connections to ExApps and counts of one Nextcloud.
 
-    No two tenants share any of these, so the same app id, port or user name in two of them is nothing special.
+    No two tenants share any of these, so two of them can use the same app id, port or user name.
     """
 
     def __init__(self, settings: Settings, commons: Commons) -> None:
@@ -103,7 +103,7 @@ class Tenant:
         )
 
     async def find_cluster(self) -> None:
-        """Have a look at the Kubernetes cluster, if there is one: its ExApps are not where Nextcloud says."""
+        """Read the Kubernetes cluster, if there is one: it knows the addresses of its ExApps."""
         if self.settings.kubernetes.enabled:
             module = await load_module("harp.engines.kubernetes.cluster")
             self.cluster = cluster = module.KubernetesCluster(self.settings, self._loop.time)
@@ -116,11 +116,11 @@ class Tenant:
             self._tasks.start(cluster.lookout.run())
 
     def begin(self) -> None:
-        """See whether Nextcloud answers."""
+        """Find out whether Nextcloud answers."""
         self._tasks.start(self.instance.probe())
 
     def change(self, settings: Settings) -> None:
-        """Take over what may change while running: hosts, shares and trusted proxies."""
+        """Apply what may change while running: hosts, shares and trusted proxies."""
         if settings.proxies != self.settings.proxies:
             self.gate.reload(settings)
         self.settings = settings
@@ -152,7 +152,7 @@ class Tenant:
             await self.cluster.close()
 
     def admit_tunnel(self, address: str, token: str) -> TunnelGroup | str:
-        """Let a tunnel client in: ExApps' own keys will do, because what they claim is checked."""
+        """Admit a tunnel client, also with an ExApp's own key, because its claims are checked."""
         if self.claim_check.knows(token):
             return self.tunnels
         refusal = self.authenticate(address, token)
@@ -192,7 +192,7 @@ class Tenant:
         return runner.server
 
     def _have_new_connections(self, cluster: KubernetesCluster, base: str) -> None:
-        """Drop idle connections to an ExApp of the cluster: its pods are others now, and new ones are spread."""
+        """Drop idle connections to an ExApp of the cluster: its pods have changed, and new connections are spread."""
         targets = self.instance.rules.targets
         for record in self.instance.records.list():
             if cluster.lookout.is_base(record.app_id, base):

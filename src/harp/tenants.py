@@ -83,17 +83,17 @@ class Tenants:
         return self._tenants.get(name)
 
     async def find_clusters(self) -> None:
-        """Have a look at the Kubernetes clusters, if there are any."""
+        """Read the Kubernetes clusters, if there are any."""
         for tenant in self._tenants.values():
             await tenant.find_cluster()
 
     def begin(self) -> None:
-        """See whether each Nextcloud answers."""
+        """Find out whether each Nextcloud answers."""
         for tenant in self._tenants.values():
             _as(tenant, tenant.begin)
 
     def admit_tunnel(self, address: str, token: str) -> TunnelGroup | str:
-        """Find where a tunnel client belongs: by its shared key, or by the own key of an ExApp or engine.
+        """Return the group of a tunnel client: by its shared key, or by the own key of an ExApp or engine.
 
         A wrong key belongs to no instance, so it bans from logins, and from wrong keys, alone.
         """

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class Offence(IntEnum):
-    """How a refused request is looked at."""
+    """How a refused request counts."""
 
     NONE = 0  # never counted
     REFUSAL = 1  # an ordinary 403 or 404: counted only when everything is (HP_BLACKLIST_STRIKES=all)
@@ -17,7 +17,7 @@ class Offence(IntEnum):
 
 
 class Denial(Struct, frozen=True):
-    """A reason not to serve, found before it is known whether it counts for this client."""
+    """A reason not to serve, before it is decided whether it counts for this client."""
 
     status: int
     reason: str
@@ -29,7 +29,7 @@ PROXY_FACTOR = 10  # strikes that ban a peer who may be a reverse proxy, for eac
 
 
 def app_key(ban_key: str, app_id: str) -> str:
-    """Return what is counted for a client with one ExApp alone."""
+    """Return the key under which a client's strikes with one ExApp are counted."""
     return f"{ban_key} ({app_id})"
 
 

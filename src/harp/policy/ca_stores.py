@@ -1,7 +1,7 @@
 """Which files make a container trust more CAs: distributions, bundles without duplicates, OpenSSL's hashed names.
 
-Nothing is executed in the container. What `update-ca-certificates` and its kin would do is done to their files: the CA
-goes to the place for administrators' CAs, so that a later run keeps it, into the bundle, and into the hashed directory.
+Nothing is executed in the container. The work of `update-ca-certificates` and similar tools is done on their files: the
+CA goes to the place for administrators' CAs, so that a later run keeps it, into the bundle and the hashed directory.
 Certificates are DER here and told apart by their bytes.
 """
 
@@ -93,7 +93,7 @@ class Store(Struct, frozen=True):
 
 
 def additions(wanted: Sequence[bytes], store: Store) -> list[File]:
-    """Return the files to write so that all of `wanted` are trusted; what is trusted already is left alone."""
+    """Return the files to write so that all of `wanted` are trusted; those already trusted are left alone."""
     layout = store.layout
     bundles = store.bundles or (File(layout.bundles[0]),)
     lacking = [_lacking(bundle, wanted) for bundle in bundles]

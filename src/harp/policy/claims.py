@@ -82,7 +82,7 @@ def record_objection(record: RecordFact, name: str, port: int) -> str:
 
 
 class EngineObjection(str):
-    """Why a claim is not the engine's that the port belongs to. `certain`: the port is known to be another's."""
+    """Why a claim is not that of the engine with this port. `certain`: the port is known to belong to another."""
 
     certain: bool
 
@@ -102,7 +102,7 @@ def engine_objection(
 ) -> EngineObjection | None:
     """Return why `name`, with the shared key, is not the engine of `port`, None when it is.
 
-    `keyed` are engines that have a key of their own: nobody else is believed to be them.
+    `keyed` are engines that have a key of their own: a login without it is not believed to be theirs.
     `engines` are those that `harp engine add` or `register` has named. Stock set-ups give an engine's tunnel any name,
     so a port without an engine may be one of theirs.
     """

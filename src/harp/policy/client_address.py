@@ -1,7 +1,7 @@
-"""Who is the client: the peer, or whom the proxies in front of us name.
+"""Who is the client: the peer, or the address that the proxies in front of us report.
 
 Each proxy appends the address it was called from, so an entry is worth as much as the proxy to its right. Reading
-starts at the right and stops at the first address that is not a trusted proxy; what is left of it is hearsay.
+starts at the right and stops at the first address that is not a trusted proxy; everything to its left is unreliable.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def client_address(
     """Return the true client of one request.
 
     `peer` is the address of the connection's other end, "" on a unix socket; header names are lower-cased. Where no
-    proxy is trusted and the peer is private or loopback, it is most likely a proxy that nobody told us about: then the
+    proxy is trusted and the peer is private or loopback, it is most likely a proxy that was not configured: then the
     header's last address is the key of bans, so that one bad client does not lock out all, and nothing else. Because
     anybody else on a private network can send that header as well, strikes count on the peer, too.
     """

@@ -42,11 +42,11 @@ _NETWORK = re.compile(r"[^:\s\x00-\x1f\x7f]{1,255}")
 
 
 class Refused(ValueError):
-    """A part of a request that cannot be had; the text is for people and says which."""
+    """A part of a request that is refused; the text is for people and names it."""
 
 
 class Names(Struct, frozen=True):
-    """Which ExApp a call is about. Use `checked`, names go into engine URLs."""
+    """Which ExApp a call is about. Use `checked`, because names go into engine URLs."""
 
     name: str
     instance_id: str = ""
@@ -67,7 +67,7 @@ class Names(Struct, frozen=True):
         return f"{self._base}_data"
 
     def checked(self) -> Names:
-        """These names when they are fit for an engine. Raises Refused."""
+        """Return these names if they are fit for an engine. Raises Refused."""
         if not _NAME.fullmatch(self.name):
             raise Refused("name: needs 1 to 63 letters, digits, _ . -, beginning with a letter or digit")
         for field, value in (("instance_id", self.instance_id), ("role_suffix", self.role_suffix)):
@@ -77,7 +77,7 @@ class Names(Struct, frozen=True):
 
 
 def image_reference(text: str, field: str = "image_ref") -> str:
-    """`text` when it can be the name of an image. Raises Refused."""
+    """Return `text` if it can be the name of an image. Raises Refused."""
     if not is_image(text):
         raise Refused(f"{field}: must be the name of an image")
     return text
@@ -92,16 +92,16 @@ class Owner(Struct, frozen=True):
     instance: str
 
     def labels(self, names: Names, version: str) -> dict[str, str]:
-        """Return what is stamped on everything we make; `version` is ours."""
+        """Return the labels of everything we create; `version` is ours."""
         labels = {OWNER_LABEL: self.instance, f"{LABEL}app": names.name, f"{LABEL}version": version}
         if names.role_suffix:
             labels[f"{LABEL}role"] = names.role_suffix
         return labels
 
     def objection(self, what: str, labels: Mapping[str, str] | None) -> str:
-        """Return why `what` is not ours to touch, "" when it is.
+        """Return why `what` must not be touched, "" if it may be.
 
-        What has no owner was made before us and is adopted.
+        Objects without an owner are older than HaRP and are adopted.
         """
         owner = (labels or {}).get(OWNER_LABEL, self.instance)
         if owner == self.instance:
@@ -110,7 +110,7 @@ class Owner(Struct, frozen=True):
 
 
 def owner_from(url: str, chosen: str) -> Owner:
-    """`chosen`, or what is derived from a Nextcloud's URL: host, port and path, whatever the scheme."""
+    """Return `chosen`, or an id derived from a Nextcloud's URL: from host, port and path, not from the scheme."""
     if chosen:
         return Owner(chosen)
     parts = urlsplit(url)
@@ -149,7 +149,7 @@ def mounts_refusal(mounts: Sequence[Mount], engines: Engines) -> tuple[str, list
     """Return the reason why these bind mounts are not made, "" when they are, and what to warn of all the same.
 
     The longest entry that matches a source decides, on a tie the denying one; paths are compared as text (A 10), so
-    where a link leads is asked separately.
+    links are followed separately.
     """
     warnings: list[str] = []
     for mount in mounts:
@@ -206,7 +206,7 @@ class ResourceLimits(Struct, frozen=True, rename={"nano_cpus": "nanoCPUs"}):
     nano_cpus: float | None = None  # a billionth of a processor each
 
     def checked(self) -> ResourceLimits:
-        """Whole numbers. Raises Refused."""
+        """Return whole numbers. Raises Refused."""
         return ResourceLimits(
             _whole(self.memory, "memory", exact=True), _whole(self.nano_cpus, "nanoCPUs", exact=False)
         )

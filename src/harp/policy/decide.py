@@ -1,6 +1,6 @@
 """The access decision: one request and what is known of it -> a verdict with one reason (A 2.2).
 
-Pure, total, synchronous. When a fact is missing it says which; the caller learns it and asks again. The order of the
+Pure, total, synchronous. If a fact is missing, it names it; the caller fetches it and asks again. The order of the
 steps is that of A 2.2.
 """
 
@@ -27,7 +27,7 @@ _HOST = re.compile(rb"[A-Za-z0-9._:-]{1,253}\Z")
 
 
 class KnownFacts(Protocol):
-    """What is known, read synchronously. Looking may start a refresh in the background."""
+    """The known facts, read synchronously. Reading may start a refresh in the background."""
 
     def banned(self, ban_key: str) -> float:
         """Return seconds until this client is served again; 0.0 = it is not banned.
@@ -50,7 +50,7 @@ class KnownFacts(Protocol):
 
 
 class Learned:
-    """Facts with those that were fetched for one request in front of them: what is learnt need not be remembered."""
+    """Facts that were fetched for one request, in front of the known ones: they need not be cached."""
 
     def __init__(self, facts: KnownFacts) -> None:
         self.banned = facts.banned
@@ -106,7 +106,7 @@ def _ours(gateway_url: str) -> tuple[bytes, ...]:
 
 
 def decide(question: Question, facts: KnownFacts, rules: Rules) -> Verdict | Missing:
-    """Say what becomes of a request, or which fact is missing."""
+    """Return the verdict on a request, or the fact that is missing."""
     if rules.ours and not question.path.startswith(rules.ours):
         return Gateway("for Nextcloud itself")
     asker = question.asker
@@ -191,7 +191,7 @@ def _control(engine_port: bytes, spot: ExAppPath, rules: Rules) -> Control | Eng
 def _signed(
     credentials: Credentials, signature: Signature, spot: ExAppPath, record: RecordFact, facts: KnownFacts
 ) -> Forward | NeedVisitor | Denial:
-    """AppAPI is asking: its word replaces a missing record, and its authorization replaces routes and visitor."""
+    """Decide about AppAPI's request: its headers replace a missing record, its authorization routes and visitor."""
     app = record if isinstance(record, ExApp) else _record_from(signature, spot)
     if isinstance(app, Denial):
         return app
@@ -269,7 +269,7 @@ def _by_route(
 
 
 def _prefix(spot: ExAppPath) -> bytes:
-    """Return what was removed from the path, for links of the ExApp; not what anybody could have written before it."""
+    """Return what was removed from the path, for links of the ExApp; but no prefix that a client has made up."""
     prefix = spot.prefix
     return prefix if prefix.startswith(b"/exapps/") or is_prefix(prefix) else b"/exapps/" + spot.app.encode("ascii")
 

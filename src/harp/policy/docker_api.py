@@ -1,7 +1,7 @@
-"""What may reach a Docker engine through us, and in which version of its API (A 3, difference 9).
+"""Which requests may reach a Docker engine through HaRP, and in which version of its API (A 3, difference 9).
 
-Only five kinds of requests pass. A path is checked percent-decoded, from end to end, and what is sent on is built
-from what was checked, so the engine cannot read it differently.
+Only five kinds of requests pass. A path is checked percent-decoded, from end to end, and the forwarded path is
+built from the checked one, so the engine cannot read it differently.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ApiRange(Struct, frozen=True):
     high: tuple[int, int]
 
     def nearest(self, version: tuple[int, ...]) -> tuple[int, int]:
-        """`version` where the engine takes it, else the end of the range that is nearer."""
+        """Return `version` if the engine supports it, else the nearer end of its range."""
         wanted = (version[0], version[1] if len(version) > 1 else 0)
         return max(self.low, min(self.high, wanted))
 
@@ -92,7 +92,7 @@ class EngineRequest(Struct, frozen=True):
 
 
 def engine_request(method: bytes, target: bytes, query: bytes) -> EngineRequest | str:
-    """Look at one request: the way through, or the reason why there is none.
+    """Return the request to send, or the reason why it is refused.
 
     `target` is the raw path after /exapps/app_api; `query` is raw, b"" or with its "?".
     """
@@ -110,7 +110,7 @@ def engine_request(method: bytes, target: bytes, query: bytes) -> EngineRequest 
 
 
 def _pull_refusal(query: bytes) -> str:
-    """Images come from registries only: an import could bring anything, under any name."""
+    """Return why a pull is refused: images come from registries only, an import could bring anything under any name."""
     if b";" in query:  # engines differ in whether it separates (A 9.2 no. 33)
         return "a semicolon in the query of images/create"
     try:

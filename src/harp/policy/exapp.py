@@ -17,7 +17,7 @@ AUTHORIZATIONS = 4096  # of users with ExApps, remembered
 
 
 class ExApp(Struct, frozen=True, dict=True):
-    """What Nextcloud says of one ExApp. `app_id` is lower-cased."""
+    """What Nextcloud says about one ExApp. `app_id` is lower-cased."""
 
     app_id: str
     token: str
@@ -72,7 +72,7 @@ class UnknownApp(Struct, frozen=True):
 
 
 class Trouble(Struct, frozen=True):
-    """Nextcloud could not be asked; `reason` is for people and contains no secret."""
+    """Nextcloud is unavailable; `reason` is for people and contains no secret."""
 
     reason: str
     retry_after: int = 5  # seconds

@@ -1,8 +1,8 @@
 """Where an ExApp may be reached, and where never (A 5.1, A 6.10, A 9.2).
 
 A record's host and port come from Nextcloud, from a push or from the headers of a signed request, so anyone who has the
-shared key can choose them. None of them may lead to an engine, to a listener of ours, or to whatever happens to listen
-on loopback.
+shared key can choose them. None of them may lead to an engine, to a listener of ours, or to a program that happens to
+listen on loopback.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ExAppTargets:
     local: tuple[range, ...] = ()  # HP_LOCAL_EXAPPS
 
     def reach(self, host: str, port: int) -> Reach:
-        """Return the way to a target that nothing speaks against."""
+        """Return the way to a target without objections."""
         if not is_loopback(host) or port not in EXAPP_PORTS:
             return Reach.ADDRESS
         return Reach.TUNNEL_OR_LOOPBACK if self._is_local(port) else Reach.TUNNEL
@@ -77,7 +77,7 @@ class ExAppTargets:
 
 
 def exapp_targets_from(settings: Settings) -> ExAppTargets:
-    """Return the part of the settings that speaks about the targets of ExApps."""
+    """Return the part of the settings that is about the targets of ExApps."""
     listen = settings.listen
     addresses = (*listen.http, *listen.https, *listen.frp, *listen.admin)
     return ExAppTargets(
@@ -101,7 +101,7 @@ def holder_objection(port: int, holder: str, app_id: str, *, strict: bool, other
 
 @lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
-    """Return whether this host name or address means the host we run on, without a look at DNS."""
+    """Return whether this host name or address means the own host, without asking DNS."""
     name = host.strip("[]").rstrip(".").lower()
     if name in LOCAL_NAMES or name.endswith(".localhost"):
         return True
@@ -115,7 +115,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _spelling_objection(host: str) -> str | None:
-    """Refuse what the C library reads as an address and others need not: 127.1, 0177.0.0.1, 2130706433."""
+    """Refuse what only the C library reads as an address: 127.1, 0177.0.0.1, 2130706433."""
     if _NUMBERS(host.lower()) is None:
         return None
     try:

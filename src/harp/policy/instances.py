@@ -18,7 +18,7 @@ Speaks = Callable[[str], bool]
 
 
 class InstanceNames:
-    """The names of instances by their keys and hosts. `seal` is random: how long a look-up takes tells nothing."""
+    """The names of instances by their keys and hosts. `seal` is random: the duration of a look-up reveals nothing."""
 
     def __init__(self, instances: Iterable[Settings], seal: bytes) -> None:
         self._seal = seal
@@ -36,7 +36,7 @@ class InstanceNames:
         return self._by_key.get(self._digest(key), "") if key else ""
 
     def by_host(self, host: bytes) -> str:
-        """Return the instance that is called by this value of Host, with or without a port; "" when there is none."""
+        """Return the instance with this value of Host, with or without a port; "" when there is none."""
         name = host.decode("latin-1").lower()
         if len(name) > LONGEST:
             return ""
@@ -66,7 +66,7 @@ class InstanceNames:
         return Denial(421, f"no Nextcloud here has the host {shown}; add it to the hosts of one in HP_INSTANCES_FILE")
 
     def _told(self, told: bytes, speaks: Speaks) -> str:
-        """Return the instance that the peer's X-Forwarded-Host names, where that instance takes the peer's word."""
+        """Return the instance that the peer's X-Forwarded-Host names, if that instance trusts the peer."""
         for part in told.split(b",", MOST_TOLD)[:MOST_TOLD] if told else ():
             name = self.by_host(part.strip(b" \t"))
             if name and speaks(name):

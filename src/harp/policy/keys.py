@@ -16,13 +16,13 @@ def own_key(shared_key: str, app_id: str) -> str:
 
 
 def key_owner(token: str) -> str:
-    """Return the app that a token of `own_key` claims to be of; "" when it is none of those."""
+    """Return the app that a token of `own_key` claims to belong to; "" if it is not such a token."""
     app_id, _, proof = token.rpartition(".")
     return app_id if len(proof) == PROOF else ""
 
 
 def own_key_of(token: str, shared_key: str) -> str:
-    """Return the ExApp whose own key `token` is, lower-cased; "" when it is nobody's."""
+    """Return the ExApp whose own key `token` is, lower-cased; "" if there is none."""
     app_id = key_owner(token)
     if not app_id:
         return ""
@@ -31,13 +31,13 @@ def own_key_of(token: str, shared_key: str) -> str:
 
 
 def engine_key(shared_key: str, name: str, salt: str) -> str:
-    """Return an engine's own tunnel key: it names the engine, and is good as long as its salt is."""
+    """Return an engine's own tunnel key: it names the engine, and is valid as long as its salt is."""
     text = b"harp engine key\0" + name.encode() + b"\0" + salt.encode()
     return f"{ENGINE}{name}.{digest(shared_key.encode('utf-8', 'surrogateescape'), text, 'sha256').hex()}"
 
 
 def engine_of(token: str) -> str:
-    """Return the engine that a token claims to be the own key of; "" when it is none of those."""
+    """Return the engine whose own key a token claims to be; "" if it is not such a token."""
     name, _, proof = token.rpartition(".")
     return name.removeprefix(ENGINE) if name.startswith(ENGINE) and len(proof) == PROOF else ""
 

@@ -99,14 +99,14 @@ class ClusterNames(Struct, frozen=True):
         }
 
     def annotations(self, *, role: bool = True) -> dict[str, str]:
-        """Whose object it is, exactly. The claim has no role."""
+        """Return exactly whose object it is. The claim has no role."""
         annotations = {APP: self.names.name}
         if role and self.names.role_suffix:
             annotations[ROLE] = self.names.role_suffix
         return annotations
 
     def objection(self, what: str, found: Metadata, owner: Owner, *, role: bool = True) -> str:
-        """Return why an object of our name is not this ExApp's, "" when it is. What was made before us is adopted."""
+        """Return why an object of our name is not this ExApp's, "" when it is. Objects older than HaRP are adopted."""
         mine = label_value(owner.instance)
         instance = found.label(INSTANCE) or mine
         if instance != mine:

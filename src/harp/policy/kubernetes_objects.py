@@ -41,7 +41,7 @@ class Amounts(Struct, frozen=True):
 
 
 def amounts(memory: object, nano_cpus: object, cpu: object) -> Amounts:
-    """Return what AppAPI says about resources; what is not an amount counts as none.
+    """Return AppAPI's resource limits; values that are not amounts count as none.
 
     Its page computes in floating point.
     """
@@ -84,7 +84,7 @@ class ClusterPlan(Struct, frozen=True):
     pull_policy: str = "IfNotPresent"
 
     def checked(self) -> ClusterPlan:
-        """Return the same when it can be had. Raises Refused."""
+        """Return the same, checked. Raises Refused."""
         self.names.checked()
         image_reference(self.image, "image_id")
         if any("\0" in variable for variable in self.environment):
@@ -309,7 +309,7 @@ def ca_volume(ca: CaFile) -> Json:
 
 
 def ca_variables(ca: CaFile, given: Collection[str]) -> list[Json]:
-    """Return the variables by which programs find it, but for those that the ExApp sets itself."""
+    """Return the variables by which programs find it, except those that the ExApp sets itself."""
     path = f"{CA_DIRECTORY}/{ca.key}"
     return [{"name": name, "value": path} for name in CA_VARIABLES if name not in given]
 

@@ -1,4 +1,4 @@
-"""How an ExApp is exposed in a cluster, and at which address it is then (K 4.7, K 6)."""
+"""How an ExApp is exposed in a cluster, and its resulting address (K 4.7, K 6)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TYPE, HOST, PORT = OTHERS + "expose-type", OTHERS + "upstream-host", OTHERS + "u
 
 
 class Exposure(Struct, frozen=True, omit_defaults=True):
-    """How an ExApp is exposed: AppAPI's wish, remembered in an annotation of its Deployment."""
+    """How an ExApp is exposed: AppAPI's wish, stored in an annotation of its Deployment."""
 
     type: str = CLUSTER_IP
     host: str = ""  # that AppAPI names instead of the cluster's
@@ -243,5 +243,5 @@ def exposed(deployments: Iterable[Deployment], services: Iterable[ClusterService
 
 
 def foreign(service: ClusterService) -> bool:
-    """Return whether somebody else has made this Service, so that we leave it alone."""
+    """Return whether this Service was not created by HaRP, and is left alone."""
     return not managed(service.metadata.labels)

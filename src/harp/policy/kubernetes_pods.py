@@ -1,6 +1,6 @@
-"""Whether an ExApp's pod has started, or clearly will not, and why (K 4.4, K 11).
+"""Whether an ExApp's pod has started or failed, and why (K 4.4, K 11).
 
-Only pods of the Deployment's present template count; those that are being deleted are of the past.
+Only pods of the Deployment's current template count; those that are being deleted do not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PENDING = "Pending"
 
 
 class PodOutcome(Struct, frozen=True):
-    """What became of a start. AppAPI looks at `started`, and shows `reason`."""
+    """The outcome of a start. AppAPI looks at `started`, and shows `reason`."""
 
     started: bool
     status: str
@@ -30,7 +30,7 @@ class PodOutcome(Struct, frozen=True):
 
 
 class PodView(Struct, frozen=True):
-    """One look at a pod: an outcome, or what it waits for."""
+    """One view of a pod: an outcome, or what it waits for."""
 
     outcome: PodOutcome | None = None
     crashed: bool = False  # the last lines of its container may say why
@@ -66,7 +66,7 @@ def has_probes(deployment: Deployment) -> bool:
 
 
 def view(pod: Pod, *, probes: bool, settled: bool) -> PodView:
-    """Return what a pod has come to. `settled`: a running container without a probe has run for long enough."""
+    """Return the state of a pod. `settled`: a running container without a probe has run for long enough."""
     status = pod.status
     container = status.container_statuses[0] if status.container_statuses else None
     if status.phase == "Succeeded":
@@ -102,7 +102,7 @@ def late(pod: Pod | None, reason: str) -> PodOutcome:
 
 
 def unschedulable(pod: Pod, said: str) -> PodOutcome:
-    """Return the outcome for a pod that no node takes."""
+    """Return the outcome for a pod that cannot be scheduled."""
     return PodOutcome(False, pod.status.phase or PENDING, "not_ready", f"Unschedulable: {said}", said)
 
 

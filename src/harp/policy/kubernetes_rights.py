@@ -1,8 +1,8 @@
 """The rights that HaRP needs in a Kubernetes cluster, and the optional ones (K 9).
 
 This is the only list: roles of charts and manifests are made from it (`roles`), and `harp check`, /info and the backend
-compare a cluster's answer with it (`missing`). With FEATURES of which `optional` is false everything of AppAPI works;
-each other feature is used only where the cluster says that it may be.
+compare a cluster's answer with it (`missing`). The FEATURES that are not `optional` are enough for everything AppAPI
+does; each other feature is used only if the cluster allows it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Where a request path leads: which ExApp, which target, and every way an ExApp could read that target.
+"""The meaning of a request path: which ExApp, which target, and every way an ExApp could read that target.
 
 Proxies, frameworks and URL libraries read the same bytes differently: some decode before they route, some merge
-slashes, cut path parameters or take a host off first. So an unusual path is read in every such way, in any order, and
+slashes, cut off path parameters or remove a host first. So an unusual path is read in every such way, in any order, and
 the access decision looks at all the readings. Nearly all paths are ordinary: they have one reading, and one expression
 tells so.
 """
@@ -65,7 +65,7 @@ class ExAppPath(Struct, frozen=True):
     """A path that names an ExApp, and the ways to read its target. All of them begin with "/".
 
     `plain` is the reading that decides: percent-decoded once, without empty and "." segments. None of the `others` may
-    lead to a stricter route, or to none. What is in `loose` counts only where it leads to a stricter route: that it has
+    hit a stricter route, or none. What is in `loose` counts only where it leads to a stricter route: that it has
     no route is usual.
     """
 
@@ -177,12 +177,12 @@ def _decoded_fully(path: bytes, decode: Step) -> bytes:
 
 
 def _composed(path: bytes) -> bytes:
-    """Letters of full width and the like as plain ones."""
+    """Return full-width and similar letters as plain ones."""
     return normalize("NFKC", path.decode("utf-8", "replace")).encode()
 
 
 def _closure(target: bytes, steps: Iterable[Step]) -> dict[bytes, None] | None:
-    """Return all that `target` becomes when the steps are taken in any order; None when that is too much."""
+    """Return everything that `target` becomes when the steps are taken in any order; None if that is too much."""
     most = max(4, min(READINGS, READ_BYTES // len(target)))
     readings = {target: None}
     new = [target]
@@ -199,7 +199,7 @@ def _closure(target: bytes, steps: Iterable[Step]) -> dict[bytes, None] | None:
 
 
 def _resolved(path: bytes) -> bytes:
-    """Without empty and "." segments; a "/" at the end stays."""
+    """Return the path without empty and "." segments; a "/" at the end stays."""
     return _merged(_without_dots(path))
 
 
@@ -215,7 +215,7 @@ def _merged(path: bytes) -> bytes:
 
 
 def _separators_kept(path: bytes) -> bytes:
-    """%2F stays %2F, everything else is decoded."""
+    """Return the path with everything decoded except %2F."""
     kept = _ENCODED_SEPARATOR.sub(b"%25", path)
     return path if kept == path else unquote_to_bytes(kept)
 
@@ -246,7 +246,7 @@ def _ended(path: bytes) -> bytes:
 
 
 def _stripped(path: bytes) -> bytes:
-    """Without white space at the end, in the encoding that it is in, and without empty segments at the start.
+    """Return the path without white space at the end, in its encoding, and without empty segments at the start.
 
     A "+" is white space to those who decode a path like a form.
     """

@@ -1,7 +1,7 @@
-"""What the access decision reads of a request, as one value.
+"""What the access decision reads from a request, as one value.
 
-A `Question` is the only request input of `decide`, so whatever a decision depends on is part of it by construction, and
-decisions that are kept are kept by its parts: who asks, and the route that the path hits. It contains no cookie,
+A `Question` is the only request input of `decide`, so everything that a decision depends on is part of it by
+construction, and its parts are the key of cached decisions: who asks, and the route that the path hits. It contains no cookie,
 password or shared key: only a keyed hash of what logs a visitor in, and whether the shared key was right.
 """
 
@@ -21,7 +21,7 @@ _PASSPHRASE = re.compile(rb"(?:^|;)[ \t]*oc_sessionPassphrase=[ \t]*([^;]?)")
 
 
 class Key(IntEnum):
-    """What came as harp-shared-key. A web page cannot make a browser send one, not even a wrong one."""
+    """The value of harp-shared-key. A web page cannot make a browser send one, not even a wrong one."""
 
     ABSENT = 0
     WRONG = 1
@@ -29,7 +29,7 @@ class Key(IntEnum):
 
 
 class Signature(Struct, frozen=True, cache_hash=True):
-    """What AppAPI says of an ExApp on a signed request. Good for something only when the shared key is right."""
+    """What AppAPI says about an ExApp in a signed request. Valid only if the shared key is right."""
 
     version: bytes
     host: bytes
@@ -58,7 +58,7 @@ ANYBODY = Credentials()
 
 
 class VisitorLogin(Struct, frozen=True):
-    """What Nextcloud is asked with: the visitor's own secrets, which no decision sees."""
+    """The visitor's own secrets, which are sent to Nextcloud and which no decision sees."""
 
     cookie: bytes = b""  # all Cookie lines, joined by "; "
     authorization: bytes | None = None

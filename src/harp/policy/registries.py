@@ -1,4 +1,4 @@
-"""Image registries: who we are there, and where to ask instead (HP_REGISTRIES_FILE).
+"""Image registries: logins and mirrors (HP_REGISTRIES_FILE).
 
 The file is Docker's own config.json, of which "auths" is read, and may have "mirrors" beside it:
 
@@ -23,7 +23,7 @@ _HUB_NAMES = frozenset(("index.docker.io", "registry-1.docker.io"))
 
 
 class Credential(Struct, frozen=True):
-    """What a registry wants to see."""
+    """A login at a registry."""
 
     username: str = ""
     password: str = ""
@@ -49,7 +49,7 @@ class Registries(Struct, frozen=True):
         return self.mirrors[prefix] + full[len(prefix) :]
 
     def login(self, reference: str) -> bytes:
-        """Return the value of X-Registry-Auth for an image, b"" when we are nobody at its registry."""
+        """Return the value of X-Registry-Auth for an image, b"" without a login at its registry."""
         registry = full_name(reference).partition("/")[0]
         credential = self.credentials.get(registry)
         if credential is None:
@@ -69,7 +69,7 @@ NONE = Registries()
 
 
 def full_name(reference: str) -> str:
-    """Return a reference with its registry, as Docker completes it."""
+    """Return a reference with its registry, completed as Docker does."""
     first, slash, _ = reference.partition("/")
     if not slash:
         return f"{HUB}/library/{reference}"

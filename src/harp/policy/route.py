@@ -1,4 +1,4 @@
-"""One route, as an ExApp declares it. Records contain it in this shape, also where one member tells another of them."""
+"""One route, as an ExApp declares it. Records contain it in this form, also in messages between members."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class Level(IntEnum):
-    """Who may see a route, and what a visitor is."""
+    """Who may use a route, and the level of a visitor."""
 
     PUBLIC = 0
     USER = 1

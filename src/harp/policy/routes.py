@@ -1,11 +1,11 @@
 """Routes of an ExApp: which one a path hits, by AppAPI's own rules (A 6.10).
 
 `url` is matched case-insensitively as `^(?:url)` on "/path" and, for old manifests, on the bare "path"; the first
-route that fits decides. Patterns work on bytes, as PCRE does in AppAPI.
+matching route decides. Patterns work on bytes, as PCRE does in AppAPI.
 
-Patterns come from ExApps, so they are not trusted with time: RE2 matches in linear time, and what RE2 does not
-understand (look-around, possessive repeats) runs in `regex` with a time limit. Neither are they with numbers: a table
-is compiled in small steps, and groups of routes have one pattern together, so that a path is not tried on each route.
+Patterns come from ExApps, so their time is limited: RE2 matches in linear time, and what RE2 does not support
+(look-around, possessive repeats) runs in `regex` with a time limit. Their number is not trusted either: a table is
+compiled in small steps, and groups of routes share one pattern, so that a path is not tried on each route.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class _Undecided(Exception):
 class RouteTable:
     """The routes of one record.
 
-    They are compiled by `compiling`, in steps of one route each, or at once by the first `match`. `problems` are what
-    that has found, one line each, for the log. `used` says that there was a match since somebody has set it to False.
+    They are compiled by `compiling`, in steps of one route each, or at once by the first `match`. `problems` lists
+    faulty routes, one line each, for the log. `used` says that there was a match since somebody has set it to False.
     """
 
     def __init__(self, routes: tuple[Route, ...]) -> None:
@@ -114,10 +114,10 @@ class RouteTable:
             self._prefixes = nodes[0]
 
     def match(self, path: ExAppPath) -> RouteMatch | Denial:
-        """Find the route of a path, or say why none can be found.
+        """Return the route of a path, or why none can be found.
 
         The normalised reading decides. If another reading hits a different route, the stricter of them wins, and to
-        hit none is the strictest; if the meaning of an encoded slash or a backslash makes the difference, the request
+        hit none is the strictest; if it depends on the meaning of an encoded slash or a backslash, the request
         is refused.
         """
         self.used = True
@@ -154,7 +154,7 @@ class RouteTable:
     def _slashed(self, leaf: _Leaf, path: bytes) -> _Leaf:
         """Return the stricter route that `path` hits with a "/" at its end, or `leaf`.
 
-        Many servers run the same handler for both. A route that only fits one of them tells them apart, so it stays.
+        Many servers run the same handler for both. A route that matches only one of them distinguishes them: it stays.
         """
         stricter = self._stricter[leaf.level]
         if stricter and path[-1] != 0x2F:
@@ -286,7 +286,7 @@ def _in_groups(leaves: list[_Leaf], size: int) -> Generator[None, None, list[_No
 
 
 def _grouped(leaves: list[_Leaf]) -> _Node:
-    """Put routes together; each pattern is right by itself, so that it stays what it is in parentheses."""
+    """Join routes; each pattern is valid by itself, so it keeps its meaning in parentheses."""
     if len(leaves) == 1:
         return leaves[0]
     literals = [(leaf.literal, leaf) for leaf in leaves if leaf.literal is not None]
@@ -348,7 +348,7 @@ def _linear_engine() -> ModuleType | None:
 
 
 class _Refusing:
-    """Stands for a pattern that is not run: nothing behind it in the list may decide either."""
+    """Replaces a pattern that is not run: nothing after it in the list may decide either."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason

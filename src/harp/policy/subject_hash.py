@@ -1,6 +1,6 @@
 """The hash of a certificate's subject, by which OpenSSL finds a CA in a directory.
 
-ASN.1 is read here just far enough to find the subject, and not by a library, for measured reasons (the 150 CAs of
+ASN.1 is parsed here only as far as the subject, and not by a library, for measured reasons (the 150 CAs of
 Debian, whose hashes all come out the same): pyOpenSSL, which has this very hash, takes 113 ms and 16 MB that stay, and
 `cryptography` 118 ms and 12 MB, instead of 27 ms and 0.4 MB; `cryptography` has no such hash, so that the canonical
 form of names would be ours all the same, and it announces that it will refuse CAs that Debian trusts (serial number 0).

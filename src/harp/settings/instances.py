@@ -1,4 +1,4 @@
-"""HP_INSTANCES_FILE: several Nextclouds. Each entry is read as variables are, and becomes Settings of its own."""
+"""HP_INSTANCES_FILE: several Nextclouds. Each entry is read like variables, and becomes Settings of its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?|\[[0-9a-f:.]+\
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """What one of several Nextclouds may take at most. 0 = half of what there is for all."""
+    """The most that one of several Nextclouds may use. 0 = half of the total."""
 
     connections: int = 0
     requests: int = 0  # at once; more wait for their turn
@@ -182,7 +182,7 @@ def _engines(r: _EntryReader, base: Engines) -> Engines:
 
 
 def _clashes(found: list[Settings]) -> Iterator[str]:
-    """Yield what two entries cannot both have."""
+    """Yield values that two entries must not share."""
     fix = "every Nextcloud has its own"
     seen: dict[tuple[str, object], str] = {}
     for number, one in enumerate(found, 1):

@@ -1,4 +1,4 @@
-"""HP_K8S_*: the cluster, and what ExApps get there beyond what AppAPI says (K 1)."""
+"""HP_K8S_*: the cluster, and what ExApps get there beyond AppAPI's wishes (K 1)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ExAppPods:
 
 @dataclass(frozen=True, slots=True)
 class Kubernetes:
-    """The cluster, and how we log in there."""
+    """The cluster, and how to log in there."""
 
     enabled: bool
     namespace: str
@@ -138,7 +138,7 @@ def name(text: str, note: Note) -> str:
 
 
 def names(text: str, note: Note) -> tuple[str, ...]:
-    """Names, with commas between them."""
+    """Return names, separated by commas."""
     return tuple(name(part, note) for part in _parts(text))
 
 

@@ -69,7 +69,7 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client may take."""
+    """The limits of one client."""
 
     head_size: int  # bytes, request line and headers together; HP_MAX_HEAD_SIZE
     headers: int  # HP_MAX_HEADERS
@@ -108,7 +108,7 @@ class Bans:
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """Who may tell us the client's address, and in which header."""
+    """Who may report the client's address, and in which header."""
 
     trusted: tuple[Network, ...]  # HP_TRUSTED_PROXY_IPS and HP_TRUSTED_PROXY_IPS_FILE
     header: str  # lower case; HP_REAL_IP_HEADER, default x-forwarded-for
@@ -116,7 +116,7 @@ class Proxies:
 
 @dataclass(frozen=True, slots=True)
 class Nextcloud:
-    """The Nextcloud that we serve, and how long to believe it."""
+    """The Nextcloud that is served, and how long its answers are valid."""
 
     url: str  # NC_INSTANCE_URL without trailing "/" and "/index.php"
     session_lifetime: float  # seconds, HP_SESSION_LIFETIME
@@ -202,7 +202,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What an environment says. With problems the settings are not to be used: faulty variables have their defaults."""
+    """The content of an environment. With problems, do not use the settings: faulty variables have their defaults."""
 
     settings: Settings
     problems: tuple[str, ...]
@@ -219,7 +219,7 @@ def load(env: Mapping[str, str]) -> Settings:
 
 
 def examine(env: Mapping[str, str]) -> Reading:
-    """Check every variable, and say all there is to say about them."""
+    """Check every variable, and return settings, problems and warnings."""
     r = VariableReader(env)
     shared_key, nextcloud = _shared_key(r), _nextcloud(r)
     settings = Settings(

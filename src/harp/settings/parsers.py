@@ -1,7 +1,7 @@
-"""The texts of environment variables: cleaning, parsing, and saying what is wrong with them.
+"""The texts of environment variables: cleaning, parsing, and error messages.
 
 A parser takes the cleaned text and a `Note`, returns the value, and raises `Fault` with what is wrong and what to write
-instead. The reader puts the variable's name in front, collects all faults, and goes on.
+instead. The reader puts the variable's name in front, collects all faults, and continues.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def boolean(text: str, note: Note) -> bool:
 def exactly(wanted: str) -> Parser[bool]:
     """True for exactly `wanted`; anything else is False, with a warning when it looks like an attempt.
 
-    For switches that weaken something: they must not act on a value that never acted before.
+    For switches that weaken something: values that had no effect before must not get one.
     """
     other = {"true": "false", "false": "true"}[wanted]
 
@@ -237,7 +237,7 @@ def clash(one: Address, other: Address) -> bool:
 def networks(text: str, note: Note) -> tuple[Network, ...]:
     """IP addresses and networks, separated by commas or spaces.
 
-    What cannot be read is noted and skipped: a bad entry must not stop a HaRP that worked before (A 7.1).
+    Invalid entries are reported and skipped: a bad entry must not stop a HaRP that worked before (A 7.1).
     """
     found = []
     for entry in (part.strip(QUOTES) for part in re.split(r"[,\s]+", text)):
@@ -386,7 +386,7 @@ def host_aliases(text: str, note: Note) -> tuple[tuple[str, tuple[str, ...]], ..
 
 
 def secret(text: str, note: Note) -> str:
-    """Return a secret as it is meant: any printable characters. No message repeats any of it.
+    """Return a secret of printable characters. No message repeats any of it.
 
     Spaces around it cannot be sent in a header (RFC 9110 section 5.5), and one pair of quotes around it comes from
     a compose list; both are removed.

@@ -1,4 +1,4 @@
-"""Reads variables one by one, and collects all that is wrong with them."""
+"""Reads variables one by one, and collects all problems."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Fault(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One variable as it is in effect. `text` of a secret is for fingerprints only."""
+    """One variable in effect. `text` of a secret is for fingerprints only."""
 
     name: str
     text: str = field(repr=False)
@@ -86,11 +86,11 @@ class VariableReader:
         self.problems.append(f"{name}: {text}")
 
     def warn(self, name: str, text: str) -> None:
-        """Add what is odd about a variable that is used all the same."""
+        """Add a remark about a variable that is used nevertheless."""
         self.warnings.append(f"{name}: {text}")
 
     def warn_unknown(self, prefix: str, ignored: Iterable[str]) -> None:
-        """Warn of every variable with `prefix` that nobody has read, with the nearest name that somebody has."""
+        """Warn of every variable with `prefix` that nobody has read, with the nearest existing name."""
         known = {value.name for value in self.values}.union(ignored)
         unknown = sorted(name for name in self._env if name.startswith(prefix) and name not in known)
         if not unknown:
@@ -103,4 +103,4 @@ class VariableReader:
 
 
 def _ignore(note: str) -> None:
-    """The defaults are not commented on."""
+    """Ignore remarks about defaults."""

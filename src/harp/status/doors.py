@@ -1,9 +1,9 @@
 """Who may see the admin listener's pages, and who may change something.
 
-People on this host come in as they are. Others log in with the password (HP_ADMIN_PASSWORD_FILE, else the shared key),
+People on this host need no login. Others log in with the password (HP_ADMIN_PASSWORD_FILE, else the shared key),
 and get a cookie; programs send it as `Authorization: Bearer`. Wrong passwords are strikes, as wrong keys are elsewhere.
 A request that a proxy has passed on, or whose Host is a name, does not count as one of this host: the first may come
-from anywhere, and the second from a web page whose name was made to point here (DNS rebinding).
+from anywhere, and the second from a web page whose name was made to resolve to this host (DNS rebinding).
 """
 
 from __future__ import annotations

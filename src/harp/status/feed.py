@@ -1,6 +1,6 @@
-"""Requests as they end, for people who watch: the inspector of the status page, and `harp requests`.
+"""Requests as they end, for watchers: the inspector of the status page, and `harp requests`.
 
-While nobody watches, only failures are kept, and few of them a second: the request path pays for one attribute that is
+Without watchers, only failures are kept, and few of them per second: the request path pays for one attribute that is
 None. A subscriber, or a look within the last GLANCE seconds, switches the rest on.
 """
 
@@ -42,7 +42,7 @@ class Watched(Protocol):
 
 
 class Inspected(Protocol):
-    """What keeps heads of answers while somebody looks: `frontend.gate.Gate`."""
+    """Keeps heads of responses while they are watched: `frontend.gate.Gate`."""
 
     inspected: bool
 

@@ -1,6 +1,6 @@
 """The last hour as numbers for plots: a few per ExApp and period, in rings that never grow.
 
-Nothing is counted here: each period it looks at the counts of `frontend.traffic`, and keeps what they have grown by.
+Nothing is counted here: each period it reads the counts of `frontend.traffic`, and stores the increase.
 """
 
 from __future__ import annotations

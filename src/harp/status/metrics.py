@@ -1,4 +1,4 @@
-"""/metrics for Prometheus: made of a snapshot when it is asked for, by a library that is loaded at the first scrape.
+"""/metrics for Prometheus: made from a snapshot on request, by a library that is loaded at the first scrape.
 
 That happens in a thread, but Python runs one thread at a time, and lets another have its turn after 5 ms only: so the
 thread pauses itself after every slice of its work, and the loop waits for a slice at most.

@@ -15,7 +15,7 @@ from harp.status.engines import EngineLine
 
 
 class Facts(Protocol):
-    """What the process knows about itself. Every answer is at hand: nothing here waits."""
+    """What the process knows about itself. Every answer is available at once: nothing here waits."""
 
     def listeners(self) -> Mapping[str, Condition]:
         """Each configured listener by name ("http", "https", "frp"): does it accept connections, and where?"""
@@ -69,7 +69,7 @@ class Pages:
         return None if page is None else page()
 
     def heartbeat(self) -> Page:
-        """Show that the event loop turns; nothing else is looked at (A 7.4)."""
+        """Show that the event loop runs; nothing else is checked (A 7.4)."""
         return Page(200, b'{"status":"ok"}')
 
     def healthz(self) -> Page:
@@ -82,7 +82,7 @@ class Pages:
         """Ready: send us requests. A Nextcloud that cannot be reached is shown, but does not make us unready.
 
         Without it PUBLIC routes, signed calls and cached sessions still work, and it is often Nextcloud that waits
-        for us: two services that wait for each other never start. Only not having asked yet counts.
+        for us: two services that wait for each other never start. Only not having asked yet makes a difference.
         """
         nextcloud = self._facts.nextcloud()
         draining = self._facts.draining()

@@ -1,4 +1,4 @@
-"""What is wrong at this moment, and what to do about it: read off a snapshot, the worst first."""
+"""Current problems and what to do about them, from a snapshot, the worst first."""
 
 from __future__ import annotations
 

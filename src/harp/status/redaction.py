@@ -1,4 +1,4 @@
-"""Header lines as people may see them: what could be a secret is hidden, what is long is cut."""
+"""Header lines fit to be shown: possible secrets are hidden, long values are cut."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WITH_URLS = frozenset(("content-location", "link", "location", "referer", "refr
 
 
 class Redaction:
-    """Shows header lines. `secrets` are hidden wherever they turn up."""
+    """Shows header lines. `secrets` are hidden wherever they occur."""
 
     def __init__(self, secrets: Sequence[str] = ()) -> None:
         self._secrets = [secret for secret in secrets if secret]

@@ -1,4 +1,4 @@
-"""The one source of facts about a running HaRP: terminal, API and metrics show what is in here.
+"""The one source of facts about a running HaRP: terminal, API and metrics show its contents.
 
 Everything is a value made at the moment somebody asks; times are Unix seconds, durations seconds, sizes bytes. There
 are no secrets in it.

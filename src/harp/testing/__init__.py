@@ -1,6 +1,6 @@
 """For authors of ExApps: a Nextcloud stand-in and a real HaRP for their tests.
 
-`fixture` is what tests use, `pytest_plugin` brings it as the fixture `harp`, `nextcloud` and `hello` are the stand-ins.
+`fixture` is for tests, `pytest_plugin` provides it as the fixture `harp`, `nextcloud` and `hello` are the stand-ins.
 Names are loaded when they are used, because pytest imports the plugin in every run where HaRP is installed.
 """
 

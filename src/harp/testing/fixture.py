@@ -48,7 +48,7 @@ CALL = 60.0  # seconds AppAPI waits for an ExApp to be enabled (A 6.5)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: dict[str, str]  # names in lower case
@@ -75,9 +75,9 @@ class RegisteredApp:
 class HarpForTests:
     """A HaRP and its Nextcloud. Everything listens on loopback, on free ports; nothing outlives the block.
 
-    The stand-in's users are admin:admin and user:user. The tunnel is without TLS, as with HP_FRP_DISABLE_TLS. What HaRP
-    logs goes to standard output, which pytest shows with a test that fails. Its methods are many: what a Nextcloud, an
-    AppAPI and a browser do for a test.
+    The stand-in's users are admin:admin and user:user. The tunnel has no TLS, as with HP_FRP_DISABLE_TLS. HaRP's log
+    goes to standard output, which pytest shows when a test fails. It has many methods: everything that Nextcloud,
+    AppAPI and a browser do in a test.
     """
 
     def __init__(self) -> None:
@@ -108,12 +108,12 @@ class HarpForTests:
 
     @property
     def progress(self) -> dict[str, list[int]]:
-        """By app id: what the app has reported of its initialisation."""
+        """By app id: the progress that the app has reported while initialising."""
         return self._nextcloud.ocs.progress
 
     @property
     def logs(self) -> list[LogLine]:
-        """What apps have written into Nextcloud's log."""
+        """The lines that apps have written into Nextcloud's log."""
         return self._nextcloud.ocs.logs
 
     @property
@@ -124,8 +124,8 @@ class HarpForTests:
     def ocs(self, method: str, path: str, data: Any) -> None:
         """Answer an OCS call of apps with `data`, or with what `data(call)` returns: `path` is below /ocs/v1.php.
 
-        Users, capabilities, the log, preferences and the app's configuration are answered as they are; all others are
-        an OCS 404 until a test adds them.
+        Calls for users, capabilities, the log, preferences and the app's configuration are answered already; all others
+        are an OCS 404 until a test adds them.
         """
         self._nextcloud.ocs.answer(method, path, data)
 
@@ -138,7 +138,7 @@ class HarpForTests:
         direct_port: int | None = None,
         environment: dict[str, str] | None = None,
     ) -> RegisteredApp:
-        """Let Nextcloud know an ExApp. A route that is only a pattern is PUBLIC.
+        """Register an ExApp in Nextcloud. A route that is only a pattern is PUBLIC.
 
         `direct_port`: the app listens on 127.0.0.1 itself and needs no tunnel. `environment`: the variables that the
         app's info.xml declares.
@@ -198,13 +198,13 @@ class HarpForTests:
         return self._nextcloud.log_in(user)
 
     def get(self, app: RegisteredApp, path: str, *, headers: dict[str, str] | None = None) -> Answer:
-        """Return what a browser gets that asks for a page of the app: `path` begins with "/"."""
+        """Return the response to a browser that requests a page of the app: `path` begins with "/"."""
         return self._request("GET", app, path, headers or {})
 
     # What AppAPI does (A 6.4-6.6).
 
     def heartbeat(self, app: RegisteredApp) -> bool:
-        """Return whether the app says that it is alive."""
+        """Return whether the app reports that it is alive."""
         try:
             answer = self._request("GET", app, "/heartbeat", app.signed, HEARTBEAT)
         except TimeoutError:
@@ -212,7 +212,7 @@ class HarpForTests:
         return answer.status == 200 and answer.json().get("status") == "ok"
 
     def until_heartbeat(self, app: RegisteredApp, seconds: float = PATIENCE) -> bool:
-        """Poll until there is a heartbeat; False when there is none within `seconds`."""
+        """Poll until there is a heartbeat; return False if there is none within `seconds`."""
         end = time.monotonic() + seconds
         while not self.heartbeat(app):
             if time.monotonic() >= end:
@@ -221,15 +221,15 @@ class HarpForTests:
         return True
 
     def init(self, app: RegisteredApp) -> int:
-        """Let the app initialise itself; the status. What it reports then is in `progress`."""
+        """Let the app initialise itself, and return the status. What it reports is then in `progress`."""
         return self._request("POST", app, "/init", app.signed).status
 
     def enable(self, app: RegisteredApp) -> str:
-        """Enable the app: its error text, "" when all is well. A status other than 200 is one, too."""
+        """Enable the app and return its error text, "" if there is none. A status other than 200 is an error, too."""
         return self._enabled(app, "1")
 
     def disable(self, app: RegisteredApp) -> str:
-        """Disable the app, as `enable`."""
+        """Disable the app and return its error text, as `enable` does."""
         return self._enabled(app, "0")
 
     def _enabled(self, app: RegisteredApp, value: str) -> str:

@@ -54,7 +54,7 @@ def static_content(size: int) -> Iterator[bytes]:
 
 
 class Hello(Served):
-    """The sample ExApp. It believes only requests that carry its own id and secret, as nc_py_api does."""
+    """The sample ExApp. It accepts only requests with its own id and secret, as nc_py_api does."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Hello(Served):
         port: int = 0,
         login: str = "",
     ) -> None:
-        """`login` is where people log in; "" = the page does not say."""
+        """`login` is the URL at which people log in; "" = the page does not show it."""
         super().__init__(host=host, port=port, socket=socket)
         self.app_id = app_id
         self._secret = secret
@@ -99,7 +99,7 @@ class Hello(Served):
 
     @web.middleware
     async def _authenticate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse what did not come through HaRP or AppAPI (A 8.2); /heartbeat is open to all."""
+        """Refuse requests that did not come through HaRP or AppAPI (A 8.2); /heartbeat is open to all."""
         if request.path != "/heartbeat":
             try:
                 request[USER] = self._user(request)
@@ -132,7 +132,7 @@ class Hello(Served):
         return web.Response(text=f"Hello {request[USER] or 'stranger'}, this is {request.path}\n")
 
     async def _page(self, request: web.Request) -> web.Response:
-        """Return a page for a browser, with everything that there is to try."""
+        """Return a page for a browser, with links to try everything."""
         login = f' <a href="{escape(self._login)}">Log in</a> as user:user or admin:admin.' if self._login else ""
         text = PAGE.read_text("utf-8").replace("{user}", escape(request[USER] or "stranger")).replace("{login}", login)
         return web.Response(text=text, content_type="text/html")

@@ -1,4 +1,4 @@
-"""A stand-in for Nextcloud: the calls of HaRP (A 5) and of ExApps, a login form, and switches for trouble.
+"""A stand-in for Nextcloud: the calls of HaRP (A 5) and of ExApps, a login form, and switches for failures.
 
 async with NextcloudStandIn("the shared key") as nextcloud:
     nextcloud.register(ExApp("hello", token="...", version="1.0.0", host="127.0.0.1", port=23000))
@@ -85,7 +85,7 @@ class NextcloudStandIn(Served):
         self.body = b""  # of that answer; with status 200 a body that is not JSON is possible
 
     def register(self, app: ExApp) -> None:
-        """Know `app` from now on, instead of one with the same id."""
+        """Register `app`, replacing one with the same id."""
         self.apps[app.app_id.lower()] = app
 
     def forget(self, app_id: str) -> None:
@@ -116,7 +116,7 @@ class NextcloudStandIn(Served):
     async def _watch(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Remember and count the request, then make the trouble that is switched on."""
+        """Record and count the request, then cause the failures that are switched on."""
         headers = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.raw_headers)
         self.requests.append(Request(request.method, request.raw_path, tuple(headers)))
         if "/apps/app_api/harp/" in request.path:

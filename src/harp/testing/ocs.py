@@ -1,6 +1,6 @@
-"""The part of Nextcloud's OCS API that ExApps call, for tests of theirs: users, capabilities, log, preferences.
+"""The part of Nextcloud's OCS API that ExApps call, for their tests: users, capabilities, log, preferences.
 
-What is not here is an OCS 404, as for an app that is not installed; a test adds what its app needs with `answer`. Calls
+Everything else is an OCS 404, as for an app that is not installed; a test adds what its app needs with `answer`. Calls
 are made as an ExApp makes them: with its id and secret, in the name of a user or of nobody.
 """
 
@@ -54,7 +54,7 @@ class KnownAccount(Protocol):
 
 
 class OcsFailure(Exception):
-    """What is answered instead of data."""
+    """An error instead of data."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The fixture `harp` for the tests of ExApps; what it gives is in `harp.testing`.
+"""The fixture `harp` for the tests of ExApps; its class is in `harp.testing`.
 
 pytest loads this module in every run where HaRP is installed, so it costs nothing until a test asks for the fixture.
 """

@@ -1,4 +1,4 @@
-"""What the stand-ins have in common: a small web server that starts, stops and starts again at the same place."""
+"""What the stand-ins have in common: a small web server that starts, stops and restarts at the same address."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Served:
         return f"http://{host}:{self.port}"
 
     async def start(self) -> None:
-        """Serve from now on. Raises OSError when the place is taken."""
+        """Start serving. Raises OSError if the address is in use."""
         runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=GRACE)
         await runner.setup()
         try:

@@ -2,8 +2,8 @@
 
 What frames mean is in wire/mux; here are the transport, limits and back-pressure.
 
-* The socket is always read: a Go peer gives up a session whose frames are not taken for 10 s. But what a turn of the
-  loop does for one session is bounded: FRAMES frames, and its share of bytes (net/turns); the rest waits for the next.
+* The socket is always read: a Go peer gives up a session whose frames are not read for 10 s. But the work for one
+  session in a turn of the loop is bounded: FRAMES frames, and its share of bytes (net/turns); the rest waits for the next.
 * All frames of one loop iteration leave in one write, since each write is a TLS record: control frames first, then
   data, at most one frame from each waiting stream in turn.
 * One deadline per session serves pings, a dead peer and streams whose peer never ends them; streams have no timer.
@@ -150,7 +150,7 @@ class MuxSession(asyncio.Protocol):
         return stream, protocol
 
     def welcome(self, max_streams: int, window: int, budget: Budget | None = None) -> None:
-        """The peer has logged in: what it may have from now on; with `budget`, within that one."""
+        """Set what the peer may have after its login; with `budget`, within that one."""
         if budget is not None:
             kept = sum([stream.kept for stream in self._streams.values()])
             self.budget.kept -= kept
@@ -182,7 +182,7 @@ class MuxSession(asyncio.Protocol):
             self._probes.discard(probe)
 
     def close(self, reason: str) -> None:
-        """End the session: streams are lost, but what they have written is sent."""
+        """End the session: streams are lost, but what they have written is still sent."""
         if self._transport is not None and not self.is_closing():
             self.reason = self.reason or reason
             self._flush()

@@ -1,4 +1,4 @@
-"""Two transports joined: what one receives the other sends, at the pace of the slower one."""
+"""Two transports joined: each sends what the other receives, at the pace of the slower one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Relay(asyncio.Protocol):
         self._early = b""  # received before there was a pair
 
     def join(self, other: Relay) -> None:
-        """Make a pair of two connected ends, and begin."""
+        """Pair two connected ends, and begin."""
         assert self.transport is not None
         assert other.transport is not None
         self.other, other.other = other, self

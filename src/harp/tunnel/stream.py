@@ -252,7 +252,7 @@ class MuxStream(asyncio.Transport):
         return bool(self._kept) and self._kept[-1] == END
 
     def take_turn(self) -> bool:
-        """Give the session one DATA frame of what waits; False when nothing more can be sent now."""
+        """Give the session one DATA frame of what waits; return False if nothing more can be sent now."""
         budget = min(MAX_FRAME, self._stream.sendable)
         parts: list[bytes | memoryview] = []
         size = 0

@@ -23,7 +23,7 @@ class Live:
     """Makes the streams."""
 
     def __init__(self, facts: PageFacts, look: Look, render: Callable[[View], str]) -> None:
-        """`look` gathers what a page shows, at once; `render` writes what changes of it, and runs beside the loop."""
+        """`look` collects what a page shows, at once; `render` renders its changes, off the loop."""
         self._facts = facts
         self._look = look
         self._render = render

@@ -1,4 +1,4 @@
-"""Our own FRP client: it dials out to a tunnel server and serves local services through it (F 10).
+"""Our own FRP client: it connects to a tunnel server and serves local services through it (F 10).
 
 It speaks to a stock frps as well as to our server, in both protocol versions, with and without multiplexing and TLS.
 One `TunnelClient` is one tunnel: it logs in, claims its ports, keeps reconnecting, and keeps its run id.
@@ -98,7 +98,7 @@ class Backoff:
         self._losses: deque[float] = deque()  # of the last minute
 
     def after_failure(self, *, first: bool) -> float:
-        """No connection, or no login. `first`: there never was one; servers and networks are still starting then."""
+        """No connection, or no login. `first`: there has never been one; servers and networks may still be starting."""
         start, most = (2.0, 10.0) if first else (1.0, 20.0)
         wait = min(start * 2.0 ** min(self._failures, 10), most)
         self._failures += 1
@@ -197,7 +197,7 @@ class _Session:
             self._tasks.create_task(self._work(work))
 
     async def _work(self, work: Work) -> None:
-        """One work connection until bytes flow. Whatever goes wrong, the stream is closed at once (F 10.6)."""
+        """One work connection until bytes flow. After any failure, the stream is closed at once (F 10.6)."""
         try:
             await self._link.open(lambda: work)
             start = await work.started

@@ -47,7 +47,7 @@ class ClientProxy(Struct, frozen=True):
 
 
 class ClientConfig(Struct, frozen=True):
-    """All that a tunnel client needs to know. Times are in seconds; infinity is never."""
+    """The configuration of a tunnel client. Times are in seconds; infinity is never."""
 
     server: Tcp
     proxies: tuple[ClientProxy, ...]
@@ -88,7 +88,7 @@ def load(path: Path, env: Mapping[str, str]) -> ClientConfig:
 
 
 def parse(text: str, env: Mapping[str, str]) -> ClientConfig:
-    """Understand a configuration. `{{ .Envs.NAME }}` is filled in from `env`, as text, before TOML sees it.
+    """Parse a configuration. `{{ .Envs.NAME }}` is filled in from `env`, as text, before TOML sees it.
 
     Raises SettingsError with every problem, one line each: the key, what is wrong, what to write instead.
     """
@@ -275,7 +275,7 @@ def _proxies(top: _Table) -> tuple[ClientProxy, ...]:
 
 
 def _proxy(table: _Table) -> ClientProxy | None:
-    """Return one proxy, or None when it is switched off."""
+    """Return one proxy, or None if it is disabled."""
     enabled = table.flag("enabled", default=True)
     name = table.text("name")
     if not 1 <= len(name) <= MAX_NAME:

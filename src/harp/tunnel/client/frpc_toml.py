@@ -1,6 +1,6 @@
 """ClientConfig -> frpc's TOML, as an ExApp or an engine has it (A 8.1, A 7.5): the one place that writes it.
 
-`exapp/start.sh` does the same in shell for images without Python; a test holds the two together.
+`exapp/start.sh` does the same in shell for images without Python; a test compares the two.
 """
 
 from __future__ import annotations

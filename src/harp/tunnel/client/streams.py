@@ -86,7 +86,7 @@ class ControlConnection(asyncio.Protocol):
         return (frp.MAGIC if self._config.wire == 2 else b"") + frp.encode(message, self._config.wire)
 
     def close(self) -> None:
-        """Stop, for whatever reason; nothing is sent any more."""
+        """Stop, for any reason; nothing more is sent."""
         self._deadlines.drop(self)
         self._end("stopped")
         if self._transport is not None:
@@ -123,7 +123,7 @@ class ControlConnection(asyncio.Protocol):
     # Timed
 
     def expired(self) -> None:
-        """Whatever is due: the login's answer, a Ping, its Pong, a claim."""
+        """Handle what is due: the login's answer, a Ping, its Pong, a claim."""
         now = self._deadlines.now
         if not self.accepted:
             self._end(f"no answer to the login within {LOGIN_LIMIT:g} s")
@@ -218,7 +218,7 @@ class ControlConnection(asyncio.Protocol):
         self._reader.feed(self._decryptor.decrypt(self._reader.rest()))
 
     def _claim(self) -> None:
-        """Ask for what is due, and look again when the next thing is."""
+        """Send the claims that are due, and set the next deadline."""
         now = self._deadlines.now
         for claim in self._claims.values():
             if claim.due <= now:
@@ -295,7 +295,7 @@ class Work(asyncio.Protocol):
         self._transport.resume_reading()
 
     def finish(self) -> None:
-        """The service has ended: so do we, but without losing what the server has not read yet.
+        """End after the service has ended, without losing what the server has not read yet.
 
         What it still sends is dropped: closing now would reset the stream, and with it the end of the answer.
         """

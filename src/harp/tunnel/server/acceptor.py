@@ -43,7 +43,7 @@ class LinkEntrance(Protocol):
 class Acceptor:
     """Listens, and brings each connection to `handler` as a PendingConnection.
 
-    Every connection must use `tls`; when it is None TLS proves nothing and is an offer, for clients that use it by
+    Every connection must use `tls`; if it is None, TLS is optional and proves nothing, for clients that use it by
     default. `tunnels` says how many have logged in: with the pending ones they are at most `limit`.
     """
 
@@ -96,7 +96,7 @@ class Acceptor:
         self._tls = tls
 
     def stop(self) -> None:
-        """Take no new connection."""
+        """Accept no new connections."""
         self.leave(self.sockets)
 
     def leave(self, sockets: Sequence[socket.socket]) -> None:

@@ -1,8 +1,8 @@
 """Who a tunnel client is, and whether it may have what it claims (difference 12).
 
 Engines and ExApps made before log in with the shared key, ExApps with a key of their own (HP_EXAPP_KEYS=derived) with
-that; the latter opens the tunnel of its ExApp and nothing else. Which port an ExApp has is Nextcloud's word, which port
-an engine has the administrator's.
+that; the latter opens the tunnel of its ExApp and nothing else. Nextcloud determines which port an ExApp
+has, the administrator which port an engine has.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RecordSource(Protocol):
 
 
 class ClaimCheck:
-    """Checks claims. With `claims` "strict" what does not fit is refused, with "warn" it is logged.
+    """Checks claims. With `claims` "strict", claims that do not match are refused, with "warn" they are logged.
 
     What comes with an ExApp's own key is always checked strictly, and a port that was given to an engine is its alone.
     """
@@ -121,7 +121,7 @@ class ClaimCheck:
             return {}
 
     async def _engine_objection(self, name: str, port: int, address: str) -> str:
-        """Object to other names: any ExApp may have the shared key, and would get what is deployed there."""
+        """Object to other names: any ExApp may have the shared key, and could get what is deployed there."""
         salts = await asyncio.to_thread(self._salts)
         objection = engine_objection(await self._named(), name, port, salts)
         if objection is None:

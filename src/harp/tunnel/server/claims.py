@@ -106,7 +106,7 @@ class Claim:
         return f"<Claim {shown(self.name)}:{self.port} {self.state.value}>"
 
     def move(self, event: ClaimEvent) -> None:
-        """Go on as the table says. Raises PeerError when it does not."""
+        """Move as the table says. Raises PeerError if it has no such move."""
         self.state = moved(self.state, event)
 
     async def connect(self, factory: ProtocolFactory) -> Connected:
@@ -121,7 +121,7 @@ class Claim:
         return await self.tunnel.start(factory, _start_messages(message))
 
     def expired(self) -> None:
-        """The client gave no sign that it knows of the claim; offer it all the same."""
+        """Offer the claim although the client has not shown that it knows of it."""
         self._claims.confirm(self)
 
 

@@ -1,4 +1,4 @@
-"""The tunnels of one Nextcloud: what they have claimed, and what becomes of them."""
+"""The tunnels of one Nextcloud: their claims, and their ends."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ Admit = Callable[[str, str], TunnelGroup | str]
 class TunnelServer:
     """Serves tunnel clients on every FRP address.
 
-    A login belongs to the group of its key. Every connection must use `tls`; when it is None TLS proves nothing and is
-    an offer, for clients that use it by default.
+    A login belongs to the group of its key. Every connection must use `tls`; if it is None, TLS is optional and proves
+    nothing, for clients that use it by default.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class TunnelServer:
         return [facts for group in self.groups for facts in group.facts()]
 
     def stop_accepting(self) -> None:
-        """Take no new connection; tunnels go on, and may end without a warning."""
+        """Accept no new connections; tunnels continue, and may end without a warning."""
         for group in self.groups:
             group.news.stopping = True
         self._acceptor.stop()

@@ -1,4 +1,4 @@
-"""Tunnels that are lost, and those that come back: the outages of ExApps and engines, as the log reports them."""
+"""Tunnels that are lost, and those that come back: the outages of ExApps and engines in the log."""
 
 from __future__ import annotations
 

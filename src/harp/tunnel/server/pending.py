@@ -1,6 +1,6 @@
 """A client's connection until it has logged in: which protocol it speaks, and its first message (F 1.2, F 5.1, F 6.2).
 
-Everything here belongs to a peer that we know nothing of: it has one time limit, one stream and small windows. The
+Everything here belongs to an unknown peer: it has one time limit, one stream and small windows. The
 life cycles are the tables of `harp.wire.frp_login`; here are transports and limits.
 """
 
@@ -57,7 +57,7 @@ class LoginHandler(Protocol):
         """What the client has sent is not FRP, or not what comes first; the stream is closed."""
 
     def broken(self, pending: PendingConnection, reason: str) -> None:
-        """The client has broken the rules of yamux, logged in or not; its connection is lost."""
+        """The client, logged in or not, has violated yamux; its connection is lost."""
 
     def left(self, pending: PendingConnection) -> None:
         """The connection is no longer pending: it has ended, logged in, or belongs to a tunnel."""
@@ -89,7 +89,7 @@ class PendingConnection(asyncio.Protocol):
         return f"<PendingConnection {self.address} {self.stage.value}{yamux}>"
 
     def move(self, step: Step) -> None:
-        """Go on as the table says. Raises PeerError when it does not."""
+        """Move as the table says. Raises PeerError if it has no such move."""
         self.stage = moved(CONNECTION, self.stage, step)
         if self.debugging:
             log.debug("tunnel connection moved", connection=self)

@@ -86,7 +86,7 @@ class WorkPool:
         return stream
 
     def close(self, reason: str) -> list[asyncio.Transport]:
-        """Fail everyone who waits; the transports of the streams that were left, for the caller to end."""
+        """Fail everyone who waits; return the transports of the remaining streams, for the caller to end."""
         self._closed = f"the tunnel was closed: {reason}"
         while self._waiters:
             self._waiters.popleft().fail(self._closed)
