@@ -1,8 +1,8 @@
 """What the access decision reads from a request, as one value.
 
 A `Question` is the only request input of `decide`, so everything that a decision depends on is part of it by
-construction, and its parts are the key of cached decisions: who asks, and the route that the path hits. It contains no cookie,
-password or shared key: only a keyed hash of what logs a visitor in, and whether the shared key was right.
+construction, and its parts are the key of cached decisions: who asks, and the route that the path hits. It contains no
+cookie, password or shared key: only a keyed hash of the visitor's credentials, and whether the shared key was right.
 """
 
 from __future__ import annotations

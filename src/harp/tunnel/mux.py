@@ -3,7 +3,7 @@
 What frames mean is in wire/mux; here are the transport, limits and back-pressure.
 
 * The socket is always read: a Go peer gives up a session whose frames are not read for 10 s. But the work for one
-  session in a turn of the loop is bounded: FRAMES frames, and its share of bytes (net/turns); the rest waits for the next.
+  session in a turn of the loop is bounded: FRAMES frames, and its share of bytes (net/turns); the rest waits.
 * All frames of one loop iteration leave in one write, since each write is a TLS record: control frames first, then
   data, at most one frame from each waiting stream in turn.
 * One deadline per session serves pings, a dead peer and streams whose peer never ends them; streams have no timer.
