@@ -25,6 +25,7 @@ PAGES = (
     "docs/operating.md",
     "docs/configuration.md",
     "docs/instances.md",
+    "docs/scaling.md",
     "docs/differences.md",
     "docs/troubleshooting.md",
     "docs/first-exapp.md",

@@ -21,7 +21,7 @@ def test_every_page_for_those_readers_is_looked_at() -> None:
     readers = [tree for tree in trees if re.search(r":caption: For (administrators|authors|operators)", tree)]
     entries = [line for tree in readers for line in tree.splitlines() if line and not line.startswith(":")]
     pages = {(ROOT / "docs" / f"{entry}.md").resolve().relative_to(ROOT).as_posix() for entry in entries}
-    with_blocks = {page for page in pages if re.search(r"^```\w(?!ext$)", (ROOT / page).read_text(), re.MULTILINE)}
+    with_blocks = {page for page in pages if re.search(r"^ *```\w(?!ext$)", (ROOT / page).read_text(), re.MULTILINE)}
     assert with_blocks <= set(PAGES)
 
 

@@ -208,6 +208,15 @@ def test_several_nextclouds_are_configured_as_the_page_says(tmp_path: Path) -> N
         assert "clinic" in script("harp check", tmp_path, **settings)
 
 
+def test_a_replica_is_configured_as_the_page_says(tmp_path: Path) -> None:
+    (text,) = (block.text for block in blocks("docs/scaling.md") if "HP_CLUSTER_NAME" in block.text)
+    settings = {"HP_SHARED_KEY": "k" * 32, "NC_INSTANCE_URL": "https://a.example", "HP_CERTS_DIR": str(tmp_path)}
+    shown = script(f"set -a\n{text}harp check", tmp_path, **settings)
+    assert "harp-1" in shown
+    assert "10.0.0.11:8782" in shown
+    assert ":PASSWORD@" not in shown
+
+
 def test_frpc_takes_the_configuration_of_the_page_for_authors(tmp_path: Path) -> None:
     for block in left("docs/exapps.md", "toml"):
         (tmp_path / "frpc.toml").write_text(block.text)

@@ -105,7 +105,7 @@ class Forwarding(Struct, eq=False):
             self._task = None
             if not self._ended:
                 self._ended = True
-                self._downstream.refuse(500, "HaRP failed at this request; its log says why")
+                self._downstream.refuse(500, "internal error; the log has the reason")
 
     def _reach(self) -> Coroutine[Any, Any, Upstream]:
         """Make a new connection. Raises Unreachable."""

@@ -171,11 +171,11 @@ class Stream:
         return f"<Stream {self.id} {words_of(self.state)}, may send {self.sendable}, may receive {self.window.left}>"
 
     def may_send(self) -> bool:
-        """May we still send?"""
+        """Return whether this side may still send."""
         return SEND_DATA in STREAM[self.state]
 
     def may_receive(self) -> bool:
-        """May the peer still send?"""
+        """Return whether the peer may still send."""
         return GOT_DATA in STREAM[self.state]
 
     def move(self, move: Move) -> None:
@@ -330,7 +330,7 @@ class Session:
     # Sending
 
     def can_open(self) -> bool:
-        """May we open a stream now?"""
+        """Return whether a stream can be opened now."""
         return Turn.OPEN_STREAM in SESSION[self.state] and self._next_id <= MAX_ID
 
     def open(self) -> Stream:
@@ -361,7 +361,7 @@ class Session:
                 self._data += (HEADER.pack(0, DATA, 0, stream.id, len(part)), part)
 
     def end(self, stream: Stream) -> None:
-        """We send no more, after what was sent."""
+        """End this direction, after what was sent."""
         self._move(stream, SEND_END)
         self._data.append(yamux.window_update(stream.id, 0, FIN))
 

@@ -45,7 +45,7 @@ def process_findings(snapshot: Snapshot, room: Room) -> list[Finding]:
 
 
 def _descriptors(snapshot: Snapshot, room: Room) -> Finding:
-    title = "there are file descriptors enough"
+    title = "there are enough file descriptors"
     process = snapshot.process
     fix = f"{fixes.DESCRIPTORS}: docker run --ulimit nofile={room.need}, LimitNOFILE={room.need} in a systemd unit"
     if room.allowed < room.wanted:

@@ -32,7 +32,7 @@ ARRIVES = "/exapps/ arrives at HaRP"
 PREFIX = "the path arrives unchanged"
 UPGRADE = "WebSockets pass"
 BODY = "large uploads pass"
-BUFFER = "answers arrive while they are made"
+BUFFER = "responses are not buffered"
 STEPS = (("prefix", PREFIX), ("address", "the client's address arrives"), ("websocket", UPGRADE))
 LATER_STEPS = (("body", BODY), ("stream", BUFFER))
 
