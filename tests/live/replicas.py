@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import signal
 import threading
 import time
@@ -27,37 +28,7 @@ from tests.live.tunnels import SHIPPED, configuration
 NAMES = ("a", "b", "c")
 START = 60.0  # seconds for all tunnels to be connected, on a slow machine
 
-HAPROXY = """
-global
-    maxconn 4000
-defaults
-    timeout connect 2s
-    timeout client 60s
-    timeout server 60s
-    timeout tunnel 60s
-    option redispatch 1
-    retries 6
-    default-server check inter 200ms fall 1 rise 1
-frontend http
-    mode http
-    bind 127.0.0.1:{http}
-    default_backend http
-backend http
-    mode http
-    balance roundrobin
-    option httpchk GET /readyz
-    retry-on conn-failure empty-response response-timeout
-    timeout queue 10s
-{http_servers}
-frontend frp
-    mode tcp
-    bind 127.0.0.1:{frp}
-    default_backend frp
-backend frp
-    mode tcp
-    balance roundrobin
-{frp_servers}
-"""
+HAPROXY = Path(__file__).parents[2] / "deploy" / "replicas" / "haproxy.cfg"
 
 
 class Replicas:
@@ -86,12 +57,18 @@ class Replicas:
         self.until_whole()
 
     def start_haproxy(self) -> None:
-        http = [f"    server {name} 127.0.0.1:{one.http} check port {one.admin}" for name, one in self.all.items()]
-        frp = [f"    server {name} 127.0.0.1:{one.frp}" for name, one in self.all.items()]
-        file = self.directory / "haproxy.cfg"
-        file.write_text(
-            HAPROXY.format(http=self.http, frp=self.frp, http_servers="\n".join(http), frp_servers="\n".join(frp))
+        """With the configuration of our example for Compose, at the addresses that they have here."""
+        text = re.sub(r"^resolvers .*\n(?: .*\n)+", "", HAPROXY.read_text(), flags=re.MULTILINE)
+        text = text.replace(" port 8200", "").replace(" resolvers network init-addr last,libc,none", "")
+        text = text.replace("bind :8780", f"bind 127.0.0.1:{self.http}").replace(
+            "bind :8782", f"bind 127.0.0.1:{self.frp}"
         )
+        for number, one in enumerate(self.all.values(), 1):
+            text = text.replace(f"harp{number}:8780", f"127.0.0.1:{one.http} port {one.admin}")
+            text = text.replace(f"harp{number}:8782", f"127.0.0.1:{one.frp} port {one.admin}")
+        assert re.findall(r"server harp\d \S+ port \d+\n", text), text
+        file = self.directory / "haproxy.cfg"
+        file.write_text(text)
         self.haproxy = Process([path_of("haproxy", "haproxy"), "-db", "-f", str(file)], self.directory / "haproxy.log")
         self.haproxy.until_listening(self.frp)
 

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(300)
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Replicas, ManyApps]]:
     """Three replicas with 30 frpc and 10 of our own clients, each with an app of its own, all through HAProxy."""
     folder = tmp_path_factory.mktemp("replicas")
-    with world_of_replicas(folder, FRPC + OURS, OURS) as made:
+    with world_of_replicas(folder, FRPC + OURS, OURS, HP_TUNNEL_HOLD="20s") as made:
         yield made
 
 
