@@ -12,15 +12,18 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
 
 import structlog
 import uvloop
+from tests.live.linked import linked_replicas
 from tests.live.product import running
-from tests.live.tunnels import SHIPPED
-from tests.live.workers import Workers, serving
-from tests.live.world import World
+from tests.live.tunnels import SHIPPED, start_tunnel
+from tests.live.workers import serving
+from tests.live.world import TUNNEL_PORT, World
 
 from benchmarks.client import Requester, get
 from benchmarks.crowded import simulate
@@ -30,6 +33,7 @@ from harp.net.memory import resident
 CONNECTIONS = 64
 REQUESTS = 200  # of each connection, in a turn
 TURNS = 5
+Turn = dict[str, float]  # seconds of processor time for a request
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -51,30 +55,57 @@ def main() -> None:
 
 
 def measured() -> Costs:
-    """Return what requests cost two real workers with one real frpc."""
+    """Return what requests cost two real workers, and two of three real replicas, with one real frpc each."""
     with tempfile.TemporaryDirectory(prefix="harp-members-") as name:
         directory = Path(name)
         world = World(directory)
         try:
-            with (
-                running(directory / "harp", world.nextcloud, HP_WORKERS="2", HP_LOG_LEVEL="warning") as product,
-                serving(product, world, SHIPPED) as workers,
-            ):
-                memory = median(line.memory for line in workers.members())
-                holder = workers.holder()
-                places = {"local": holder, "relayed": workers.other(holder)}
-                turns = [{what: _turn(workers, pid) for what, pid in places.items()} for _ in range(TURNS)]
+            memory, near = _workers(world, directory)
+            apart = _replicas(world, directory)
         finally:
             world.process.stop()
-    for turn in turns:
+    for turn in (*near, *apart):
         print({what: f"{seconds * 1e6:.0f} µs" for what, seconds in turn.items()}, file=sys.stderr)
-    return Costs(median(turn["local"] for turn in turns), median(turn["relayed"] for turn in turns), memory)
+    local = median(turn["local"] for turn in (*near, *apart))
+    return Costs(local, median(turn["relayed"] for turn in near), median(turn["relayed"] for turn in apart), memory)
 
 
-def _turn(workers: Workers, pid: int) -> float:
-    """Return the processor time that both workers take for a request which this one accepts."""
-    clients = [workers.connect(pid) for _ in range(CONNECTIONS)]
-    pids = workers.pids()
+def _workers(world: World, directory: Path) -> tuple[float, list[Turn]]:
+    with (
+        running(directory / "harp", world.nextcloud, HP_WORKERS="2", HP_LOG_LEVEL="warning") as product,
+        serving(product, world, SHIPPED) as workers,
+    ):
+        holder = workers.holder()
+        places = {"local": holder, "relayed": workers.other(holder)}
+
+        def turn(pid: int) -> float:
+            return _cost(lambda: workers.connect(pid), workers.pids())
+
+        memory = median(line.memory for line in workers.members())
+        return memory, [{what: turn(pid) for what, pid in places.items()} for _ in range(TURNS)]
+
+
+def _replicas(world: World, directory: Path) -> list[Turn]:
+    with (
+        linked_replicas(directory, world.nextcloud, HP_LOG_LEVEL="warning") as replicas,
+        start_tunnel(replicas["c"], SHIPPED, "hello", TUNNEL_PORT, world.socket),
+    ):
+        replicas.until_served("hello", "ac")
+        pids = [replicas[name].process.pid for name in "ac"]
+        places = {"local": "c", "relayed": "a"}
+
+        def turn(name: str) -> float:
+            return _cost(lambda: replicas.client(name), pids)
+
+        return [{what: turn(name) for what, name in places.items()} for _ in range(TURNS)]
+
+
+def _cost(connect: Callable[[], HTTPConnection], pids: list[int]) -> float:
+    """Return the processor time that all these processes take for a request."""
+    clients = [connect() for _ in range(CONNECTIONS)]
+    for client in clients:
+        if client.sock is None:
+            client.connect()
     before = sum(map(_processor_time, pids))
     asyncio.run(_ask([client.sock for client in clients]))
     spent = sum(map(_processor_time, pids)) - before

@@ -28,7 +28,8 @@ class Costs:
     """Processor time of a small request through a tunnel, in seconds of all members, and the memory of an idle one."""
 
     local: float  # it comes to the member with the tunnel
-    relayed: float  # to another one
+    relayed: float  # to another worker
+    apart: float  # to another replica: its link is TLS
     member: float  # bytes
 
 
@@ -39,8 +40,10 @@ class Forecast:
     members: int
     links: int
     relayed: float  # share of the requests
-    request: float  # seconds of processor time
-    rate: float  # requests per second of all members
+    request: float  # seconds of processor time, of workers
+    rate: float  # requests per second of all workers
+    request_apart: float  # the same of replicas
+    rate_apart: float
     idle: float  # share of each one's processor for tunnels and links on which nothing happens
     memory: float  # bytes of each
 
@@ -48,7 +51,7 @@ class Forecast:
 def forecast(members: int, crowd: Crowd, costs: Costs) -> Forecast:
     """Return what the figures add up to with the Nextclouds and tunnels of a crowd."""
     relayed = (members - 1) / members
-    request = costs.local + relayed * (costs.relayed - costs.local)
+    request, apart = (costs.local + relayed * (there - costs.local) for there in (costs.relayed, costs.apart))
     own = crowd.tunnels / members
     others = members - 1
     idle = own * IDLE_TUNNEL + others * crowd.probe / PROBES
@@ -58,6 +61,8 @@ def forecast(members: int, crowd: Crowd, costs: Costs) -> Forecast:
         relayed,
         request,
         members * (1 - idle) / request,
+        apart,
+        members * (1 - idle) / apart,
         idle,
         costs.member + crowd.instances * INSTANCE + own * TUNNEL + crowd.tunnels * crowd.entry + others * crowd.link,
     )
@@ -77,20 +82,26 @@ def replaced(page: str, text: str) -> str:
 
 
 def _model(crowd: Crowd, costs: Costs, sizes: Sequence[int] = SIZES) -> Iterator[str]:
+    local, relayed, apart = (f"{seconds * 1e6:.0f} µs" for seconds in (costs.local, costs.relayed, costs.apart))
     yield (
-        f"A small request through a tunnel takes {costs.local * 1e6:.0f} µs of a processor at the member with the "
-        f"tunnel, and {costs.relayed * 1e6:.0f} µs of two when it crosses a link. With {crowd.instances:,} "
-        f"Nextclouds and {crowd.tunnels:,} tunnels, clients and tunnels spread evenly, and a processor for each member:"
+        f"A small request through a tunnel takes {local} of a processor at the member with the tunnel, {relayed} of "
+        f"two when it crosses the link of workers, and {apart} with that of replicas, which is TLS. With "
+        f"{crowd.instances:,} Nextclouds and {crowd.tunnels:,} tunnels, clients and tunnels spread evenly, and a "
+        "processor for each member:"
     )
     yield ""
-    yield "| members | links | relayed | CPU per request | requests per second | | idle | memory of each |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield (
+        "| members | links | relayed | workers: a request | per second | replicas: a request | per second "
+        "| idle | memory of each |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
     one = forecast(1, crowd, costs).rate
     for members in sizes:
         of = forecast(members, crowd, costs)
+        rates = [f"{rate:,.0f} ({rate / one:.1f})" for rate in (of.rate, of.rate_apart)]
         yield (
-            f"| {of.members} | {of.links} | {of.relayed:.0%} | {of.request * 1e6:.0f} µs | {of.rate:,.0f} "
-            f"| {of.rate / one:.1f} times | {of.idle:.1%} | {of.memory / MB:,.0f} MB |"
+            f"| {of.members} | {of.links} | {of.relayed:.0%} | {of.request * 1e6:.0f} µs | {rates[0]} "
+            f"| {of.request_apart * 1e6:.0f} µs | {rates[1]} | {of.idle:.1%} | {of.memory / MB:,.0f} MB |"
         )
 
 

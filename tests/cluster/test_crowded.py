@@ -7,7 +7,7 @@ from benchmarks.crowded import Crowd, simulate
 from benchmarks.scaling import MARKED, PAGE, Costs, forecast, replaced, section
 
 CROWD = Crowd(4, 10, 1000, 20_000, 500, 50e-6, 100e-6, 200, 0.5, 200_000, 0.1, 0.2)
-COSTS = Costs(40e-6, 80e-6, 40e6)
+COSTS = Costs(40e-6, 80e-6, 120e-6, 40e6)
 
 
 async def test_members_agree_after_tunnels_have_come_one_is_lost_and_another_one_is_fresh() -> None:
@@ -23,6 +23,7 @@ def test_half_of_the_requests_to_two_members_are_relayed_three_quarters_to_four(
     assert [forecast(number, CROWD, COSTS).relayed for number in (1, 2, 4)] == [0, 0.5, 0.75]
     assert forecast(2, CROWD, COSTS).request == pytest.approx(60e-6)
     assert forecast(4, CROWD, COSTS).request == pytest.approx(70e-6)
+    assert forecast(4, CROWD, COSTS).request_apart == pytest.approx(100e-6)
 
 
 def test_each_two_members_have_a_link() -> None:

@@ -38,6 +38,7 @@ CHECKOUT = (
 )
 OFFLINE = {"BASE": DEBIAN, "PIP_ARGS": "--no-index --find-links=/build/wheels"}
 # What wheels for Debian 12 are called, the newest first.
+OF_DEBIANS_PYTHON = ("async-timeout>=4.0.3",)  # which redis wants before 3.11.3, and pip here does not know of
 MANYLINUX = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014", "manylinux_2_5", "manylinux1")
 
 PYTHON_DOCKERFILE = f"""\
@@ -174,7 +175,7 @@ def compiled_wheels() -> list[Path]:
 def wheels() -> Path:
     """A directory with the wheels of all that HaRP needs, for Debian 12's Python; downloaded when the lock changes."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"], *OF_DEBIANS_PYTHON]
     lock = ROOT / "requirements.lock"
     directory = CACHE / f"wheels-{sha256(lock.read_bytes() + repr(wanted).encode()).hexdigest()[:12]}"
     if directory.exists():

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.redis_server import RedisServer
 from tests.live.appapi import App, AppApi
 from tests.live.daemon import Nextcloud
 from tests.live.engine import EngineAnswer
@@ -26,7 +27,10 @@ from tests.live.kubernetes.node import NAME as NODE
 from tests.live.kubernetes.node import Node
 from tests.live.kubernetes.programs import program
 from tests.live.kubernetes.room import RESTRICTED, namespaces
+from tests.live.kubernetes.test_chart_replicas import block
+from tests.live.processes import free_port
 from tests.live.product import KEY
+from tests.live.shell import script
 
 pytestmark = pytest.mark.timeout(600)  # the first test makes the image
 
@@ -63,10 +67,14 @@ class Installed:
         finally:
             connection.close()
 
-    def pod(self) -> Any:
-        """The one pod that is not being deleted."""
+    def pods(self) -> list[Any]:
+        """Those that are not being deleted."""
         pods = self.cluster.api.list("Pod", NAMESPACE, f"app.kubernetes.io/instance={RELEASE}")
-        return next(pod for pod in pods if "deletionTimestamp" not in pod["metadata"])
+        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+    def pod(self) -> Any:
+        """The one there is, or any of them."""
+        return self.pods()[0]
 
 
 def command_of_the_docs(nextcloud: str) -> list[str]:
@@ -247,6 +255,48 @@ def test_with_persistence_a_new_pod_has_authority_and_engine_keys_of_the_one_bef
     assert cluster.api.exists("PersistentVolumeClaim", RELEASE, NAMESPACE)  # it outlives being switched off
     cluster.api.delete("PersistentVolumeClaim", RELEASE, NAMESPACE)
     cluster.api.delete("PersistentVolume", "harp-certs")
+
+
+@pytest.fixture
+def store(installed: Installed, tmp_path: Path) -> Iterator[str]:
+    """The URL of a Redis that pods reach."""
+    outside = installed.cluster.network.outside
+    redis = RedisServer(tmp_path, "--bind", outside, "--protected-mode", "no", port=(port := free_port()))
+    yield f"redis://{outside}:{port}"
+    redis.end()
+
+
+def test_three_replicas_are_one_harp_with_one_authority(installed: Installed, store: str, tmp_path: Path) -> None:
+    cluster = installed.cluster
+    script(block("openssl req"), tmp_path)
+    files = {name: (tmp_path / name).read_text() for name in ("ca.crt", "ca.key")}
+    for name, content in (("harp-authority", files), ("harp-cluster", {"url": store})):
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": content}
+        cluster.api.create(secret, NAMESPACE)
+    (tmp_path / "values.yaml").write_text(block("replicas: 3"))
+    upgrade = ("upgrade", RELEASE, "deploy/helm/harp", "--reset-then-reuse-values")
+    status, text = installed.helm(*upgrade, f"--values={tmp_path}/values.yaml", "--wait", "--timeout=300s")
+    assert status == 0, text + logs(installed)
+    pods = [pod["metadata"]["name"] for pod in installed.pods()]
+    assert len(pods) == 3
+
+    def inside(pod: str, *command: str) -> str:
+        return cluster.kubectl("-n", NAMESPACE, "exec", pod, "--", *command)
+
+    def linked(pod: str) -> list[str]:
+        members = json.loads(inside(pod, "harp", "members", "--json"))["members"]
+        return sorted(one["name"] for one in members if one["linked"])
+
+    until(lambda: all(linked(pod) == sorted(pods) for pod in pods), "links", 60)
+    for pod in pods:
+        assert inside(pod, "cat", "/certs/frp/ca.crt") == files["ca.crt"]
+    listed = cluster.kubectl("-n", NAMESPACE, "get", "endpoints", f"{RELEASE}-replicas", "--output=json")
+    addresses = json.loads(listed)["subsets"][0]["addresses"]
+    assert sorted(one["targetRef"]["name"] for one in addresses) == sorted(pods)
+    alone = "--set=replicas=1,cluster.existingSecret=,certificates.existingSecret="
+    status, text = installed.helm(*upgrade, alone, "--wait", "--timeout=300s")
+    assert status == 0, text
+    until(lambda: len(installed.pods()) == 1, "one pod", 120)
 
 
 def test_killing_its_process_makes_the_node_start_it_again(installed: Installed) -> None:
