@@ -121,6 +121,10 @@ def _nothing() -> snapshot.Snapshot:
         engines=(),
         bans=(),
         ban_totals=snapshot.BanTotals(0, 0, 0),
+        members=tuple(
+            snapshot.MemberLine("", False, False, 0, 0.0, 0.0, 0, 0, 0, 0, 0.0, kind=kind)
+            for kind in (snapshot.WORKER, snapshot.REPLICA)
+        ),
         certificates=(),
     )
 

@@ -192,6 +192,14 @@ async def test_who_vanishes_from_the_list_stays_linked_until_the_link_breaks(a: 
     assert a.members.links == {}
 
 
+async def test_an_entry_that_is_no_place_is_reported(a: ReplicaWorld, logged: list[EventDict]) -> None:
+    a.learn("b", Place("boot of b", "a" * 64 + ".example", 1))
+    await event(logged, "member not linked yet")
+    await until(lambda: "b" in a.linker.problems)
+    a.learn("b", None)
+    await until(lambda: a.linker.problems == {})
+
+
 async def test_nobody_listens_where_the_list_says(a: ReplicaWorld, b: ReplicaWorld, logged: list[EventDict]) -> None:
     a.learn("b", Place("boot of b", "127.0.0.1", 1))
     assert (await event(logged, "member not linked"))["reason"] == "Connection refused"

@@ -93,6 +93,13 @@ class Linker:
 
     async def _keep(self, name: str) -> None:
         """Have a link with a member for as long as it is listed."""
+        try:
+            await self._keep_linked(name)
+        finally:
+            self._kept.discard(name)
+            self.problems.pop(name, None)
+
+    async def _keep_linked(self, name: str) -> None:
         pause, failures = FIRST_PAUSE, 0
         loop = asyncio.get_running_loop()
         while (peer := self._peers.peers.get(name)) is not None:
@@ -116,8 +123,6 @@ class Linker:
                 pause = FIRST_PAUSE
             else:
                 pause = min(2 * pause, LONGEST_PAUSE)
-        self._kept.discard(name)
-        self.problems.pop(name, None)
 
     def _is_linked(self, name: str, peer: ListedReplica) -> bool:
         """Return whether there is a link with the process of this entry, or one that was made by it."""
@@ -152,6 +157,8 @@ class Linker:
                 transport.abort()
             if isinstance(error, OSError):
                 raise _failure(error, tls.authority) from error
+            if isinstance(error, ValueError):  # not a host
+                raise NotLinked(str(error)) from error
             raise
         self._met[name] = peer
         self._members.adopt(name, peer.boot, transport, rest)
