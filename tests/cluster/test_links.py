@@ -10,7 +10,7 @@ import pytest
 from harp.errors import TunnelAway
 from harp.net.turns import Turns
 from harp.tunnel.mux import MuxSession
-from harp.wire.member import Freed, Greeting, ToPort, WorkFor, packed
+from harp.wire.member import Freed, Greeted, Greeting, Talk, ToPort, WorkFor, packed
 from tests.cluster.world import MemberWorld, link
 from tests.fakes.transport import Recorder
 from tests.fakes.waiting import settled, until
@@ -31,6 +31,22 @@ async def test_members_talk_when_both_have_said_who_they_are(one: MemberWorld, t
     assert one.members.talking == {"2"}
     assert two.members.talking == {"1"}
     assert one.happened == ["talks with ['2']"]
+
+
+async def test_who_has_begun_to_talk_before_us_is_greeted_as_well(one: MemberWorld) -> None:
+    here, there = socket.socketpair()
+    heard: list[Recorder] = []
+
+    def accept() -> Recorder:
+        heard.append(Recorder())
+        return heard[-1]
+
+    session = MuxSession(one.clock.deadlines, client=False, accept=accept, turns=Turns())
+    await asyncio.get_running_loop().create_connection(lambda: session, sock=there)
+    session.open(Recorder)[0].write(packed(Talk("9", False, "boot")))
+    await settled()
+    await one.members.link("9", here, 1)
+    await until(lambda: heard and packed(Greeted()) in heard[0].received)
 
 
 async def test_a_question_has_an_answer_of_any_length(one: MemberWorld, two: MemberWorld) -> None:

@@ -17,12 +17,15 @@ from pathlib import Path
 import pytest
 
 from harp.testing.hello import static_content
+from tests.live.frp import exapp_toml, start_frpc, tls_of
 from tests.live.peers import path_of
 from tests.live.processes import Process, free_port
-from tests.live.product import HARP, Product
+from tests.live.product import HARP, KEY, Product
 from tests.live.tunnels import OWN, SHIPPED, start_tunnel
 from tests.live.workers import Workers
 from tests.live.world import TUNNEL_PORT, World
+
+pytestmark = pytest.mark.timeout(300)
 
 MIB = 1 << 20
 LARGE = 64 * MIB
@@ -33,6 +36,8 @@ WEBSOCKET = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 PROGRAM = f"#!{sys.executable}\nimport sys\nfrom harp.__main__ import main\nsys.exit(main())\n"
+
+Start = Callable[[Product, str, str, int, Path], Process]
 
 
 class Replaceable(Product):
@@ -136,7 +141,7 @@ def visitors(product: Replaceable) -> Iterator[list[Regular]]:
     for visitor in found:
         visitor.start()
     try:
-        until_served(product, found, 20)
+        until_served(product, found, 10)
         yield found
     finally:
         for visitor in found:
@@ -160,14 +165,24 @@ def websocket(product: Replaceable) -> socket.socket:
     return client
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(("client", "workers"), [(OWN, 1), (SHIPPED, 1), (SHIPPED, 2)])
+def unmultiplexed(product: Product, client: str, name: str, port: int, path: Path) -> Process:
+    """As `start_tunnel`, with a connection for each request."""
+    more = {key.replace(".", "__"): value for key, value in tls_of(product.certs / "frp").items()}
+    text = exapp_toml(product.frp, name, port, path, KEY, transport__tcpMux=False, **more)
+    return start_frpc(client, text, product.directory)
+
+
+@pytest.mark.parametrize(
+    ("start", "client", "workers"),
+    [(start_tunnel, OWN, 1), (start_tunnel, SHIPPED, 1), (start_tunnel, SHIPPED, 2), (unmultiplexed, SHIPPED, 1)],
+)
 def test_no_request_is_lost_when_a_new_process_takes_over(
-    world: World, tmp_path: Path, client: str, workers: int
+    world: World, tmp_path: Path, start: Start, client: str, workers: int
 ) -> None:
+    patient = {"HP_TIMEOUT_CLIENT": "200s", "HP_TIMEOUT_UPGRADE": "200s"}  # of a machine that may be busy
     with ExitStack() as stack:
-        product = stack.enter_context(installed(tmp_path / "harp", world.nextcloud, HP_WORKERS=str(workers)))
-        stack.enter_context(start_tunnel(product, client, "hello", TUNNEL_PORT, world.socket))
+        product = stack.enter_context(installed(tmp_path / "harp", world.nextcloud, HP_WORKERS=str(workers), **patient))
+        stack.enter_context(start(product, client, "hello", TUNNEL_PORT, world.socket))
         product.until(lambda: product.status("/exapps/hello/public") == 200, "tunnel")
         if workers == 2:
             Workers(product).until_whole()
@@ -183,12 +198,12 @@ def test_no_request_is_lost_when_a_new_process_takes_over(
         now = int(done.stdout.split()[1])
         assert open_socket.recv(4) == GOING_AWAY
         open_socket.close()
-        until_served(product, found, 50)  # while the download goes on through the tunnel of the old process
+        until_served(product, found, 25)  # while the download goes on through the tunnel of the old process
         assert begin + answer.read() == b"".join(static_content(LARGE))
         download.close()
         product.until(lambda: not before & set(product.processes()), "end of the old process")
         assert product.process.wait() == 0
-        until_served(product, found, 50)
+        until_served(product, found, 25)
         for visitor in found:
             visitor.leave()
         assert {status for visitor in found for status in visitor.statuses} == {200}

@@ -76,6 +76,7 @@ class Link:
             turns=host.turns,
         )
         self._talk: asyncio.Transport | None = None
+        self._early: list[Told] = []  # the other side may have begun to talk before we do
 
     def __repr__(self) -> str:
         return f"<Link with {self.member}, {self.mux!r}>"
@@ -86,11 +87,17 @@ class Link:
         transport, talking = self.mux.open(_Talking)
         transport.write(talking.stream.open(Talk(self.host.name, self.host.fresh, self.host.boot)))
         self._talk = transport
+        early, self._early = self._early, []
+        for message in early:
+            self.tell(message)
 
     def tell(self, message: Told) -> None:
         """Send news. A member that does not read them is not linked any more."""
         talk = self._talk
-        if talk is None or talk.is_closing():
+        if talk is None:
+            self._early.append(message)
+            return
+        if talk.is_closing():
             return
         talk.write(packed(message))
         if talk.get_write_buffer_size() > UNHEARD_LIMIT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +53,9 @@ async def serve(sock: socket.socket, factory: Factory) -> asyncio.Server:
     """Serve `factory` on a bound socket, TCP or unix."""
     loop = asyncio.get_running_loop()
     if sock.family == socket.AF_UNIX:
-        return await loop.create_unix_server(factory, sock=sock, backlog=BACKLOG)
+        # The file stays where it is: after an upgrade, or where a worker has stood in, another process serves there.
+        stays: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        return await loop.create_unix_server(factory, sock=sock, backlog=BACKLOG, **stays)
     return await loop.create_server(factory, sock=sock, backlog=BACKLOG)
 
 
