@@ -339,6 +339,34 @@ async def test_a_store_is_found_through_the_sentinel_that_answers(
         redis.end()
 
 
+async def test_after_a_failover_the_store_is_the_one_that_sentinels_name_now(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    directory, asked = tmp_path_factory.mktemp("failover"), free_port()
+    first_port, second_port = free_port(), free_port()
+    first = RedisServer(tmp_path_factory.mktemp("first"), port=first_port)
+    second = RedisServer(tmp_path_factory.mktemp("second"), "--replicaof", f"127.0.0.1 {first_port}", port=second_port)
+    file = directory / "sentinel.conf"
+    lines = ("down-after-milliseconds main 500", "failover-timeout main 3000")
+    text = "".join(f"sentinel {line}\n" for line in (f"monitor main 127.0.0.1 {first_port} 1", *lines))
+    file.write_text(f"port {asked}\n{text}")
+    one = Replica(f"redis+sentinel://127.0.0.1:{asked}/main", "one", tmp_path)
+    try:
+        await until(lambda: "master_link_status:up" in second.tell("INFO", "replication"))
+        with Process([path_of(PEER, "redis-server"), str(file), "--sentinel"], directory / "sentinel.log") as sentinel:
+            sentinel.until(lambda: "+slave" in sentinel.text(), "the second one")
+            await one.start()
+            assert first.tell("SMEMBERS", "harp:members") == "one"
+            first.kill()
+            await until(lambda: one.roster.problem)
+            await until(lambda: one.roster.problem == "" and second.tell("PTTL", "harp:member:one")[0] != "-")
+            assert "role:master" in second.tell("INFO", "replication")
+    finally:
+        await one.stop()
+        first.end()
+        second.end()
+
+
 # Passwords and rights
 
 RIGHTS = "~harp:* &harp:* +get +set +del +pttl +sadd +srem +smembers +publish +subscribe +ping"

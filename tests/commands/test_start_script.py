@@ -30,9 +30,11 @@ exec sleep 60
 """
 # Handles a signal and goes on until it may read a line. (A shell could not: QUIT is ignored where it begins.)
 HANDLER = """
-import os, signal, sys
+import os, select, signal, sys
 signal.signal(int(sys.argv[1]), lambda number, frame: os.write(1, b"got it\\n"))
 print("up", flush=True)
+while not select.select([0], [], [], 0.05)[0]:  # a signal just before Python reads is handled after it
+    pass
 sys.stdin.readline()
 sys.exit(9)
 """
