@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import signal
 import subprocess
 import time
@@ -186,6 +187,9 @@ def test_a_replica_that_starts_while_the_store_is_away_serves_and_is_found_later
     assert any(
         "Replicas that start are not found" in line["what"] for line in replicas.told("c", "problems")["problems"]
     )
+    doctor = json.loads(harp(replicas["c"], "doctor", "--json").stdout)
+    (found,) = (one for one in doctor["findings"] if one["check"] == "members")
+    assert (found["state"], "Connection refused" in found["cause"]) == ("warning", True)
     replicas.redis.start()
 
 

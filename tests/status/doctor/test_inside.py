@@ -9,12 +9,13 @@ from harp.status.doctor.inside import (
     Room,
     ban_findings,
     certificate_findings,
+    member_findings,
     missing_tunnels,
     process_findings,
     tunnel_findings,
 )
 from harp.status.doctor.report import worst
-from harp.status.snapshot import BanLine, CertificateLine
+from harp.status.snapshot import REPLICA, BanLine, CertificateLine, MemberLine
 from tests.fakes.facts import HELLO, FakeFacts
 
 SNAPSHOT = FakeFacts().snapshot()
@@ -36,6 +37,16 @@ def test_few_descriptors_are_a_fault_with_the_number_to_set() -> None:
 def test_a_loop_that_is_late_is_a_warning() -> None:
     late = replace(SNAPSHOT, process=replace(SNAPSHOT.process, loop_lag=2.0))
     assert worst(process_findings(late, ENOUGH)) == "warning"
+
+
+def test_members_that_are_not_linked_are_named_with_the_reason() -> None:
+    own = MemberLine("a", True, True, 1, 0.0, 0.0, 0, 0, 0, 0, 0.0, kind=REPLICA)
+    other = replace(own, name="b", leads=False, linked=False)
+    assert member_findings([]) == []
+    assert [(one.state, one.cause) for one in member_findings([own])] == [("ok", "a")]
+    (found,) = member_findings([replace(own, trouble="the store is away"), other])
+    assert (found.state, found.cause) == ("warning", "a: the store is away; b: not linked")
+    assert "HP_CLUSTER_URL" in found.fix
 
 
 def test_certificates_warn_for_three_weeks() -> None:

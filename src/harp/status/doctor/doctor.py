@@ -16,6 +16,7 @@ from harp.status.doctor.examined import Examined
 from harp.status.doctor.inside import (
     ban_findings,
     certificate_findings,
+    member_findings,
     missing_tunnels,
     process_findings,
     setting_findings,
@@ -97,6 +98,7 @@ class Doctor:
         certificates = certificate_findings(snapshot.certificates, time.time(), examined.certificate_fixes())
         own = [
             *process_findings(snapshot, examined.room),
+            *member_findings(snapshot.members),
             *certificates,
             ban_findings(snapshot.bans, examined.private_bans()),
             *setting_findings(settings),

@@ -35,6 +35,7 @@ HOST = "pass the name on. nginx: proxy_set_header Host $http_host; Apache: Proxy
 PROTO = "pass the scheme on. nginx: proxy_set_header X-Forwarded-Proto $scheme; for others see `harp setup`"
 OF_STEP = {"websocket": UPGRADE, "body": BODY, "stream": BUFFER}
 
+MEMBERS = "see `harp members`; with replicas, check HP_CLUSTER_URL, the store, and the way to port 8782 of the others"
 CLUSTER = "compare HaRP's Role with docs/kubernetes.md, and check HP_K8S_API_SERVER and the token"
 
 NEXTCLOUD_URL = "correct NC_INSTANCE_URL: it has to answer from where HaRP runs (try curl there)"

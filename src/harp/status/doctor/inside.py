@@ -10,7 +10,7 @@ from harp.logs import RecentWarning
 from harp.settings import Settings
 from harp.status.doctor import fixes
 from harp.status.doctor.report import Finding, failed, ok, skipped, warning
-from harp.status.snapshot import AppLine, BanLine, CertificateLine, Snapshot, TunnelLine
+from harp.status.snapshot import AppLine, BanLine, CertificateLine, MemberLine, Snapshot, TunnelLine
 
 DAY = 86400.0
 SOON = 21 * DAY
@@ -42,6 +42,15 @@ def process_findings(snapshot: Snapshot, room: Room) -> list[Finding]:
     late = warning("lag", title, f"the event loop was {lag:.1f} s late in the last minute", fixes.LAG)
     findings.append(late if lag > LAG else ok("lag", title))
     return findings
+
+
+def member_findings(members: Sequence[MemberLine]) -> list[Finding]:
+    """Return whether all workers or replicas are linked, and find each other; nothing where there is one process."""
+    title = "the members of this HaRP find each other"
+    bad = [f"{one.name}: {one.trouble or 'not linked'}" for one in members if one.trouble or not one.linked]
+    if bad:
+        return [warning("members", title, "; ".join(bad[:SHOWN]), fixes.MEMBERS)]
+    return [ok("members", title, ", ".join(one.name for one in members))] if members else []
 
 
 def _descriptors(snapshot: Snapshot, room: Room) -> Finding:
