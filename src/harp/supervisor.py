@@ -346,7 +346,7 @@ class Supervisor:
             raise UpgradeFailed(reason or "HaRP is stopping")
         self._upgrading = True
         try:
-            linked = [worker for worker in self._workers if worker.control is not None]
+            linked = [worker for worker in self._workers if worker.ready.is_set()]  # others would be waited for
             pairs = [[socket.socketpair() for _ in linked] for _ in self._workers]
 
             async def begun(number: int) -> None:
