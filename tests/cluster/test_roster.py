@@ -291,6 +291,25 @@ async def test_of_two_with_one_name_that_could_not_be_seen_the_second_is_not_lis
 # Ways to the store
 
 
+async def test_over_tcp_a_replica_is_where_it_reaches_the_store_from(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    port = free_port()
+    redis = RedisServer(tmp_path_factory.mktemp("tcp"), port=port)
+    make_ca(tmp_path, "one")
+    one = Replica(f"redis://127.0.0.1:{port}", "one", tmp_path, address=None)
+    nowhere = Replica(f"redis://name.invalid:{port}", "two", tmp_path, address=None)
+    try:
+        await one.start()
+        assert '"host":"127.0.0.1"' in redis.tell("GET", "harp:member:one")
+        await nowhere.start()
+        assert "cannot be used: our address on the way to it is not known: " in nowhere.roster.problem
+    finally:
+        await one.stop()
+        await nowhere.stop()
+        redis.end()
+
+
 async def test_a_store_is_reached_over_tls_by_its_ca(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
     directory, port = tmp_path_factory.mktemp("tls"), free_port()
     authority = trustme.CA()
