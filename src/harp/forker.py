@@ -33,7 +33,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 LONGEST = 1 << 16  # bytes of a datagram
-MOST_DESCRIPTORS = 80  # of one order: the control socket, and a link with each other worker
+MOST_DESCRIPTORS = 160  # of one order: the control socket, links with each other worker and each of an old version
 PATIENCE = 60.0  # seconds until a worker is forked; the first one has to wait until everything is loaded
 QUIETED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGHUP)  # for the parent and workers
 

@@ -14,7 +14,7 @@ from harp.cluster.members import Members
 from harp.facts import HarpFacts
 from harp.member import MemberGateway
 from harp.systemd import notify
-from harp.upgrade import NewVersion, Predecessor, UpgradeFailed, objection
+from harp.upgrade import STOPPING, NewVersion, Predecessor, UpgradeFailed, objection
 from harp.wire.member import Drained, Operated
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Kin(MemberGateway):
         parent = os.getppid() if self._predecessor is None else 0  # who was started by one is nobody's main process
         reason = "an upgrade is under way" if self._upgrading else objection(os.environ, os.getpid(), parent)
         if reason or self._harp.draining:
-            raise UpgradeFailed(reason or "HaRP is stopping")
+            raise UpgradeFailed(reason or STOPPING)
         self._upgrading = True
         try:
             await self.attach()
@@ -105,7 +105,7 @@ class Kin(MemberGateway):
                 await self.members.link(AFTER, unused.pop(), 0)
 
             try:
-                process = await NewVersion().serve(self._harp.sockets(), [[theirs]], begun)
+                process = await NewVersion(lambda: self._harp.draining).serve(self._harp.sockets(), [[theirs]], begun)
             finally:
                 for sock in unused:
                     sock.close()

@@ -32,18 +32,18 @@ from typing import Any
 
 import structlog
 
-from harp.errors import HarpError
+from harp.errors import HarpError, words_of
 from harp.forker import Door, Forker, Post
 from harp.logs import configure, drain
 from harp.net.given import GivenSockets
 from harp.net.listen import ListenError
 from harp.settings import Address, Settings
 from harp.systemd import notify
-from harp.upgrade import NewVersion, Predecessor, UpgradeFailed, given_at_start, objection
+from harp.upgrade import STOPPING, NewVersion, Predecessor, UpgradeFailed, given_at_start, objection
 
 AUTO_MOST = 16  # workers, however many processors there are
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-LONGEST = 4096  # bytes of a datagram
+LONGEST = 1 << 14  # bytes of a datagram: a reason whose characters are all escaped
 STEADY = 10.0  # seconds that a worker has to live for its end to be an accident
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds until one that ends at once is started again
 PING = 5.0  # seconds
@@ -324,9 +324,10 @@ class Supervisor:
         """Have a new version take over, and tell the worker that has asked for it."""
         try:
             answer: dict[str, object] = {"upgraded": await self._upgrade()}
-        except HarpError as error:
-            log.error("upgrade failed, this version goes on", reason=str(error))
-            answer = {"refused": str(error)}
+        except (HarpError, OSError) as error:  # of the system when there are too many descriptors, for one
+            reason = words_of(error) if isinstance(error, OSError) else str(error)
+            log.error("upgrade failed, this version goes on", reason=reason)
+            answer = {"refused": reason}
         if worker is not None:
             _say(worker, answer)
         if "upgraded" in answer:
@@ -343,7 +344,7 @@ class Supervisor:
         parent = 0 if self._took_over else os.getppid()  # who was started by one is nobody's main process
         reason = "an upgrade is under way" if self._upgrading else objection(os.environ, os.getpid(), parent)
         if reason or self._told.is_set():
-            raise UpgradeFailed(reason or "HaRP is stopping")
+            raise UpgradeFailed(reason or STOPPING)
         self._upgrading = True
         try:
             linked = [worker for worker in self._workers if worker.ready.is_set()]  # others would be waited for
@@ -356,7 +357,7 @@ class Supervisor:
 
             try:
                 links = [[there for _, there in ends] for ends in pairs]
-                return await NewVersion().serve(self._named, links, begun)
+                return await NewVersion(self._told.is_set).serve(self._named, links, begun)
             finally:
                 for here, _ in [pair for ends in pairs for pair in ends]:
                     here.close()  # those that were sent are elsewhere now

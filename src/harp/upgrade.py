@@ -36,9 +36,10 @@ from harp.settings import Settings
 VARIABLE = "HARP_TAKES_OVER"
 START_LIMIT = 60.0  # seconds until a new version serves
 END_LIMIT = 5.0  # seconds for a process that has closed its socket to end
-LONGEST = 4096  # bytes of a datagram
+LONGEST = 1 << 14  # bytes of a datagram: a reason whose characters are all escaped
 LAST_WORDS = 4  # lines
 LONGEST_REASON = 1000  # characters
+STOPPING = "HaRP is stopping"
 CONTAINER = (Path("/.dockerenv"), Path("/run/.containerenv"))
 
 Begun = Callable[[int], Awaitable[None]]  # a worker of the new version begins
@@ -138,7 +139,9 @@ def command() -> list[str]:
 class NewVersion:
     """The process of a new version, until it serves or is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopping: Callable[[], bool]) -> None:
+        """Once it serves, it goes on only unless we are `stopping`: whoever stops HaRP means both."""
+        self._stopping = stopping
         self._process: subprocess.Popen[bytes] | None = None
         self._last: deque[str] = deque(maxlen=LAST_WORDS)
         self._copying: threading.Thread
@@ -160,6 +163,9 @@ class NewVersion:
             await self._end()
             raise
         if reason is None:
+            if self._stopping():
+                self._process.terminate()
+                raise UpgradeFailed(STOPPING)
             return self._process.pid
         await self._end()
         raise UpgradeFailed(reason or self._last_words())

@@ -99,6 +99,17 @@ async def test_the_one_whose_name_comes_first_dials(a: ReplicaWorld, b: ReplicaW
     await a.linked("b")
 
 
+@pytest.mark.parametrize("host", ["harp-2..example", ".svc.cluster.local"])
+async def test_a_replica_whose_address_was_none_is_linked_once_it_has_one(
+    a: ReplicaWorld, b: ReplicaWorld, logged: list[EventDict], host: str
+) -> None:
+    b.learn("a", a.place)
+    a.learn("b", Place(b.place.boot, host, b.place.port))
+    assert "is no address" in (await event(logged, "member not linked yet"))["reason"]
+    a.learn("b", b.place)
+    await a.linked("b")
+
+
 @pytest.mark.parametrize("strict", [True, False])
 async def test_bytes_pass_a_link_whatever_tls_tunnel_clients_use(
     a: ReplicaWorld, begin: Begin, directory: Path, strict: bool

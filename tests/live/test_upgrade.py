@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -252,6 +253,46 @@ def test_a_version_that_hangs_ends_with_the_old_one(world: World, tmp_path: Path
         assert product.status("/exapps/direct/public") == 200
         os.kill(before, signal.SIGTERM)
         product.until(lambda: not product.processes(), "end of both")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_stopping_harp_stops_the_version_that_is_about_to_take_over(world: World, tmp_path: Path, workers: str) -> None:
+    more = {"HP_WORKERS": workers, "HP_TIMEOUT_DRAIN": "120s"}
+    with installed(tmp_path / "harp", world.nextcloud, **more) as product, ExitStack() as stack:
+        stack.enter_context(start_tunnel(product, OWN, "hello", TUNNEL_PORT, world.socket))
+        product.until(lambda: product.status("/exapps/hello/public") == 200, "tunnel")
+        gate = tmp_path / "gate"
+        wait = f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.05)\n"
+        product.install(PROGRAM.replace("import sys\n", f"import sys\n{wait}", 1))
+        download = http.client.HTTPConnection("127.0.0.1", product.http, timeout=ENDLESS)
+        download.request("GET", f"/exapps/hello/static/{LARGE}")
+        answer = download.getresponse()
+        count = len(product.processes())
+        os.kill(product.process.pid, signal.SIGUSR2)
+        product.until(lambda: len(product.processes()) == count + 1, "new process")
+        os.kill(product.process.pid, signal.SIGTERM)
+        product.until(lambda: "stopping" in product.process.text(), "drain")
+        gate.touch()
+        product.until(lambda: "upgrade failed" in product.process.text(), "refusal")
+        answer.close()
+        download.close()
+        product.until(lambda: not product.processes(), "end of both")
+
+
+def test_an_upgrade_that_the_system_refuses_is_reported_and_can_be_tried_again(world: World, tmp_path: Path) -> None:
+    with installed(tmp_path / "harp", world.nextcloud, HP_WORKERS="2") as product:
+        Workers(product).until_whole()
+        parent = product.process.pid
+        before = product.processes()
+        soft, hard = resource.prlimit(parent, resource.RLIMIT_NOFILE)
+        highest = max(int(number.name) for number in Path(f"/proc/{parent}/fd").iterdir())
+        resource.prlimit(parent, resource.RLIMIT_NOFILE, (highest + 1, hard))
+        done = product.harp("upgrade")
+        assert done.returncode == 1
+        assert "Too many open files" in done.stderr
+        resource.prlimit(parent, resource.RLIMIT_NOFILE, (soft, hard))
+        assert product.harp("upgrade").returncode == 0
+        product.until(lambda: not set(before) & set(product.processes()), "end of the old one")
 
 
 def test_systemd_is_told_which_process_it_is_now(world: World, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from harp.net.turns import BIG, BUDGET, LARGEST, MANY, QUICK, SHARE, SIP, SLOW, SMALLER, WORK, Turns
 from tests.fakes.waiting import turn
 
@@ -152,3 +154,26 @@ async def test_long_work_is_a_turn_of_its_own() -> None:
         turns.join(worker)
     await clock.pass_by(4)
     assert len({turn for worker in workers for turn in worker.worked_in}) == 3
+
+
+class Broken:
+    """A reader that fails when its turn comes."""
+
+    def turn_came(self) -> None:
+        raise RuntimeError("broken")
+
+
+async def test_a_reader_that_fails_takes_nobody_elses_turn() -> None:
+    failures: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(str(context.get("exception"))))
+    turns, clock = world()
+    pile = Pile(turns, clock, SHARE)
+    turns.join(Broken())
+    turns.join(pile)
+    await clock.pass_by(3)
+    assert failures == ["broken"]
+    assert pile.let_in != []
+    quiet = Pile(turns, clock, SHARE)
+    turns.join(quiet)
+    await clock.pass_by(6)
+    assert quiet.let_in != []

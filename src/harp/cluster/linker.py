@@ -29,6 +29,7 @@ CONNECT_LIMIT = 5.0  # seconds for TCP, and again for TLS
 LISTED_LIMIT = 2.0  # seconds: whoever has just started may dial before the list says so here
 CLOSE_LIMIT = 2.0  # seconds for the other side to end TLS
 LIST_FIX = "are HP_CLUSTER_URL and HP_CLUSTER_PREFIX the same at both? `harp members` shows the list here"
+ADDRESS_FIX = "correct HP_CLUSTER_ADDRESS there"
 
 log = structlog.get_logger()
 
@@ -157,8 +158,8 @@ class Linker:
                 transport.abort()
             if isinstance(error, OSError):
                 raise _failure(error, tls.authority) from error
-            if isinstance(error, ValueError):  # not a host
-                raise NotLinked(str(error)) from error
+            if isinstance(error, (ValueError, OverflowError)):  # of the list: the system was not even asked
+                raise NotLinked(f"{peer.host}:{peer.port} is no address", ADDRESS_FIX) from error
             raise
         self._met[name] = peer
         self._members.adopt(name, peer.boot, transport, rest)

@@ -329,7 +329,7 @@ async def _is_open(host: str, port: int) -> bool:
     try:
         async with asyncio.timeout(KNOCK):
             _, writer = await asyncio.open_connection(host, port)
-    except OSError:
+    except (OSError, ValueError, OverflowError):  # or it is no address
         return False
     writer.close()
     return True

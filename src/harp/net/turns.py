@@ -120,12 +120,14 @@ class Turns:
         line = self._line
         self.view = self._many if len(line) >= MANY else self.memory
         each = len(self.view)
-        for _ in range(len(line)):  # a reader that reads at once is queued again
-            line.popleft().turn_came()
-            admitted += each  # however little it will find
-            if admitted >= self._budget or clock() > now + WORK:
-                break
-        if line:
-            self._loop.call_soon(self._next_turn)
-        else:
-            self._scheduled = False
+        try:
+            for _ in range(len(line)):  # a reader that reads at once is queued again
+                line.popleft().turn_came()
+                admitted += each  # however little it will find
+                if admitted >= self._budget or clock() > now + WORK:
+                    break
+        finally:  # one that fails keeps nobody else waiting for ever
+            if line:
+                self._loop.call_soon(self._next_turn)
+            else:
+                self._scheduled = False
