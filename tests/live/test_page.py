@@ -242,8 +242,9 @@ def test_members_are_watched_while_one_of_them_is_away(browser: Tab, world: Worl
         browser.complaints.clear()
         states = "[...document.querySelectorAll('tr[id^=member-] .state')].map(one => one.textContent).join()"
         browser.until(f"{states} === 'leads,linked'", "both members")
-        browser.until("document.querySelector('#streaming').textContent === 'live'", "stream")
         assert faults(browser) == []
+        browser.open(f"{home(product)}/members")
+        browser.until("document.querySelector('#streaming').textContent === 'live'", "stream", 60)
         (victim,) = (one.process for one in Workers(product).members() if not one.leads)
         os.kill(victim, signal.SIGKILL)
         browser.until(
