@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from structlog.typing import EventDict
 from harp.settings import Settings
 from harp.wire import frp, yamux
 from harp.wire.frp import LoginResp, Ping
+from harp.wire.frp_login import LINK_BYTE
 from tests.fakes.clock import Clock
 from tests.fakes.transport import Recorder
 from tests.fakes.waiting import settled, until
@@ -133,6 +135,34 @@ async def test_a_tunnel_never_gives_way(small: TunnelWorld, logged: list[EventDi
     assert len(small.server.facts()) == FEW
     (line,) = told(logged, "warning")
     assert (line["reason"], line["fix"]) == (f"{FEW} tunnels are connected", "raise HP_MAX_TUNNELS")
+
+
+class Arrivals:
+    """As LinkEntrance: closes whatever comes, and counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def arrived(self, sock: socket.socket, address: str) -> None:
+        self.count += 1
+        sock.close()
+
+
+async def test_links_of_replicas_have_room_however_many_tunnels_there_are(
+    small: TunnelWorld, logged: list[EventDict]
+) -> None:
+    links = Arrivals()
+    small.server.accept_links(links)
+    small.server.admit_clients()
+    for _ in range(FEW):
+        await small.client().login()
+    assert await closed(await small.raw(LINK_BYTE))
+    assert links.count == 1
+    assert told(logged, "warning") == []
+    assert await closed(await small.raw(b"o"))
+    assert len(small.server.facts()) == FEW
+    (line,) = told(logged, "warning")
+    assert line["reason"] == f"{FEW} tunnels are connected"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from harp.wire.frp_login import ENOUGH, LINK_BYTE, TLS_CUSTOM_BYTE, NotFrp, Step
 CIPHERS = "harp.wire.frp_ciphers"
 BACKLOG = 1024
 ACCEPT_PAUSE = 1.0  # seconds, when the process is out of file descriptors
+FOR_LINKS = 8  # connections that may show whether they are links, however many tunnels there are
 CLOSE_LIMIT = 2.0  # seconds for a client to end TLS
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 3))  # seconds, seconds, probes
@@ -136,10 +137,13 @@ class Acceptor:
         address = address_of(peer)
         if self._make_room():
             self._admit(sock, address)
-            return
+        else:
+            self._warn_full(address)
+            sock.close()
+
+    def _warn_full(self, address: str) -> None:
         reason = f"{self._limit} tunnels are connected"
         self._warnings.warning("tunnel connection dropped", reason, address, fix="raise HP_MAX_TUNNELS")
-        sock.close()
 
     def _pause(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -156,6 +160,8 @@ class Acceptor:
         As many may be unfinished as there may be tunnels, so clients that all come at once do not displace each other.
         """
         if len(self._pending) + self._tunnels() < self._limit:
+            return True
+        if self.links is not None and len(self._pending) < FOR_LINKS:
             return True
         if not self._pending:
             return False
@@ -182,6 +188,9 @@ class Acceptor:
             if step is Step.LINK:
                 handed_over = True
                 await self.links.arrived(sock, pending.address)  # type: ignore[union-attr]  # `_sniff` has looked
+                return
+            if self._tunnels() >= self._limit:
+                self._warn_full(pending.address)
                 return
             await self.clients_may_come.wait()
             tls = await self._context() if step is Step.TLS else None
