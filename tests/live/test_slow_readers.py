@@ -26,6 +26,9 @@ GIVEN_BACK = 30.0  # seconds
 
 @pytest.fixture
 def tunneled(world: World, tmp_path: Path) -> Iterator[Product]:
+    """Started with its certificates in place: what makes them stays in memory."""
+    with running(tmp_path, world.nextcloud):
+        pass
     with (
         running(tmp_path, world.nextcloud) as product,
         start_tunnel(product, SHIPPED, "hello", TUNNEL_PORT, world.socket) as tunnel,
