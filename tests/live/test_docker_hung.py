@@ -25,9 +25,16 @@ def stopped(engine: Engine) -> Iterator[None]:
     pid = int((engine.socket.parent / "pid").read_text())
     os.kill(pid, signal.SIGSTOP)
     try:
+        while not all(_is_stopped(thread) for thread in Path(f"/proc/{pid}/task").iterdir()):
+            time.sleep(0.01)
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def _is_stopped(thread: Path) -> bool:
+    """Has the signal reached it? One that is at work goes on for a moment, and may answer."""
+    return thread.joinpath("stat").read_text().rpartition(") ")[2].startswith("T")
 
 
 def test_a_hung_engine_is_told_before_appapi_gives_up(engine: Engine, tmp_path: Path) -> None:
