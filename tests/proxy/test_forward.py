@@ -6,7 +6,7 @@ import pytest
 
 from harp.net.targets import Target
 from harp.net.turns import SHARE
-from harp.proxy.forward import Forwarding, Hop
+from harp.proxy.forward import LARGE, Forwarding, Hop
 from harp.wire.http import CHUNKED, NO_BODY, UNTIL_CLOSE
 from harp.wire.requests import RequestReader
 from tests.fakes.waiting import settled, turn
@@ -138,6 +138,19 @@ async def test_a_whole_request_is_one_write(framing: bytes, sent: bytes) -> None
     world.answer(OK)
     assert client.ended
     assert not world.wire().closed
+
+
+@pytest.mark.parametrize(
+    ("target", "length", "connections"), [(BEHIND_TUNNEL, LARGE + 1, 2), (BEHIND_TUNNEL, LARGE, 1), (APP, LARGE + 1, 1)]
+)
+async def test_a_large_upload_has_a_stream_of_its_own_in_a_tunnel(
+    target: Target, length: int, connections: int
+) -> None:
+    world = ProxyWorld()
+    await world.send(target=target)
+    world.answer(OK)
+    await world.send(b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n" % length, target=target)
+    assert len(world.dialer.made) == connections
 
 
 @pytest.mark.parametrize("at_once", [True, False])

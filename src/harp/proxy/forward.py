@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 FRESH = 2.0  # seconds: what may not be sent twice goes out on no connection that was idle longer
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"PROPFIND", b"REPORT", b"SEARCH"))
+LARGE = 1 << 20  # bytes of a request body that are worth a new stream of a tunnel
 QUIET = 0.5  # seconds without a byte, after which a WebSocket is taken to be between two frames
 RETRY_AFTER = 2  # seconds, for clients of an ExApp that is unreachable
 
@@ -77,6 +78,9 @@ class Forwarding(Struct, eq=False):
 
     def start(self) -> None:
         """Send the request, on an idle connection if there is a good one."""
+        if self._request.length > LARGE and self._is_tunneled:  # a used stream's window is half open at worst
+            self._connect()
+            return
         idle = self._upstreams.timeouts.upstream_idle if self._request.method in IDEMPOTENT else FRESH
         connection = self._upstreams.take(self._hop.target, idle)
         if connection is None:
@@ -113,8 +117,7 @@ class Forwarding(Struct, eq=False):
 
     def _waited(self, began: float) -> None:
         if not self._ended:
-            tunnel = isinstance(self._hop.target, (ExAppTunnel, EngineTunnel))
-            self._downstream.waited("tunnel" if tunnel else "connect", monotonic() - began)
+            self._downstream.waited("tunnel" if self._is_tunneled else "connect", monotonic() - began)
 
     def _unreachable(self, reason: str) -> None:
         self._task = None
@@ -207,6 +210,10 @@ class Forwarding(Struct, eq=False):
         self._downstream.send_body(CLOSE_GOING_AWAY)
         self._downstream.end(How.LINGER)
         return True
+
+    @property
+    def _is_tunneled(self) -> bool:
+        return isinstance(self._hop.target, (ExAppTunnel, EngineTunnel))
 
     @property
     def _is_chunked(self) -> bool:
