@@ -11,6 +11,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from harp.cluster.members import Members
+from harp.errors import words_of
 from harp.facts import HarpFacts
 from harp.member import MemberGateway
 from harp.systemd import notify
@@ -109,6 +110,8 @@ class Kin(MemberGateway):
             finally:
                 for sock in unused:
                     sock.close()
+        except OSError as error:  # there are too many descriptors, for one
+            raise UpgradeFailed(words_of(error)) from error
         finally:
             self._upgrading = False
         notify(f"MAINPID={process}")
