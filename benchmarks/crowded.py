@@ -162,7 +162,7 @@ async def _greet(fresh: CrowdedMember, others: Sequence[CrowdedMember]) -> None:
 
 
 async def _timed(work: Callable[[], Awaitable[None]], crowd: Sequence[CrowdedMember], tunnels: int) -> float:
-    """Return the seconds until all of the crowd know so many tunnels. The look itself is not counted."""
+    """Return the seconds until all of the crowd know this number of tunnels. The look itself is not counted."""
     looks = 0.0
 
     def agree() -> bool:

@@ -35,7 +35,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What so many members come to, each with a processor of its own, when clients and tunnels are spread evenly."""
+    """What this number of members comes to, a processor for each, when clients and tunnels are spread evenly."""
 
     members: int
     links: int
@@ -120,7 +120,7 @@ def _simulation(crowd: Crowd) -> Iterator[str]:
             f"3 messages, {crowd.change_bytes:.0f} bytes, to each of the others; {crowd.change * 1e6:.0f} µs at each",
         ),
         (
-            "a fresh member is told everything",
+            "a fresh member receives everything",
             f"{crowd.greeting_bytes / MB:.1f} MB, {crowd.greeting:.2f} s with all {crowd.members} on this processor",
         ),
         (

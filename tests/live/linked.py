@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tests.live.processes import PATIENCE
 from tests.live.product import Product
@@ -54,24 +52,9 @@ class LinkedReplicas:
                 product.process.signal(signal.SIGCONT)
                 assert product.stop() == 0
 
-    def page(self, name: str, path: str) -> str:
-        """A page of a replica's admin listener, "" without an answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.all[name].admin, timeout=10)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().read().decode()
-        except (OSError, http.client.HTTPException):
-            return ""
-        finally:
-            connection.close()
-
-    def told(self, name: str, what: str) -> Any:
-        """The JSON of /api/v1/`what`, {} without an answer."""
-        return json.loads(self.page(name, f"/api/v1/{what}") or "{}")
-
     def linked(self, name: str) -> list[str]:
         """Whom this one is linked with, itself included."""
-        return [line["name"] for line in self.told(name, "members").get("members", []) if line["linked"]]
+        return [line["name"] for line in self.all[name].told("members").get("members", []) if line["linked"]]
 
     def until_linked(self, names: Sequence[str] = (), seconds: float = PATIENCE) -> None:
         """Wait until these, or all, are linked with each other and with nobody else."""

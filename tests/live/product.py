@@ -89,6 +89,24 @@ class Product:
         """As `status`, of the admin listener."""
         return self._status(self.admin, page, {})
 
+    def admin_page(self, page: str) -> str:
+        """What the admin listener answers a GET, "" when there is no answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=10)
+        try:
+            connection.request("GET", page)
+            return connection.getresponse().read().decode()
+        except (OSError, http.client.HTTPException):
+            return ""
+        finally:
+            connection.close()
+
+    def told(self, what: str) -> Any:
+        """The JSON of /api/v1/`what`, {} without an answer."""
+        try:
+            return json.loads(self.admin_page(f"/api/v1/{what}"))
+        except ValueError:  # none, or it was cut short
+            return {}
+
     def status(self, target: str, **headers: str) -> int:
         """The status of a GET, 0 when there is no answer. In names of headers `_` stands for `-`."""
         return self._status(self.http, target, {name.replace("_", "-"): value for name, value in headers.items()})

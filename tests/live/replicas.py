@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import re
 import signal
 import threading
@@ -79,20 +78,9 @@ class Replicas:
             replica.process.signal(signal.SIGTERM)
         return [replica.stop() for replica in running]
 
-    def told(self, name: str, what: str) -> Any:
-        """The JSON of a replica's /api/v1/`what`, {} without an answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.all[name].admin, timeout=10)
-        try:
-            connection.request("GET", f"/api/v1/{what}")
-            return json.loads(connection.getresponse().read())
-        except (OSError, http.client.HTTPException, ValueError):
-            return {}
-        finally:
-            connection.close()
-
     def members(self, name: str) -> list[dict[str, Any]]:
         """As the admin API of a replica tells; empty while it does not."""
-        found: list[dict[str, Any]] = self.told(name, "members").get("members", [])
+        found: list[dict[str, Any]] = self.all[name].told("members").get("members", [])
         return found
 
     def linked(self, name: str) -> list[str]:

@@ -11,7 +11,6 @@ import pytest
 from tests.live.processes import Process, free_port
 from tests.live.product import HARP, Product
 from tests.live.tunnels import configuration
-from tests.live.workers import Workers
 from tests.live.world import TUNNEL_PORT, World
 
 
@@ -28,7 +27,7 @@ def pair(world: World, tmp_path: Path) -> Iterator[list[Product]]:
 
 
 def tunnels(product: Product) -> int:
-    return len(Workers(product).told("tunnels")["tunnels"])
+    return len(product.told("tunnels")["tunnels"])
 
 
 def test_a_request_to_the_one_that_is_left_waits_until_the_tunnel_is_there(

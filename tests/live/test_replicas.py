@@ -185,7 +185,7 @@ def test_a_replica_that_starts_while_the_store_is_away_serves_and_is_found_later
     listed = harp(replicas["c"], "members")
     assert (listed.returncode, "cannot be used: Connection refused" in listed.stdout) == (1, True)
     assert any(
-        "Replicas that start are not found" in line["what"] for line in replicas.told("c", "problems")["problems"]
+        "Replicas that start are not found" in line["what"] for line in replicas.all["c"].told("problems")["problems"]
     )
     doctor = json.loads(harp(replicas["c"], "doctor", "--json").stdout)
     (found,) = (one for one in doctor["findings"] if one["check"] == "members")

@@ -110,9 +110,9 @@ async def test_websockets_and_streams_pass(replicas: LinkedReplicas) -> None:
 
 def test_what_all_have_is_listed_by_each_and_counted_by_its_own(replicas: LinkedReplicas) -> None:
     for name in "abc":
-        assert [line["port"] for line in replicas.told(name, "apps")["apps"] if line["app"] == "hello"] == [TUNNEL_PORT]
-        assert len(replicas.told(name, "tunnels")["tunnels"]) == 1
-        metrics = replicas.page(name, "/metrics")
+        assert [line["port"] for line in replicas[name].told("apps")["apps"] if line["app"] == "hello"] == [TUNNEL_PORT]
+        assert len(replicas[name].told("tunnels")["tunnels"]) == 1
+        metrics = replicas[name].admin_page("/metrics")
         assert metrics.count("harp_member_linked{member=") == 3
         (tunnels,) = [line.split()[1] for line in metrics.splitlines() if line.startswith("harp_tunnels ")]
         assert float(tunnels) == (1.0 if name == "c" else 0.0)

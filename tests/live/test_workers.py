@@ -185,7 +185,7 @@ def test_ten_strikes_over_both_ban_everywhere_until_they_are_lifted(world: World
             assert status(clients[number % 2], "a wrong key") == 401
         for client in clients:
             product.process.until(lambda client=client: status(client) == 429, "ban", timeout=5)  # type: ignore[misc]
-        assert [ban["address"] for ban in workers.told("bans")["bans"]] == ["198.51.100.7"]
+        assert [ban["address"] for ban in workers.product.told("bans")["bans"]] == ["198.51.100.7"]
         assert harp(product, "bans", "lift", "198.51.100.7").returncode == 0
         for client in clients:
             product.process.until(lambda client=client: status(client) != 429, "end", timeout=5)  # type: ignore[misc]
@@ -208,11 +208,11 @@ def test_members_are_listed_and_what_they_have_done_is_added_up(workers: Workers
     assert [line.split()[1] for line in listed.stdout.splitlines()[1:]] == ["leads", "linked"]
     members = workers.members()
     assert sorted(one.process for one in members) == sorted(workers.pids())
-    snapshot = workers.told("snapshot")
+    snapshot = workers.product.told("snapshot")
     assert snapshot["process"]["requests"] >= sum(one.requests for one in members)
     assert {("direct", ""), ("hello", "connected")} <= {(line["app"], line["tunnel"]) for line in snapshot["apps"]}
     assert len(snapshot["tunnels"]) == 1
-    assert 'harp_worker_linked{worker="1"} 1.0' in workers.page("/metrics")
+    assert 'harp_worker_linked{worker="1"} 1.0' in workers.product.admin_page("/metrics")
     assert harp(workers.product, "health").returncode == 0
 
 
@@ -234,7 +234,7 @@ def test_requests_of_both_are_shown_to_whoever_looks(workers: Workers) -> None:
     wanted = {f"/exapps/direct/number/{number}" for number in range(2)}
 
     def shown() -> bool:
-        seen = {line["path"] for line in workers.told("requests")["recent"]}
+        seen = {line["path"] for line in workers.product.told("requests")["recent"]}
         for number, client in enumerate(clients):
             ask(client, f"/exapps/direct/number/{number}")
         return wanted <= seen

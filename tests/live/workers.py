@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import http.client
-import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from harp.status.snapshot import MemberLine
 from tests.live.processes import PATIENCE
@@ -27,22 +25,7 @@ class Workers:
 
     def members(self) -> list[MemberLine]:
         """As the admin API tells; empty while it does not."""
-        return [MemberLine(**line) for line in self.told("members").get("members", [])]
-
-    def told(self, what: str) -> Any:
-        """The JSON of /api/v1/`what`, {} without an answer."""
-        return json.loads(self.page(f"/api/v1/{what}") or "{}")
-
-    def page(self, path: str) -> str:
-        """A page of the admin listener, "" without an answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.product.admin, timeout=10)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().read().decode()
-        except (OSError, http.client.HTTPException):
-            return ""
-        finally:
-            connection.close()
+        return [MemberLine(**line) for line in self.product.told("members").get("members", [])]
 
     def pids(self) -> list[int]:
         """Of the workers that run now, the oldest first."""
