@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from harp import __version__
 from harp.errors import HarpError, SettingsError
+
+if TYPE_CHECKING:
+    import argparse
 
 # Name -> what it does; harp.commands.NAME, "_" for "-", has `arguments(parser)` and `main(options) -> exit code`.
 COMMANDS = {
@@ -49,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser(arguments).print_help(sys.stderr)
         return 2
     try:
+        if list(arguments) == ["run"]:
+            from harp.commands.run import serve  # noqa: PLC0415 - the others need it not
+
+            return serve()
         options, unknown = _parser(arguments).parse_known_args(arguments)
         if unknown:
             options.refuse(f"unrecognized arguments: {' '.join(unknown)}")  # with the usage of the command
@@ -79,6 +86,8 @@ def whole_parser() -> argparse.ArgumentParser:
 
 
 def _parser(arguments: Sequence[str], *, whole: bool = False) -> argparse.ArgumentParser:
+    import argparse  # noqa: PLC0415 - takes memory that `harp run` would keep
+
     parser = argparse.ArgumentParser(
         prog="harp",
         description="The gateway that lets a Nextcloud run ExApps.",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+from typing import TYPE_CHECKING
 
 from harp.settings import examine, load
+
+if TYPE_CHECKING:
+    import argparse
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +19,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Serve until asked to stop; return the exit code. Raises SettingsError."""
+    return serve()
+
+
+def serve() -> int:
+    """Serve as `main` does, without the parser of options: it takes a megabyte for as long as HaRP runs."""
     settings = load(os.environ)
     if settings.cluster is not None:
         from harp import replica  # noqa: PLC0415 - most need it not

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from email.utils import format_datetime
 from http import HTTPStatus
+from time import gmtime, strftime
 
 import msgspec
 
@@ -12,6 +11,7 @@ from harp.policy.paths import NO_APP
 from harp.wire.requests import RequestHead
 
 ALLOWED = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"  # English, as HaRP sets no locale; email.utils would cost 0.4 MB
 
 # What strangers read of statuses whose reasons name hosts, ports, patterns or the state of things behind us.
 PLAIN = {
@@ -49,7 +49,7 @@ def refusal(
         body = f"{status} {phrase}: {reason}\nrequest id: {request_id.decode('latin-1')}\n".encode()
     lines = [
         b"HTTP/1.1 %d %b" % (status, phrase.encode()),
-        b"date: " + format_datetime(datetime.now(UTC), usegmt=True).encode(),
+        b"date: " + strftime(HTTP_DATE, gmtime()).encode(),
         b"content-type: " + kind,
         b"content-length: %d" % len(body),
         b"cache-control: no-store",

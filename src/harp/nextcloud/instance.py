@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
-from secrets import token_bytes
 from typing import Protocol, TypeVar
 
 import structlog
@@ -98,7 +98,7 @@ class Instance:
         self.url = settings.nextcloud.url
         self.rules = rules_from(settings)
         self.records = RecordCache(settings.nextcloud.record_lifetime, now)
-        self.sessions = SessionCache(settings.nextcloud.session_lifetime, now, key=token_bytes(32))
+        self.sessions = SessionCache(settings.nextcloud.session_lifetime, now, key=os.urandom(32))
         name = settings.instance
         self.banning = Banning(settings.bans, now, warnings or RareWarnings(now), self._outdate, deadlines, name)
         self._log = log.bind(instance=name) if name else log

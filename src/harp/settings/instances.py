@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -73,6 +71,8 @@ def instances_of(path: Path, base: Settings) -> tuple[tuple[Settings, ...], list
 
 
 def _document(path: Path) -> dict[str, object]:
+    import tomllib  # noqa: PLC0415 - most have no such file
+
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
@@ -94,6 +94,8 @@ class _EntryReader(VariableReader):
         for key, value in _flat(entry):
             known = [*KEYS, *(f"{table}.{name}" for table, names in TABLES.items() for name in names)]
             if key not in known:
+                from difflib import get_close_matches  # noqa: PLC0415 - slow to import, rarely needed
+
                 near = get_close_matches(key, known, n=1, cutoff=0.6)
                 hint = f"did you mean {near[0]}?" if near else f"an entry has {', '.join(KEYS)}"
                 faults.append(f"{key}: is not known; {hint}")

@@ -6,8 +6,8 @@ request does; so the nonce is random, good for one walk and a minute, and withou
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from secrets import token_hex
 from typing import Protocol
 
 from msgspec import Struct
@@ -39,7 +39,7 @@ class Walks:
 
     def begin(self) -> str:
         """Return the nonce of a new walk; the oldest gives way when there are too many."""
-        nonce = token_hex(24)
+        nonce = os.urandom(24).hex()
         self.expect(nonce)
         if self.news is not None:
             self.news.walk_begun(nonce)

@@ -9,7 +9,7 @@ from anywhere, and the second from a web page whose name was made to resolve to 
 from __future__ import annotations
 
 import hmac
-import secrets
+import os
 from collections.abc import Callable
 from hashlib import sha256
 from ipaddress import ip_address
@@ -52,7 +52,7 @@ class Doors:
         self._password = password.encode("utf-8", "surrogateescape")
         self._bans = bans
         self._now = now
-        self._seal = secrets.token_bytes(32)
+        self._seal = os.urandom(32)  # what `secrets` returns; that loads `random`, for 0.2 MB
         self._sessions: dict[str, float] = {}  # cookie -> when it ends
 
     def guest_of(self, head: RequestHead, peer: str) -> Guest:
@@ -72,7 +72,7 @@ class Doors:
         self._sessions = {cookie: end for cookie, end in self._sessions.items() if end > now}
         while len(self._sessions) >= MOST_SESSIONS:  # only who has the password comes here: the oldest goes
             del self._sessions[min(self._sessions, key=self._sessions.__getitem__)]
-        cookie = secrets.token_urlsafe(32)
+        cookie = os.urandom(32).hex()
         self._sessions[cookie] = now + LIFETIME
         return cookie
 
