@@ -289,12 +289,16 @@ def test_an_upgrade_that_the_system_refuses_is_reported_and_can_be_tried_again(
         parent = product.process.pid
         before = product.processes()
         soft, hard = resource.prlimit(parent, resource.RLIMIT_NOFILE)
-        used = {int(number.name) for number in Path(f"/proc/{parent}/fd").iterdir()}
-        free = min(set(range(len(used) + 1)) - used)  # one is left: a lone process needs it for the one that asks
-        resource.prlimit(parent, resource.RLIMIT_NOFILE, (free + 1, hard))
-        done = product.harp("upgrade")
-        assert done.returncode == 1
-        assert "Too many open files" in done.stderr
+
+        def refused() -> bool:
+            used = {int(number.name) for number in Path(f"/proc/{parent}/fd").iterdir()}
+            free = min(set(range(len(used) + 1)) - used)  # one is left: a lone process needs it for the one that asks
+            resource.prlimit(parent, resource.RLIMIT_NOFILE, (free + 1, hard))
+            done = product.harp("upgrade")
+            assert done.returncode == 1
+            return "Too many open files" in done.stderr
+
+        product.until(refused, "refusal")  # something else may have had the last descriptor for a moment
         resource.prlimit(parent, resource.RLIMIT_NOFILE, (soft, hard))
         assert product.harp("upgrade").returncode == 0
         product.until(lambda: not set(before) & set(product.processes()), "end of the old one")
