@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         if list(arguments) == ["run"]:
-            from harp.commands.run import serve  # noqa: PLC0415 - the others need it not
+            from harp.commands.run import serve  # noqa: PLC0415 - other commands do not need it
 
             return serve()
         options, unknown = _parser(arguments).parse_known_args(arguments)

@@ -90,7 +90,7 @@ class Product:
         return self._status(self.admin, page, {})
 
     def admin_page(self, page: str) -> str:
-        """What the admin listener answers a GET, "" when there is no answer."""
+        """Return the answer of the admin listener to a GET, "" when there is none."""
         connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=10)
         try:
             connection.request("GET", page)

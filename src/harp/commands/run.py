@@ -23,7 +23,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def serve() -> int:
-    """Serve as `main` does, without the parser of options: it takes a megabyte for as long as HaRP runs."""
+    """Serve as `main` does, called before argparse is loaded, which takes a megabyte for as long as HaRP runs."""
     settings = load(os.environ)
     if settings.cluster is not None:
         from harp import replica  # noqa: PLC0415 - most need it not
