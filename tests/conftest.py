@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -42,6 +45,24 @@ def pytest_report_header() -> str:
     missing = ", ".join(peer for peer, here in found.items() if not here)
     core = "Python" if RequestCutter.__module__.startswith("harp.") else "the compiled part"
     return f"heads are cut by: {core}; peers: {present}" + (f"; missing: {missing}" if missing else "")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files without a test that runs alone, where only such are asked for: loading all takes seconds."""
+    if config.option.markexpr != "alone" or not collection_path.match("test_*.py"):
+        return None
+    return True if "mark.alone" not in collection_path.read_text("utf-8") else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Free the garbage collector from what is loaded: it stays, and looking at it takes a seventh of all the time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups

@@ -184,7 +184,7 @@ def test_docstrings_of_functions_that_return_something_begin_with_a_verb() -> No
     found = []
     for path in sorted(HARP.rglob("*.py")):
         place = path.relative_to(HARP).as_posix()
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.returns is None:
                 continue
             plain = not any(re.search(r"property|manager|fixture", ast.unparse(one)) for one in node.decorator_list)
