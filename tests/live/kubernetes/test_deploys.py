@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +52,25 @@ def wide(real: Room, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kuber
         yield daemon
 
 
-@pytest.fixture(params=["narrow", "wide"])
-def account(request: pytest.FixtureRequest) -> str:
-    """Either of them, for what is promised under both."""
-    return str(request.param)
-
-
 @pytest.fixture
-def daemon(account: str, narrow: KubernetesDaemon, wide: KubernetesDaemon) -> KubernetesDaemon:
-    """HaRP with the rights of `account`."""
-    return {"narrow": narrow, "wide": wide}[account]
+def daemons(narrow: KubernetesDaemon, wide: KubernetesDaemon) -> dict[str, KubernetesDaemon]:
+    """Both of them by their accounts, for what is promised under both."""
+    return {"narrow": narrow, "wide": wide}
+
+
+def at_once(doings: Mapping[str, Callable[[], object]]) -> None:
+    """Do several things at the same time, as most of each is waiting for pods; all have to succeed."""
+    with ThreadPoolExecutor(len(doings)) as threads:
+        begun = {name: threads.submit(doing) for name, doing in doings.items()}
+    failures = {name: one.exception() for name, one in begun.items() if one.exception() is not None}
+    for name, error in failures.items():
+        print(name, "".join(traceback.format_exception(error)))
+    assert failures == {}
+
+
+def under_both(daemons: dict[str, KubernetesDaemon], check: Callable[[KubernetesDaemon, str], object]) -> None:
+    """Check what is promised under both accounts; `check` gets a daemon and its account, for names of its own."""
+    at_once({account: partial(check, daemon, account) for account, daemon in daemons.items()})
 
 
 def exposure(daemon: KubernetesDaemon, kind: str, app_id: str) -> dict[str, Any]:
@@ -77,11 +89,11 @@ def remove_operators(daemon: KubernetesDaemon, app_id: str) -> None:
         daemon.room.delete("Service", name)
 
 
-def test_exapps_live_from_register_to_unregister_however_exposed(daemon: KubernetesDaemon, account: str) -> None:
-    with ThreadPoolExecutor(len(EXPOSED)) as four:  # most of it is waiting for pods
-        lives = {kind: four.submit(live, daemon, kind, f"{kind}-{account}") for kind in EXPOSED}
-    failures = {kind: repr(one.exception()) for kind, one in lives.items() if one.exception() is not None}
-    assert failures == {}
+def test_exapps_live_from_register_to_unregister_however_exposed(daemons: dict[str, KubernetesDaemon]) -> None:
+    every = itertools.product(daemons.items(), EXPOSED)
+    at_once(
+        {f"{kind}-{account}": partial(live, daemon, kind, f"{kind}-{account}") for (account, daemon), kind in every}
+    )
 
 
 def live(daemon: KubernetesDaemon, kind: str, app_id: str) -> None:
@@ -173,18 +185,22 @@ def test_replicas_are_used_through_their_service(narrow: KubernetesDaemon) -> No
     narrow.unregister(app, data=True)
 
 
-def test_roles_share_data_and_one_of_them_is_reached(daemon: KubernetesDaemon) -> None:
-    app = exapp("roles", roles=("web", "worker"))
-    daemon.register(app)
-    assert daemon.public(app).ok(200).json()["role"] == "web"
-    assert daemon.room.names("Deployment") >= {"nc-app-roles-web", "nc-app-roles-worker"}
-    assert "nc-app-roles-worker" not in daemon.room.names("Service")
-    daemon.disable(app)
-    daemon.enable(app)
-    app = daemon.update(app, "2.0.0")
-    assert daemon.public(app).ok(200).json() == daemon.public(app).json()
-    daemon.unregister(app, data=True)
-    until(lambda: "nc-app-roles-data" not in daemon.room.names("PersistentVolumeClaim"), "end of the data")
+def test_roles_share_data_and_one_of_them_is_reached(daemons: dict[str, KubernetesDaemon]) -> None:
+    def check(daemon: KubernetesDaemon, account: str) -> None:
+        app = exapp(f"roles-{account}", roles=("web", "worker"))
+        name = f"nc-app-{app.app_id}"
+        daemon.register(app)
+        assert daemon.public(app).ok(200).json()["role"] == "web"
+        assert daemon.room.names("Deployment") >= {f"{name}-web", f"{name}-worker"}
+        assert f"{name}-worker" not in daemon.room.names("Service")
+        daemon.disable(app)
+        daemon.enable(app)
+        app = daemon.update(app, "2.0.0")
+        assert daemon.public(app).ok(200).json() == daemon.public(app).json()
+        daemon.unregister(app, data=True)
+        until(lambda: f"{name}-data" not in daemon.room.names("PersistentVolumeClaim"), "end of the data")
+
+    under_both(daemons, check)
 
 
 # --- what goes wrong
@@ -203,30 +219,39 @@ def failed(daemon: KubernetesDaemon, app: ClusterApp) -> tuple[Any, float]:
     return outcome, took
 
 
-def test_a_crash_at_start_says_exit_code_and_last_words(daemon: KubernetesDaemon) -> None:
-    outcome, took = failed(daemon, exapp("crash", environment=("CRASH=3",)))
-    assert outcome["reason"] == "CrashLoopBackOff: exit code 3: cannot go on: CRASH is set"
-    assert took < 150  # the existing HaRP needs two minutes more, and has no reason then
+def test_a_crash_at_start_says_exit_code_and_last_words(daemons: dict[str, KubernetesDaemon]) -> None:
+    def check(daemon: KubernetesDaemon, account: str) -> None:
+        outcome, took = failed(daemon, exapp(f"crash-{account}", environment=("CRASH=3",)))
+        assert outcome["reason"] == "CrashLoopBackOff: exit code 3: cannot go on: CRASH is set"
+        assert took < 150  # the existing HaRP needs two minutes more, and has no reason then
+
+    under_both(daemons, check)
 
 
-def test_an_image_that_does_not_exist_is_said(daemon: KubernetesDaemon) -> None:
-    outcome, took = failed(daemon, replace(exapp("noimage"), image="localhost:1/none/none:1"))
-    assert (outcome["status"], outcome["health"]) in {
-        ("ErrImagePull", "image_error"),
-        ("ImagePullBackOff", "image_error"),
-    }
-    assert outcome["message"]
-    assert took < 150
+def test_an_image_that_does_not_exist_is_said(daemons: dict[str, KubernetesDaemon]) -> None:
+    def check(daemon: KubernetesDaemon, account: str) -> None:
+        outcome, took = failed(daemon, replace(exapp(f"noimage-{account}"), image="localhost:1/none/none:1"))
+        assert (outcome["status"], outcome["health"]) in {
+            ("ErrImagePull", "image_error"),
+            ("ImagePullBackOff", "image_error"),
+        }
+        assert outcome["message"]
+        assert took < 150
+
+    under_both(daemons, check)
 
 
-def test_a_gpu_that_no_node_has_fails_in_the_schedulers_words(daemon: KubernetesDaemon) -> None:
-    def given_up() -> float:
-        outcome, took = failed(daemon, exapp("gpu", device="cuda"))
+def test_a_gpu_that_no_node_has_fails_in_the_schedulers_words(daemons: dict[str, KubernetesDaemon]) -> None:
+    def given_up(daemon: KubernetesDaemon, account: str) -> float:
+        outcome, took = failed(daemon, exapp(f"gpu-{account}", device="cuda"))
         assert outcome["reason"].startswith("Unschedulable: 0/")
         assert "Insufficient nvidia.com/gpu" in outcome["reason"]
         return took
 
-    assert best(given_up, HOPELESS) < HOPELESS
+    def check(daemon: KubernetesDaemon, account: str) -> None:
+        assert best(partial(given_up, daemon, account), HOPELESS) < HOPELESS
+
+    under_both(daemons, check)
 
 
 def test_an_exapp_that_listens_late_is_not_called_started_before(narrow: KubernetesDaemon) -> None:
@@ -263,24 +288,32 @@ def test_a_service_that_is_made_anew_is_found_after_the_first_failure(narrow: Ku
     narrow.unregister(app, data=True)
 
 
-def test_requests_go_on_while_the_api_server_is_away(daemon: KubernetesDaemon, account: str) -> None:
-    app = exapp(f"outage-{account}")
-    daemon.register(app)
-    cluster = daemon.room.cluster
-    statuses = [daemon.public(app).status]
-    cluster.stop_api_server()
-    try:
-        statuses += [daemon.public(app).status for _ in range(20)]
+def test_requests_go_on_while_the_api_server_is_away(daemons: dict[str, KubernetesDaemon]) -> None:
+    apps = {account: exapp(f"outage-{account}") for account in daemons}
+    under_both(daemons, lambda daemon, account: daemon.register(apps[account]))
+    cluster = daemons["narrow"].room.cluster
+
+    def statuses(daemon: KubernetesDaemon, app: ClusterApp, requests: int) -> set[int]:
+        return {daemon.public(app).status for _ in range(requests)}
+
+    def away(daemon: KubernetesDaemon, account: str) -> None:
+        assert statuses(daemon, apps[account], 20) == {200}
         info = daemon.info()
         assert (info["reachable"], "Error communicating with Kubernetes API" in info["error"]) == (False, True)
-        daemon.store(app)
-        statuses += [daemon.public(app).status for _ in range(20)]
+        daemon.store(apps[account])
+        assert statuses(daemon, apps[account], 20) == {200}
+
+    def back(daemon: KubernetesDaemon, account: str) -> None:
+        until(lambda: daemon.info()["reachable"] or None, "cluster is back", 180)
+        assert statuses(daemon, apps[account], 5) == {200}
+        daemon.unregister(apps[account], data=True)
+
+    cluster.stop_api_server()
+    try:
+        under_both(daemons, away)
     finally:
         cluster.start_api_server()
-    until(lambda: daemon.info()["reachable"] or None, "cluster is back", 180)
-    statuses += [daemon.public(app).status for _ in range(5)]
-    assert set(statuses) == {200}
-    daemon.unregister(app, data=True)
+    under_both(daemons, back)
 
 
 # --- what the wide Role adds
