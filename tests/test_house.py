@@ -7,6 +7,7 @@ import asyncio
 import logging
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -63,6 +64,14 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
 
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Return all statements below a node, without what they consist of, which is twenty times as much."""
+    for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for child in getattr(node, part, ()):
+            yield child
+            yield from statements(child)
+
+
 @dataclass
 class Outline:
     """What a file consists of."""
@@ -80,7 +89,7 @@ def outlines() -> dict[str, Outline]:
         text = path.read_text("utf-8")
         lines = text.splitlines()
         outline = found[path.relative_to(ROOT).as_posix()] = Outline(len(lines))
-        for node in ast.walk(parsed(path)):
+        for node in statements(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 outline.functions.append((node.name, code_lines(node, lines)))
             elif isinstance(node, ast.ClassDef):
@@ -184,7 +193,7 @@ def test_docstrings_of_functions_that_return_something_begin_with_a_verb() -> No
     found = []
     for path in sorted(HARP.rglob("*.py")):
         place = path.relative_to(HARP).as_posix()
-        for node in ast.walk(parsed(path)):
+        for node in statements(parsed(path)):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.returns is None:
                 continue
             plain = not any(re.search(r"property|manager|fixture", ast.unparse(one)) for one in node.decorator_list)

@@ -20,6 +20,8 @@ from tests.fakes.waiting import until
 from tests.live.peers import path_of
 from tests.live.processes import Process, free_port
 
+pytestmark = pytest.mark.apart
+
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
 PORT = 8782
 
@@ -258,7 +260,7 @@ async def test_a_store_that_has_lost_its_data_gets_it_again_and_nobody_is_missed
     before = one.changes, two.changes
     for _ in range(3):
         replicas.redis.tell("FLUSHALL")
-        await until(lambda: len(replicas.redis.tell("SMEMBERS", "harp:members").split()) == 2)
+        await until(lambda: len(replicas.redis.tell("SMEMBERS", "harp:members").split()) == 2, pause=0.05)
     assert replicas.redis.tell("GET", "harp:ca") == fingerprint(replicas.directory / "ca.crt")
     assert (one.changes, two.changes) == before
 
@@ -371,14 +373,15 @@ async def test_after_a_failover_the_store_is_the_one_that_sentinels_name_now(
     file.write_text(f"port {asked}\n{text}")
     one = Replica(f"redis+sentinel://127.0.0.1:{asked}/main", "one", tmp_path)
     try:
-        await until(lambda: "master_link_status:up" in second.tell("INFO", "replication"))
+        await until(lambda: "master_link_status:up" in second.tell("INFO", "replication"), pause=0.05)
         with Process([path_of(PEER, "redis-server"), str(file), "--sentinel"], directory / "sentinel.log") as sentinel:
             sentinel.until(lambda: "+slave" in sentinel.text(), "the second one")
             await one.start()
             assert first.tell("SMEMBERS", "harp:members") == "one"
             first.kill()
             await until(lambda: one.roster.problem)
-            await until(lambda: one.roster.problem == "" and second.tell("PTTL", "harp:member:one")[0] != "-")
+            await until(lambda: one.roster.problem == "")
+            await until(lambda: second.tell("PTTL", "harp:member:one")[0] != "-", pause=0.05)
             assert "role:master" in second.tell("INFO", "replication")
     finally:
         await one.stop()

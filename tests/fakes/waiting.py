@@ -68,11 +68,14 @@ class QuietUvloop(uvloop.Loop):
 LOOPS: Mapping[str, LoopFactory] = {"asyncio": QuietLoop, "uvloop": QuietUvloop}
 
 
-async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Let the loop work until `condition` holds; TimeoutError when it does not in time."""
+async def until(condition: Callable[[], object], seconds: float = 30.0, pause: float = 0.001) -> None:
+    """Let the loop work until `condition` holds; TimeoutError when it does not in time.
+
+    Between two looks is a `pause`, longer where looking is work.
+    """
     async with asyncio.timeout(seconds):
         while not condition():
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(pause)
 
 
 async def turn() -> None:

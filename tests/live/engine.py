@@ -104,6 +104,10 @@ class Engine:
         repo, _, tag = reference.rpartition(":")
         self._stream("/images/create", tree, {"fromSrc": "-", "repo": repo, "tag": tag, "changes": list(changes)})
 
+    def load(self, archive: io.BufferedReader) -> None:
+        """Take an image out of an archive as `docker save` writes it."""
+        self._stream("/images/load", archive, {"quiet": "true"})
+
     def build(self, reference: str, context: bytes, arguments: Mapping[str, str] | None = None) -> str:
         """Build a Dockerfile with the engine's own builder, without network. What it printed."""
         query = {"t": reference, "buildargs": json.dumps(dict(arguments or {})), "networkmode": "none", "forcerm": "1"}

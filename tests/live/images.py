@@ -5,17 +5,19 @@ Built with the engine's own builder, without registry and without network: wheel
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import subprocess
 import sys
 import tempfile
 import tomllib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
-from tests.live.engine import Engine, Podman
+from tests.live.engine import Engine, Podman, private_engine
 from tests.live.frp import EXAPP_VERSION, frpc
 from tests.live.peers import find, path_of
 from tests.live.trees import CACHE, DEBIAN, busybox_tree, provide_busybox, provide_debian, tar_of
@@ -62,13 +64,58 @@ ENTRYPOINT ["/start.sh", "setpriv", "--reuid=app", "--regid=app", "--clear-group
 
 
 def provide_harp(engine: Engine) -> str:
-    """Our own image, made with the Dockerfile. Its name."""
+    """Our own image, made with the Dockerfile, by this engine or by another one of the same files. Its name."""
     if not engine.has_image(HARP_IMAGE):
-        provide_debian(engine)
-        files: dict[str, bytes | Path | str] = {name: ROOT / name for name in CHECKOUT}
-        compiled: dict[str, bytes | Path | str] = {f"wheels/{wheel.name}": wheel for wheel in compiled_wheels()}
-        engine.build(HARP_IMAGE, tar_of({**files, "wheels": wheels(), **compiled}), OFFLINE)
+        with _one_at_a_time():
+            archive = _harp_archive()
+            if archive.exists():
+                with archive.open("rb") as content:
+                    engine.load(content)
+            else:
+                _build_harp(engine, archive)
     return HARP_IMAGE
+
+
+def harp_archive() -> Path:
+    """Our own image, made with the Dockerfile on an engine of its own, unless another one has made it."""
+    with _one_at_a_time():
+        archive = _harp_archive()
+        if not archive.exists():
+            with private_engine() as engine:
+                _build_harp(engine, archive)
+    return archive
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Suites on Docker and on Kubernetes want the image at the same time."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "harp.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _harp_archive() -> Path:
+    """Where the image is kept, once it has been made of what is in the checkout now."""
+    files = [file for name in CHECKOUT for file in sorted([ROOT / name, *(ROOT / name).rglob("*")]) if file.is_file()]
+    files = [file for file in files if file.suffix != ".pyc"]
+    content = b"".join(
+        f"{file.relative_to(ROOT)} {file.stat().st_size}\n".encode() + file.read_bytes() for file in files
+    )
+    return CACHE / f"harp-{sha256(content + b''.join(map(Path.read_bytes, compiled_wheels()))).hexdigest()[:16]}.tar"
+
+
+def _build_harp(engine: Engine, archive: Path) -> None:
+    provide_debian(engine)
+    files: dict[str, bytes | Path | str] = {name: ROOT / name for name in CHECKOUT}
+    compiled: dict[str, bytes | Path | str] = {f"wheels/{wheel.name}": wheel for wheel in compiled_wheels()}
+    engine.build(HARP_IMAGE, tar_of({**files, "wheels": wheels(), **compiled}), OFFLINE)
+    unfinished = archive.with_suffix(f".{os.getpid()}")
+    unfinished.write_bytes(engine.call("GET", f"/images/{HARP_IMAGE}/get", timeout=300).ok(200).body)
+    unfinished.replace(archive)
+    for older in CACHE.glob("harp-*.tar"):
+        if older != archive:
+            older.unlink(missing_ok=True)
 
 
 def provide_small_exapp(engine: Engine) -> str:
@@ -129,6 +176,7 @@ def provide_python_exapp(engine: Engine) -> str:
     """An ExApp in Python with our own tunnel client, as a plain user. Its name."""
     if not engine.has_image(PYTHON_EXAPP):
         provide_harp(engine)
+        provide_debian(engine)
         files: dict[str, bytes | Path | str] = {
             "Dockerfile": PYTHON_DOCKERFILE,
             "main.py": (ROOT / "exapp/sample/main.py").read_bytes(),

@@ -37,7 +37,7 @@ class Way:
 
 
 WAYS = [
-    Way("direct", DIRECT, GIB),
+    Way("direct", DIRECT, GIB // 4),
     Way("our client", OWN, GIB // 4),
     Way(f"frpc {SHIPPED}", SHIPPED, 2 * GIB),
     Way(f"frpc {NEWEST}", NEWEST, GIB // 4),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
 import stat
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,16 @@ MARK = "URI:urn:harp:member"
 def made(tmp_path: Path) -> Path:
     directory = tmp_path / "frp"
     certificates.ensure(directory, 5000, NOW, member=True)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def of_openssl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an admin has made by the recipe, and a key of a replica's certificate."""
+    require("openssl", "openssl")
+    directory = tmp_path_factory.mktemp("openssl") / "frp"
+    make_with_openssl(directory)
+    openssl(directory, "genrsa", "-out", "member.key", "2048")
     return directory
 
 
@@ -112,13 +123,11 @@ def test_without_the_key_of_the_ca_the_admin_is_told_what_to_issue(tmp_path: Pat
 
 
 @pytest.mark.parametrize("names", [MARK, f"DNS:a.example.com,{MARK}", "DNS:harp.member.nc"])
-def test_one_that_the_admin_has_issued_is_used_if_it_has_the_mark(tmp_path: Path, names: str) -> None:
-    require("openssl", "openssl")
+def test_one_that_the_admin_has_issued_is_used_if_it_has_the_mark(of_openssl: Path, tmp_path: Path, names: str) -> None:
     directory = tmp_path / "frp"
-    make_with_openssl(directory)
+    shutil.copytree(of_openssl, directory)
     (directory / "names").write_text(f"subjectAltName={names}\nextendedKeyUsage=clientAuth,serverAuth\n")
     for words in (
-        "genrsa -out member.key 2048",
         "req -new -key member.key -out member.csr -subj /CN=member",
         "x509 -req -in member.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out member.crt -days 300 -extfile names",
     ):

@@ -12,8 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tests.live.engine import private_engine
-from tests.live.images import CHECKOUT, HARP_IMAGE, ROOT, provide_harp, static_program
+from tests.live.images import HARP_IMAGE, static_program
 from tests.live.trees import CACHE, busybox, tar_of
 
 PAUSE = "localhost/harp-test/pause:1"  # holds a pod's network, and does nothing
@@ -29,23 +28,6 @@ def pause_archive() -> Path:
 def exapp_archive() -> Path:
     """An ExApp of one static program, which does what its environment says: see tests/live/exapp/main.go."""
     return archive(EXAPP, tar_of({"exapp": static_program().read_bytes(), "tmp/": ""}), Entrypoint=["/exapp"])
-
-
-def harp_archive() -> Path:
-    """Our own image, made with the Dockerfile on an engine of its own."""
-    files = (file for name in CHECKOUT for file in sorted([ROOT / name, *(ROOT / name).rglob("*.*")]) if file.is_file())
-    sources = b"".join(file.read_bytes() for file in files if file.suffix != ".pyc")
-    path = CACHE / f"harp-{sha256(sources).hexdigest()[:16]}.tar"
-    if not path.exists():
-        with private_engine() as engine:
-            content = engine.call("GET", f"/images/{provide_harp(engine)}/get", timeout=300).ok(200).body
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-        for older in CACHE.glob("harp-*.tar"):
-            if older != path:
-                older.unlink(missing_ok=True)
-    return path
 
 
 def archive(reference: str, layer: bytes, **config: Any) -> Path:

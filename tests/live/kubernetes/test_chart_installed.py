@@ -20,8 +20,9 @@ from tests.cluster.redis_server import RedisServer
 from tests.live.appapi import App, AppApi
 from tests.live.daemon import Nextcloud
 from tests.live.engine import EngineAnswer
+from tests.live.images import harp_archive
 from tests.live.kubernetes.api import until
-from tests.live.kubernetes.archives import EXAPP, HARP, harp_archive
+from tests.live.kubernetes.archives import EXAPP, HARP
 from tests.live.kubernetes.cluster import Cluster
 from tests.live.kubernetes.node import NAME as NODE
 from tests.live.kubernetes.node import Node

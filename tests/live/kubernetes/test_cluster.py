@@ -87,15 +87,6 @@ def test_what_an_account_has_asked_is_known(pretended: Room) -> None:
     assert pretended.asked("narrow")[-1] == ("list", "pods")
 
 
-def test_the_api_server_can_be_killed_and_comes_back_with_all_it_had(cluster: Cluster, pretended: Room) -> None:
-    pretended.create(claim("lasting"))
-    cluster.stop_api_server()
-    assert not cluster.api.answers()
-    cluster.start_api_server()
-    assert pretended.exists("PersistentVolumeClaim", "lasting-data")
-    pretended.clear()
-
-
 def test_a_node_with_other_hardware_can_be_added(cluster: Cluster, pretended: Room) -> None:
     cluster.pretend_node("amd", amd_com__gpu="1")
     try:
