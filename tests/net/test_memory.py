@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from harp.net.deadlines import Deadlines
-from harp.net.memory import PERIOD, WORTH, Heap, Memory, glibc, resident
+from harp.net.memory import GROWN, PERIOD, QUIET, WORTH, WORTH_QUIET, Heap, Memory, glibc, resident
 from tests.fakes.clock import Clock
 from tests.fakes.waiting import settled
 
@@ -15,9 +15,12 @@ MB = 1 << 20
 
 
 class MemoryProcess:
-    """40 MB of code and objects, and a heap."""
+    """40 MB of code and objects, and a heap; the processor works `busy` of the time."""
 
-    def __init__(self, deadlines: Deadlines, *, heap: bool = True) -> None:
+    def __init__(self, deadlines: Deadlines, *, heap: bool = True, busy: float = 1.0) -> None:
+        self.busy = busy
+        self._deadlines = deadlines
+        self._then, self._spent = deadlines.now, 0.0
         self.used = 10 * MB
         self.free = 0
         self.stuck = 0  # free, and cannot be given back
@@ -25,12 +28,17 @@ class MemoryProcess:
         self.trims = 0
         self.asked = 0
         self._heap = heap
-        self.memory = Memory(deadlines, lambda: self.used + self.free + self.other, self._find)
+        self.memory = Memory(deadlines, lambda: self.used + self.free + self.other, self._find, self._work)
         deadlines.watch(self.memory)
 
     def _find(self) -> Heap | None:
         self.asked += 1
         return Heap(lambda: self.used, self._trim) if self._heap else None
+
+    def _work(self) -> float:
+        self._spent += self.busy * (self._deadlines.now - self._then)
+        self._then = self._deadlines.now
+        return self._spent
 
     def _trim(self) -> None:
         self.trims += 1
@@ -56,9 +64,26 @@ async def test_memory_that_was_used_and_is_free_is_given_back(clock: Clock) -> N
     assert process.trims == 1
 
 
-async def test_a_process_that_does_not_grow_is_not_even_asked(clock: Clock) -> None:
-    process = MemoryProcess(clock.deadlines)
+async def test_a_busy_process_is_held_up_for_much_memory_only_and_a_quiet_one_for_little(clock: Clock) -> None:
+    process = MemoryProcess(clock.deadlines, busy=2 * QUIET)
     process.free = WORTH - MB
+    clock.move(PERIOD)
+    assert process.trims == 0
+    process.busy = QUIET / 2
+    clock.move(PERIOD)
+    assert (process.trims, process.free) == (1, 0)
+    process.free = WORTH_QUIET
+    clock.move(PERIOD)
+    assert (process.trims, process.free) == (2, 0)
+    process.free = WORTH_QUIET - 1
+    clock.move(PERIOD)
+    assert process.trims == 2
+
+
+@pytest.mark.parametrize(("busy", "grown"), [(1.0, WORTH), (0.0, GROWN)])
+async def test_a_process_that_does_not_grow_is_not_even_asked(clock: Clock, busy: float, grown: int) -> None:
+    process = MemoryProcess(clock.deadlines, busy=busy)
+    process.free = grown - MB
     clock.move(PERIOD)
     assert (process.asked, process.trims) == (0, 0)
 

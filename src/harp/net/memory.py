@@ -1,12 +1,14 @@
 """Returns free memory to the system that the C library would otherwise keep.
 
 glibc returns only the end of its heap, and a small object there keeps everything below it: after a burst, a process
-keeps the size that it had at its busiest moment. malloc_trim(3) returns free pages wherever they are.
+keeps the size that it had at its busiest moment. malloc_trim(3) returns free pages wherever they are. Nothing else runs
+meanwhile: while there is work, only much memory is worth it; when the process is quiet, little is.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,9 @@ from harp.net.deadlines import Deadlines
 
 PERIOD = 5.0  # seconds between two looks
 WORTH = 16 << 20  # bytes that are free and not given back, for a trim to be worth its page faults
+WORTH_QUIET = 2 << 20  # likewise, when nobody waits
+QUIET = 0.1  # of a processor, and less: most of the time there is nothing to do
+GROWN = 6 << 20  # bytes more than at first: less is code, and no reason to look for the heap
 STATM = Path("/proc/self/statm")
 MALLINFO2 = (
     *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
@@ -37,23 +42,32 @@ class Heap:
 class Memory:
     """Looks at the size of the process every PERIOD seconds; to be watched by `deadlines`.
 
-    `heap` gives None where the C library is another one.
+    `heap` gives None where the C library is another one. `spent`: the processor's seconds that the process has had.
     """
 
-    def __init__(self, deadlines: Deadlines, resident: Callable[[], int], heap: Callable[[], Heap | None]) -> None:
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        resident: Callable[[], int],
+        heap: Callable[[], Heap | None],
+        spent: Callable[[], float] = time.process_time,
+    ) -> None:
         self.deadline = deadlines.now + PERIOD
         self._deadlines = deadlines
         self._resident = resident
         self._find_heap = heap  # not before it is needed: ctypes takes memory itself
         self._heap: Heap | None = None
+        self._spent = spent
+        self._looked, self._spent_then = deadlines.now, spent()
         self._first = self._least = resident()  # bytes that are resident, and not of the heap or free: at least
 
     def expired(self) -> None:
         """Look, and trim when it is worth it."""
         self.deadline = self._deadlines.now + PERIOD
+        worth = WORTH_QUIET if self._quiet() else WORTH
         resident = self._resident()
         if self._heap is None:
-            if resident < self._first + WORTH:
+            if resident < self._first + max(worth, GROWN):
                 return
             self._heap = self._find_heap()
             if self._heap is None:
@@ -61,12 +75,19 @@ class Memory:
                 return
         idle = resident - self._heap.used()
         self._least = min(self._least, idle)
-        if idle < self._least + WORTH:
+        if idle < self._least + worth:
             return
         self._heap.trim()
         after = self._resident()
         self._least = after - self._heap.used()  # what cannot be given back is not worth another attempt
         log.debug("memory released", before=resident, after=after)
+
+    def _quiet(self) -> bool:
+        """Has there been little to do since the last look?"""
+        now, spent = self._deadlines.now, self._spent()
+        busy, passed = spent - self._spent_then, now - self._looked
+        self._looked, self._spent_then = now, spent
+        return busy <= QUIET * passed
 
 
 def resident() -> int:

@@ -1,18 +1,18 @@
 """Byte streams of the encrypted FRP control connection: AES-CFB for version 1, AES-GCM for version 2 (F 4, F 6.4).
 
-Random values (IVs, nonces) are given by the caller. A module of its own, because its library is eight megabytes that a
-process without tunnels need not load.
+Random values (IVs, nonces) are given by the caller. A module of its own: a process without tunnels need not load ctypes
+or the eight megabytes of `cryptography` where Python's OpenSSL cannot be called.
 """
 
 from __future__ import annotations
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.decrepit.ciphers.modes import CFB
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-
 from harp.errors import PeerError
+
+try:
+    from harp.wire.aes_openssl import Cfb, Gcm
+except ImportError:
+    from harp.wire.aes_cryptography import LibraryCfb as Cfb  # type: ignore[assignment]
+    from harp.wire.aes_cryptography import LibraryGcm as Gcm  # type: ignore[assignment]
 
 IV_SIZE = 16
 NONCE_SIZE = 12
@@ -26,7 +26,7 @@ class CfbEncryptor:
     """AES-128-CFB, one continuous stream; `iv` is 16 random bytes."""
 
     def __init__(self, key: bytes, iv: bytes) -> None:
-        self._cipher = Cipher(AES(key), CFB(iv)).encryptor()
+        self._cipher = Cfb(key, iv, encrypts=True)
         self._iv = iv
 
     def encrypt(self, data: bytes) -> bytes:
@@ -41,7 +41,7 @@ class CfbDecryptor:
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._iv = b""
-        self._cipher = Cipher(AES(key), CFB(bytes(IV_SIZE))).decryptor()  # replaced when the IV is here
+        self._cipher = Cfb(key, bytes(IV_SIZE), encrypts=False)  # replaced when the IV is here
 
     def decrypt(self, data: bytes) -> bytes:
         """As Decryptor."""
@@ -51,7 +51,7 @@ class CfbDecryptor:
             data = data[missing:]
             if len(self._iv) < IV_SIZE:
                 return b""
-            self._cipher = Cipher(AES(self._key), CFB(self._iv)).decryptor()
+            self._cipher = Cfb(self._key, self._iv, encrypts=False)
         return self._cipher.update(data)
 
 
@@ -63,7 +63,7 @@ class GcmEncryptor:
     """AES-256-GCM records; `nonce` is 12 random bytes, the first record's."""
 
     def __init__(self, key: bytes, nonce: bytes) -> None:
-        self._cipher = AESGCM(key)
+        self._cipher = Gcm(key)
         self._nonce = nonce
         self._record = 0
 
@@ -73,7 +73,7 @@ class GcmEncryptor:
         for at in range(0, len(data), RECORD_LIMIT):
             part = data[at : at + RECORD_LIMIT]
             length = (len(part) + TAG_SIZE).to_bytes(LENGTH_SIZE)
-            wire += length + self._cipher.encrypt(_nonce(self._nonce, self._record), part, self._nonce + length)
+            wire += length + self._cipher.seal(_nonce(self._nonce, self._record), part, self._nonce + length)
             self._record += 1
         return wire
 
@@ -82,7 +82,7 @@ class GcmDecryptor:
     """The other end of GcmEncryptor. Holds back at most one record."""
 
     def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(key)
+        self._cipher = Gcm(key)
         self._nonce = b""
         self._record = 0
         self._buffer = b""
@@ -109,7 +109,7 @@ class GcmDecryptor:
     def _open(self, record: bytes, header: bytes) -> bytes:
         nonce = _nonce(self._nonce, self._record)
         self._record += 1
-        try:
-            return self._cipher.decrypt(nonce, record, header)
-        except InvalidTag:
-            raise PeerError("frp: an encrypted record is damaged") from None
+        plain = self._cipher.open(nonce, record, header)
+        if plain is None:
+            raise PeerError("frp: an encrypted record is damaged")
+        return plain
