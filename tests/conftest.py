@@ -76,12 +76,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _group(item: pytest.Item) -> str:
-    """One group of all that use the one Docker engine, or the one cluster; else each file, or each long test of it."""
+    """One group of all that use the one Docker engine, or the one cluster; else each file, and each long test."""
     if _is_docker(item):
         return "docker"
     if _is_kubernetes(item):
         return "kubernetes"
-    return item.nodeid if item.get_closest_marker("core") or item.get_closest_marker("apart") else item.path.name
+    return item.nodeid if item.get_closest_marker("core") else item.path.name
 
 
 def _is_docker(item: pytest.Item) -> bool:
@@ -95,6 +95,6 @@ def _is_kubernetes(item: pytest.Item) -> bool:
 def _rank(item: pytest.Item) -> int:
     if _is_docker(item) or _is_kubernetes(item):
         return 0
-    if item.get_closest_marker("core") or item.get_closest_marker("apart"):
+    if item.get_closest_marker("core"):
         return 1
     return 2 if "/live/" in item.path.as_posix() else 3
