@@ -5,6 +5,7 @@ worker has ended. With the parent it speaks JSON objects on a pair of sockets, o
 
     {"fork": 3, "post": {…}}          parent: have a worker; its descriptors come along
     {"forked": 3, "process": 4711}    here it is
+    {"refused": 3, "reason": "…"}     the system has no room for it
     {"signal": 15, "process": 4711}   parent: send it this
     {"ended": 4711, "status": -9}     it is no more
     {"leave": true}                   parent: nothing more will be forked, close the listening sockets
@@ -31,6 +32,8 @@ import msgspec
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
+
+from harp.errors import words_of
 
 LONGEST = 1 << 16  # bytes of a datagram
 MOST_DESCRIPTORS = 160  # of one order: the control socket, links with each other worker and each of an old version
@@ -145,6 +148,11 @@ class Forker:
             self._forked.discard(message["ended"])
             self._ended(message["ended"], message["status"])
             return
+        if "refused" in message:
+            order = self._orders.get(message["refused"])
+            if order is not None and not order.done():
+                order.set_exception(OSError(f"the system refuses a process: {message['reason']}"))
+            return
         self._forked.add(message["process"])
         order = self._orders.get(message["forked"])
         if order is not None and not order.done():
@@ -214,7 +222,13 @@ class ForkingProcess:
         return True
 
     def _fork(self, order: int, post: Any, descriptors: list[int]) -> None:
-        process = os.fork()
+        try:
+            process = os.fork()
+        except OSError as error:  # of the system's limits, which may have room again later
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self._say({"refused": order, "reason": words_of(error)})
+            return
         if process:
             for descriptor in descriptors:
                 os.close(descriptor)

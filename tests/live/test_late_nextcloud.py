@@ -19,6 +19,7 @@ LATE = 3.0  # seconds, in real time: Nextcloud is away, which nothing can tell
 SOON = 4.0  # seconds from Nextcloud's start, which is in them
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("client", [OWN, SHIPPED])
 def test_an_exapp_is_served_soon_after_its_nextcloud_has_started(tmp_path: Path, client: str) -> None:
     port = free_port()
