@@ -57,6 +57,24 @@ class TunnelOffer:
         return transport, protocol
 
 
+class EndingOffer:
+    """A tunnel that ends before it has opened a stream."""
+
+    name = "hello"
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        self._ended.set()
+
+    async def connect(self, factory: ProtocolFactory) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        self.asked.set()
+        await self._ended.wait()
+        raise TunnelAway("it has ended")
+
+
 @pytest.fixture
 def ports() -> PortTable:
     return PortTable()
@@ -239,6 +257,34 @@ async def test_a_tunnel_answers_for_its_port(dialer: Dialer, ports: PortTable, t
         transport, _, used = await dialer.reach(target, Listener)
         assert isinstance(transport, MemoryTransport)
         assert used is offer
+
+
+@pytest.mark.parametrize("comes", ["before the old one has failed", "soon"])
+async def test_a_tunnel_that_ends_while_a_stream_is_opened_is_followed_by_the_next_one(
+    ports: PortTable, comes: str
+) -> None:
+    """As when a client moves to another replica: nobody has to be told that."""
+    ending, following = EndingOffer(), TunnelOffer()
+    dialer = Dialer(ports, Resolver(Clock()), connect=5, hold=5)
+    ports.claim(23055, ending)
+    reaching = asyncio.create_task(dialer.reach(ExAppTunnel(23055, "hello"), Listener))
+    await ending.asked.wait()
+    ports.release(23055, ending)
+    if comes == "soon":
+        ending.end()
+        await asyncio.wait((reaching,), timeout=0.01)
+    ports.claim(23055, following)
+    ending.end()
+    assert (await reaching).offer is following
+
+
+async def test_a_tunnel_that_is_there_and_opens_no_stream_is_not_waited_for(ports: PortTable) -> None:
+    dialer = Dialer(ports, Resolver(Clock()), connect=5, hold=30)
+    offer = EndingOffer()
+    offer.end()
+    ports.claim(23055, offer)
+    with pytest.raises(TunnelAway, match="it has ended"):
+        await dialer.dial(ExAppTunnel(23055, "hello"), Listener)
 
 
 async def test_loopback_is_not_tried_for_an_exapp_unless_the_admin_allows_it(dialer: Dialer, tcp_port: int) -> None:

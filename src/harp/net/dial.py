@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
-from harp.errors import TunnelHeld, Unreachable, words_of
+from harp.errors import TunnelAway, TunnelHeld, Unreachable, words_of
 from harp.net.ports import Offer, PortTable, ProtocolFactory
 from harp.net.race import Connected, connect_first
 from harp.net.resolve import Addresses
@@ -175,20 +175,22 @@ class Dialer:
         Once a tunnel has served the port, loopback is no longer tried: a listener there is not the ExApp.
         """
         port = target.port
-        offer = self._ports.get(port)
-        if isinstance(target, ExAppTunnel):
-            if offer is None and target.loopback and not self._ports.seen(port):
-                try:
-                    return Reached(*await self._dial_tcp("127.0.0.1", port, factory))
-                except Unreachable:
-                    pass
-            offer = offer or await self._ports.wait(port, self._hold)
-            objection = self.holder_objection(target, offer)
-            if objection is not None:
+        by_hand = isinstance(target, ExAppTunnel) and target.loopback and not self._ports.seen(port)
+        if by_hand and self._ports.get(port) is None:
+            try:
+                return Reached(*await self._dial_tcp("127.0.0.1", port, factory))
+            except Unreachable:
+                pass
+        until = self._loop.time() + self._hold
+        while True:
+            offer = self._ports.get(port) or await self._ports.wait(port, max(until - self._loop.time(), 0.0))
+            if isinstance(target, ExAppTunnel) and (objection := self.holder_objection(target, offer)) is not None:
                 raise TunnelHeld(objection)
-        else:
-            offer = offer or await self._ports.wait(port, self._hold)
-        return Reached(*await offer.connect(factory), offer)
+            try:
+                return Reached(*await offer.connect(factory), offer)
+            except TunnelAway:  # nothing has been sent: where its client is about to come back, that tunnel will do
+                if self._ports.get(port) is offer or self._loop.time() >= until:
+                    raise
 
     async def _dial_inner(self, name: str, factory: ProtocolFactory) -> Connected:
         serve = await self._inner[name]()
