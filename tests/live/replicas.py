@@ -119,6 +119,7 @@ class LoadedRequest:
     began: float
     seconds: float
     retried: bool
+    said: bytes  # the body of an error: ours and HAProxy's differ
 
 
 @dataclass
@@ -150,8 +151,8 @@ class Load:
             one = self.apps[place % len(self.apps)]
             place += 1
             began = time.monotonic()
-            status, retried = _get(client, f"/exapps/{one}/public")
-            self.asked.append(LoadedRequest(name, one, status, began, time.monotonic() - began, retried))
+            status, retried, said = _get(client, f"/exapps/{one}/public")
+            self.asked.append(LoadedRequest(name, one, status, began, time.monotonic() - began, retried, said))
             self._stop.wait(self.pause)
         client.close()
 
@@ -164,18 +165,18 @@ class Load:
         return times[len(times) * 99 // 100]
 
 
-def _get(client: http.client.HTTPConnection, path: str) -> tuple[int, bool]:
-    """The status of a GET, asked once more when a kept connection was closed; and whether it was."""
+def _get(client: http.client.HTTPConnection, path: str) -> tuple[int, bool, bytes]:
+    """The status of a GET, asked once more when a kept connection was closed; whether it was; what an error says."""
     for again in (False, True):
         try:
             client.request("GET", path)
             answer = client.getresponse()
-            answer.read()
+            body = answer.read()
         except (OSError, http.client.HTTPException):
             client.close()
         else:
-            return answer.status, again
-    return 0, True
+            return answer.status, again, b"" if answer.status == 200 else body
+    return 0, True, b""
 
 
 @contextmanager

@@ -245,7 +245,7 @@ async def test_a_rolling_update_of_all_costs_no_request(replicas: Replicas) -> N
     retried = sum(asked.retried for asked in load.asked)
     slowest = max(asked.seconds for asked in load.asked)
     print(f"{dict(counts)}, {retried} asked again, the longest took {slowest:.2f} s")
-    assert set(counts) == {200}
+    assert [asked for asked in load.asked if asked.status != 200] == []
 
 
 # A network that is cut
