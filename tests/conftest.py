@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Generator
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from harp.wire.core import RequestCutter
-from tests.fakes.waiting import LOOPS, LoopFactory
+from tests.fakes.waiting import LOOPS, HastyLoop, LoopFactory
 from tests.live.frp import BUILT, EXAPP_VERSION, NEWEST
 from tests.live.kubernetes.programs import BUILT as KUBERNETES
 from tests.live.peers import find
@@ -25,6 +26,8 @@ PEERS = {
     **{f"frpc {version}": str(BUILT / version / "frpc") for version in (EXAPP_VERSION, NEWEST)},
 }
 
+SPREAD = 0.7  # of the run, in which tests that wait begin
+
 settings.register_profile("quick", deadline=None)  # on a busy machine an example may take its time
 settings.load_profile("quick")
 # Whoever starts the tests may ignore these (nohup does); their children would, too, and a shell cannot undo it.
@@ -35,7 +38,7 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
     """On which loops each test runs."""
-    return {"asyncio": LOOPS["asyncio"]}
+    return {"asyncio": HastyLoop if item.get_closest_marker("hasty") else LOOPS["asyncio"]}
 
 
 def pytest_report_header() -> str:
@@ -68,11 +71,19 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Whatever shares fixtures is one group of pytest-xdist (--dist loadgroup); long groups come first."""
+    """Whatever shares fixtures is one group of pytest-xdist (--dist loadgroup); long groups come first.
+
+    Tests that wait are spread among those that work, which use the processors meanwhile.
+    """
     if config.pluginmanager.hasplugin("xdist"):  # which may be off: -p no:xdist
         for item in items:
             item.add_marker(pytest.mark.xdist_group(_group(item)))
     items.sort(key=_rank)
+    waiting = [item for item in items if item.get_closest_marker("waits")]
+    working = [item for item in items if not item.get_closest_marker("waits")]
+    places = [(number / len(working), item) for number, item in enumerate(working)]
+    places += [(SPREAD * number / len(waiting), item) for number, item in enumerate(waiting)]
+    items[:] = [item for _, item in sorted(places, key=itemgetter(0))]
 
 
 def _group(item: pytest.Item) -> str:
@@ -81,7 +92,7 @@ def _group(item: pytest.Item) -> str:
         return "docker"
     if _is_kubernetes(item):
         return "kubernetes"
-    return item.nodeid if item.get_closest_marker("core") else item.path.name
+    return item.nodeid if item.get_closest_marker("core") or item.get_closest_marker("waits") else item.path.name
 
 
 def _is_docker(item: pytest.Item) -> bool:

@@ -14,6 +14,8 @@ from harp.policy.keys import own_key
 from tests.fakes.waiting import until
 from tests.tenants_world import HOSTS, KEYS, NAMES, TwoClouds, two_clouds
 
+pytestmark = pytest.mark.hasty
+
 RED, BLUE = NAMES
 RECORD = {"exapp_token": "t", "exapp_version": "1", "host": "127.0.0.1", "routes": [{"url": ".*", "access_level": 0}]}
 

@@ -26,6 +26,8 @@ from tests.fakes.transport import Recorder
 from tests.fakes.waiting import settled, until
 from tests.tunnel.server.world import as_text, beside
 
+pytestmark = pytest.mark.hasty
+
 Begin = Callable[..., Awaitable[ReplicaWorld]]
 
 

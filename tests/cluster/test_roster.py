@@ -20,6 +20,8 @@ from tests.fakes.waiting import until
 from tests.live.peers import path_of
 from tests.live.processes import Process, free_port
 
+pytestmark = pytest.mark.waits
+
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
 PORT = 8782
 

@@ -173,16 +173,20 @@ def test_a_bundle_comes_as_a_tar_archive_on_standard_output(tmp_path: Path) -> N
     assert list(empty.iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def paste(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What is to be pasted on the host of an engine."""
+    directory = tmp_path_factory.mktemp("paste")
+    return harp(directory, "add", "gpu1", "--paste", cwd=directory).stdout
+
+
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
-def test_a_bundle_comes_as_one_paste_for_any_shell(tmp_path: Path, shell: str) -> None:
-    done = harp(tmp_path, "add", "gpu1", "--paste", cwd=tmp_path)
-    remote = tmp_path / "remote"
-    remote.mkdir()
+def test_a_bundle_comes_as_one_paste_for_any_shell(tmp_path: Path, paste: bytes, shell: str) -> None:
     argv = require_shell(shell)
-    subprocess.run(argv, input=done.stdout, cwd=remote, check=True, capture_output=True)
-    assert {path.name for path in (remote / "gpu1").iterdir()} == FILES
-    assert frpc_config.load(remote / "gpu1/frpc.toml", {}).proxies[0].remote_port == 24001
-    assert stat.S_IMODE((remote / "gpu1/frpc.toml").stat().st_mode) == 0o600
+    subprocess.run(argv, input=paste, cwd=tmp_path, check=True, capture_output=True)
+    assert {path.name for path in (tmp_path / "gpu1").iterdir()} == FILES
+    assert frpc_config.load(tmp_path / "gpu1/frpc.toml", {}).proxies[0].remote_port == 24001
+    assert stat.S_IMODE((tmp_path / "gpu1/frpc.toml").stat().st_mode) == 0o600
 
 
 def require_shell(name: str) -> list[str]:

@@ -23,6 +23,8 @@ from tests.engines.test_kubernetes_lookout import deployment, service
 from tests.fakes.cluster import TOKEN, FakeCluster
 from tests.fakes.waiting import until
 
+pytestmark = pytest.mark.hasty
+
 RECORD = ExApp("app-x", "t", "1.0", "app-x", 23000)
 
 

@@ -26,6 +26,8 @@ from tests.control.test_api import SETTINGS
 from tests.fakes.cluster import READY
 from tests.fakes.waiting import turn, until
 
+pytestmark = pytest.mark.hasty
+
 BASIC = (DEPLOY, NODES)  # the Role that is documented for the existing HaRP
 
 

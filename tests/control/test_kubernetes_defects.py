@@ -26,6 +26,8 @@ from tests.fakes.clock import Clock
 from tests.fakes.cluster import READY, TIME
 from tests.fakes.waiting import until
 
+pytestmark = pytest.mark.hasty
+
 SCHEDULER = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 PENDING = {
     "phase": "Pending",

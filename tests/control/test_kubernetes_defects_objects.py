@@ -26,6 +26,8 @@ from tests.fakes.clock import Clock
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.waiting import until
 
+pytestmark = pytest.mark.hasty
+
 # --- 9 to 13: the Deployment
 
 

@@ -16,6 +16,8 @@ from tests.fakes.clock import Clock
 from tests.fakes.cluster import READY, TIME
 from tests.fakes.waiting import until
 
+pytestmark = pytest.mark.hasty
+
 NO = (422, "no")
 
 

@@ -21,6 +21,8 @@ from harp.settings import load
 from tests.fakes.clock import Clock
 from tests.fakes.engine import EngineDialer, FakeEngine, serving
 
+pytestmark = pytest.mark.hasty
+
 ENV = {"HP_SHARED_KEY": "a-shared-key-for-tests", "NC_INSTANCE_URL": "http://cloud", "HP_INSTANCE_ID": "one"}
 PORT = {"docker-engine-port": "24000"}
 SECRET = "APP_SECRET=of-another"

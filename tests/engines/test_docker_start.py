@@ -16,6 +16,8 @@ from harp.engines.verbs import StartOutcome
 from tests.engines.containers import APP, CONTAINER, RUNNING, waited
 from tests.fakes.engine import FakeEngine
 
+pytestmark = pytest.mark.hasty
+
 # wait_for_start
 
 

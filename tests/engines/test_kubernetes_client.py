@@ -26,6 +26,8 @@ from tests.fakes.clock import Clock
 from tests.fakes.cluster import NAMESPACE, TOKEN, FakeCluster
 from tests.fakes.waiting import settled
 
+pytestmark = pytest.mark.hasty
+
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 
 

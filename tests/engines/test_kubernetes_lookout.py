@@ -23,6 +23,8 @@ from harp.settings import load
 from tests.fakes.cluster import NAMESPACE, TOKEN, FakeCluster
 from tests.fakes.waiting import until
 
+pytestmark = pytest.mark.hasty
+
 RECORD = ExApp("app-x", "t", "1.0", "app-x", 23000)
 OTHER = ExApp("docker-app", "t", "1.0", "10.1.1.1", 23001)
 LABELS = {"app.kubernetes.io/part-of": "nc-app-app-x", "app.kubernetes.io/component": "exapp"}

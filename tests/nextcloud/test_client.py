@@ -10,6 +10,8 @@ from harp.policy.question import VisitorLogin
 from tests.fakes.nextcloud import KEY_REFUSED, RECORD, Answer, FakeNextcloud
 from tests.nextcloud.calls import ADDRESS, BASIC, COOKIE, login, trouble
 
+pytestmark = pytest.mark.hasty
+
 OWN_HEADERS = {"host", "accept", "accept-encoding", "user-agent"}
 
 

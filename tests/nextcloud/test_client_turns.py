@@ -20,6 +20,8 @@ from tests.fakes.flaky import Flaky
 from tests.fakes.nextcloud import FakeNextcloud
 from tests.nextcloud.calls import ADDRESS, BASIC, COOKIE, client_of, login, trouble
 
+pytestmark = pytest.mark.hasty
+
 # Time and connections
 
 

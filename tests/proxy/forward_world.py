@@ -17,6 +17,7 @@ from tests.fakes.waiting import settled
 from tests.fakes.world import ScriptedExApps
 
 TIMEOUTS = load({"HP_SHARED_KEY": "key", "NC_INSTANCE_URL": "http://cloud"}).timeouts
+READER = RequestReader(20, remembers=False)
 
 APP = Tcp("hello", 8080)
 
@@ -126,7 +127,7 @@ class ProxyWorld(ScriptedExApps):
         first: FirstBody = NOTHING_YET,
     ) -> tuple[NotingClient, Forwarding]:
         client = NotingClient(first)
-        head = RequestReader(20).read(lines + b"Host: a\r\n\r\n")
+        head = READER.read(lines + b"Host: a\r\n\r\n")
         forwarding = Forwarding(
             self.upstreams, client, head, Hop(target, "ExApp hello", prefix), b"HEAD BYTES", TIMEOUTS.server
         )

@@ -12,9 +12,8 @@ from harp.policy.kubernetes_endpoints import Endpoint
 from harp.proxy.forward import Forwarding, Hop
 from harp.proxy.replicas import Replicas, Spread
 from harp.wire.requester import WAITING
-from harp.wire.requests import RequestReader
 from tests.fakes.waiting import settled
-from tests.proxy.forward_world import OK, TIMEOUTS, NotingClient, ProxyWorld
+from tests.proxy.forward_world import OK, READER, TIMEOUTS, NotingClient, ProxyWorld
 
 SERVICE = Tcp("10.96.0.5", 23000)
 MARKS = {host: f"{number:016x}" for number, host in enumerate(("10.1.0.1", "10.1.0.2", "10.1.0.3"))}
@@ -35,7 +34,7 @@ class ReplicatedProxy(ProxyWorld):
 
     async def ask(self, lines: bytes = b"GET / HTTP/1.1\r\n") -> NotingClient:
         client = NotingClient()
-        head = RequestReader(20).read(lines + b"Host: a\r\n\r\n")
+        head = READER.read(lines + b"Host: a\r\n\r\n")
         hop = Hop(SERVICE, "ExApp x")
         forwarding = Forwarding(self.upstreams, client, head, hop, b"HEAD BYTES", TIMEOUTS.server)
         spread = self.replicas.spread(forwarding, b"/exapps/x")

@@ -14,9 +14,8 @@ from harp.status.history import History
 from harp.status.pages import Page
 from harp.status.snapshot import CertificateLine, RunningLine, SettingLine
 from harp.status.web.site import Site
-from harp.wire.requests import RequestReader
 from tests.fakes.facts import ENGINE, FakeFacts
-from tests.status.test_doors import PASSWORD, Bans
+from tests.status.test_doors import PASSWORD, READER, Bans
 from tests.status.test_feed import FeedWorld
 
 RUNNING = RunningLine("id-9", "GET", "/exapps/hello/sse", "hello", "anna", "192.0.2.1", 75.0, 200, 5)
@@ -74,7 +73,7 @@ class PageWorld:
     ) -> Page:  # fmt: skip
         headers = [*lines, *([f"Cookie: harp_admin={self.cookie}"] if self.cookie else [])]
         text = "".join(f"{line}\r\n" for line in headers)
-        head = RequestReader(100).read(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n{text}\r\n".encode())
+        head = READER.read(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n{text}\r\n".encode())
         guest = self.doors.guest_of(head, "127.0.0.1" if local else "192.0.2.1")
         return await self.site.answer(head, guest, urlencode(form or {}).encode())
 

@@ -9,6 +9,7 @@ from harp.wire.requests import RequestHead, RequestReader
 from tests.fakes.clock import Clock
 
 PASSWORD = "the password"
+READER = RequestReader(100, remembers=False)
 
 
 class Bans:
@@ -39,7 +40,7 @@ class Visitors:
 
 def head(*lines: str, host: str = "localhost") -> RequestHead:
     text = "".join(f"{line}\r\n" for line in (f"Host: {host}", *lines))
-    return RequestReader(100).read(f"GET / HTTP/1.1\r\n{text}\r\n".encode())
+    return READER.read(f"GET / HTTP/1.1\r\n{text}\r\n".encode())
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "::1", ""])

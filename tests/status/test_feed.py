@@ -19,6 +19,7 @@ from harp.wire.requests import RequestReader
 from tests.fakes.clock import Clock
 from tests.fakes.waiting import turn
 
+READER = RequestReader(100, remembers=False)
 ROUTE = Route("^/page", Level.USER)
 FORWARD = Forward(
     "Hello",
@@ -46,7 +47,7 @@ class FeedWorld:
         self.feed = RequestFeed(self.books, self.gate, self.clock.deadlines, Redaction(), self.clock)
 
     def request(self, status: int = 200, path: str = "/exapps/Hello/page?a=1", verdict: Verdict = FORWARD) -> None:
-        head = RequestReader(100).read(f"GET {path} HTTP/1.1\r\nHost: a\r\nCookie: b\r\nX-Own: c\r\n\r\n".encode())
+        head = READER.read(f"GET {path} HTTP/1.1\r\nHost: a\r\nCookie: b\r\nX-Own: c\r\n\r\n".encode())
         refused = isinstance(verdict, Refuse)
         self.books.enter(
             Exchange(head, b"id-1", "192.0.2.1", verdict=verdict, status=status, refused=refused, started=1.0)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 import pytest
+import pytest_asyncio
 from msgspec.structs import replace
 
 from harp.policy.verdict import Refuse
@@ -15,6 +16,8 @@ from harp.status.web import live
 from tests.fakes.facts import CLUSTER, ENGINE, HELLO
 from tests.status.page_world import PageWorld, header
 from tests.status.test_doors import PASSWORD
+
+pytestmark = pytest.mark.hasty
 
 NAMES = (
     *("", "apps", "apps/hello", "requests", "tunnels", "engines", "members", "bans", "certificates", "doctor"),
@@ -31,9 +34,18 @@ async def world() -> AsyncIterator[PageWorld]:
     world.clock.stop()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shown() -> AsyncIterator[PageWorld]:
+    """One that is only looked at: making the pages' templates is most of the work."""
+    world = PageWorld()
+    yield world
+    world.clock.stop()
+
+
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("name", NAMES)
-async def test_every_page_is_html_under_a_strict_policy(world: PageWorld, name: str) -> None:
-    page = await world.ask(f"/{name}")
+async def test_every_page_is_html_under_a_strict_policy(shown: PageWorld, name: str) -> None:
+    page = await shown.ask(f"/{name}")
     assert (page.status, page.kind) == (200, "text/html; charset=utf-8")
     policy = header(page, "content-security-policy")
     assert "default-src 'none'" in policy

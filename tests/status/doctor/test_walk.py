@@ -230,6 +230,7 @@ def test_a_body_that_does_not_arrive_whole_is_a_fault(step: Step, cause: str) ->
     assert cause in fault("road.body", body=announced_or(step)).cause
 
 
+@pytest.mark.waits
 def test_an_answer_that_comes_only_when_it_has_ended_is_a_fault() -> None:
     def buffered(request: FrontRequest) -> None:
         request.server.front.released.wait(10)

@@ -14,6 +14,8 @@ from tests.fakes.transport import Recorder
 from tests.fakes.waiting import until
 from tests.tunnel.server.world import TunnelWorld
 
+pytestmark = pytest.mark.hasty
+
 
 @asynccontextmanager
 async def handing_over(world: TunnelWorld) -> AsyncIterator[None]:
