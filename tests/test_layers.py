@@ -15,7 +15,7 @@ ROOT = Path(harp.__file__).parent
 # From the top; each layer may import itself and what stands below. What is not named stands above all.
 LAYERS = ["status", "frontend", "control", "cluster", "nextcloud", "engines", "tunnel", "proxy", "state", "net"]
 LAYERS += ["policy", "wire"]
-GROUND = {"settings", "logs", "output", "errors", "lazy"}
+GROUND = {"settings", "logs", "output", "errors", "lazy", "recent"}
 ABOVE = {"commands", "snippets", "testing"}
 PURE = ["wire", "policy"]
 IMPURE_MODULES = {

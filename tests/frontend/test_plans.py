@@ -104,8 +104,29 @@ async def test_what_is_kept_is_bounded(world: KeptPlan) -> None:
     callers = [Asker(str(number)) for number in range(CAPACITY)]
     for caller in callers:
         world.plans.keep(caller, X, world.kept)
+    assert len(world.plans) <= CAPACITY
     assert world.plans.find(ALICE, X, 1) is None
-    assert world.plans.find(callers[-1], X, 1) is world.kept
+    for caller in callers[-CAPACITY // 2 :]:
+        assert world.plans.find(caller, X, 1) is world.kept
+
+
+async def test_an_app_whose_table_is_left_out_is_decided_about_again_and_kept_again() -> None:
+    deadlines = Clock().deadlines
+    plans = Plans(deadlines, capacity=1)
+    assert plans.find(ALICE, X, 1) is None
+    plans.keep(ALICE, X, plan())
+    plans.keep(ALICE, at(b"/exapps/Hello/x"), plan())
+    assert plans.find(ALICE, X, 1) is None
+    plans.keep(ALICE, X, plan())
+    assert plans.find(ALICE, X, 1) is not None
+
+
+async def test_all_plans_can_be_forgotten(world: KeptPlan) -> None:
+    world.plans.forget()
+    assert len(world.plans) == 0
+    assert world.plans.find(ALICE, X, 1) is None
+    world.plans.keep(ALICE, X, world.kept)
+    assert world.plans.find(ALICE, X, 1) is world.kept
 
 
 @pytest.mark.parametrize("long", [b"/%b/exapps/hello/x", b"/exapps/hello/x%b"])

@@ -218,10 +218,10 @@ def stories(draw: st.DrawFn) -> list[tuple[object, ...]]:
 
 @pytest.mark.timeout(900)  # HYPOTHESIS_PROFILE=ci takes a minute
 @core
-@given(stories())
-def test_a_gate_that_keeps_decisions_answers_as_one_that_keeps_none(steps: list[tuple[object, ...]]) -> None:
+@given(stories(), st.sampled_from([1, 2, 4096]))
+def test_a_gate_that_keeps_decisions_answers_as_one_that_keeps_none(steps: list[tuple[object, ...]], room: int) -> None:
     async def compare() -> None:
-        keeping, forgetful = PlansWorld(4096), PlansWorld(0)
+        keeping, forgetful = PlansWorld(room), PlansWorld(0)
         for step in steps:
             assert await take(keeping, step) == await take(forgetful, step), step
         for world in (keeping, forgetful):

@@ -9,12 +9,13 @@ from msgspec import Struct
 from harp.policy.client_address import ClientAddresses
 from harp.policy.decide import Rules
 from harp.policy.question import Asker, Digest, Key, VisitorLogin, by_name, credentials_of, login_of
+from harp.recent import remember
 from harp.settings import Proxies
 from harp.wire.forwarding import passing_lines
 from harp.wire.http import SAID, Fields
 from harp.wire.requests import RequestFields
 
-KNOWN = 2048  # callers
+KNOWN = 4096  # callers
 
 _OF_APPAPI = frozenset((b"aa-request-id", b"x-origin-ip"))
 is_request_id = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
@@ -37,9 +38,7 @@ class Callers:
         if caller is None:
             caller = self.read(fields, peer, secure=secure)
             if fields.known:
-                if len(self._known) >= KNOWN:
-                    self._known.clear()
-                self._known[fields, peer, secure] = caller
+                remember(self._known, (fields, peer, secure), caller, KNOWN)
         return caller
 
     def forget(self) -> None:

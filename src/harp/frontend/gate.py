@@ -150,6 +150,7 @@ class Gate(OpenConnections):
         if self._is_alone:
             self.reader.forget()
         self._callers.forget()
+        self._plans.forget()
 
     # Requests
 

@@ -16,8 +16,9 @@ from harp.policy.question import Asker
 from harp.policy.routes import RouteMatch, RouteTable
 from harp.policy.verdict import Forward
 from harp.proxy.forward import Hop
+from harp.recent import remember
 
-CAPACITY = 4096  # plans
+CAPACITY = 8192  # plans
 LIFETIME = 5.0  # seconds at most
 LONGEST = 1024  # bytes of a path whose plan is kept
 
@@ -57,7 +58,8 @@ class Plans:
     def find(self, asker: Asker, path: ExAppPath, version: int) -> Plan | None:
         """The plan for this request, if there is one that was made from this version of the facts."""
         if version != self._version:
-            self._clear(version)
+            self._version = version
+            self.forget()
             return None
         table = self._tables.get(path.app_id)
         if table is None or not table.ready or path.internal or path.stripped:
@@ -72,13 +74,12 @@ class Plans:
             return
         if len(path.prefix) + len(path.target) > LONGEST:  # a plan holds both
             return
-        if len(self._plans) >= self._capacity:
-            self._clear(version)
-        table = self._tables[path.app_id] = verdict.record.table
-        self._plans[asker, path.prefix, table.match(path)] = plan
+        table = verdict.record.table
+        remember(self._tables, path.app_id, table, self._capacity)
+        remember(self._plans, (asker, path.prefix, table.match(path)), plan, self._capacity)
 
-    def _clear(self, version: int) -> None:
-        self._version = version
+    def forget(self) -> None:
+        """Forget all plans; what is asked for again is decided again."""
         self._tables.clear()
         self._plans.clear()
 

@@ -29,6 +29,7 @@ from harp.policy.bans import Denial, Offence
 from harp.policy.client_address import ClientAddresses
 from harp.policy.instances import InstanceNames
 from harp.policy.verdict import Refuse
+from harp.recent import remember
 from harp.settings import Settings
 from harp.wire.ends import How
 from harp.wire.requests import KNOWN, RequestFields, RequestHead, RequestReader
@@ -160,9 +161,8 @@ class Reception(OpenConnections):
         """Does any instance take this peer's word for its clients?"""
         known = self._neighbours.get(peer)
         if known is None:
-            if len(self._neighbours) >= NEIGHBOURS:
-                self._neighbours.clear()
-            known = self._neighbours[peer] = any(desk.gate.is_neighbour(peer) for desk in self._desks.values())
+            known = any(desk.gate.is_neighbour(peer) for desk in self._desks.values())
+            remember(self._neighbours, peer, known, NEIGHBOURS)
         return known
 
     # Decider
@@ -264,9 +264,7 @@ class Reception(OpenConnections):
         if chosen is None:
             chosen = self._names.choose(fields.found, lambda name: self._desks[name].gate.is_neighbour(peer))
             if fields.known:
-                if len(self._known) >= KNOWN:
-                    self._known.clear()
-                self._known[fields, peer] = chosen
+                remember(self._known, (fields, peer), chosen, KNOWN)
         return chosen
 
     def _stranger(self, connection: ClientConnection, head: RequestHead, denial: Denial) -> Exchange:

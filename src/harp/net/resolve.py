@@ -16,6 +16,7 @@ from itertools import zip_longest
 
 from harp.errors import Unreachable, words_of
 from harp.net.tasks import Tasks
+from harp.recent import remember
 
 TTL = 30.0  # seconds
 LIMIT = 10.0  # seconds for one look-up
@@ -69,9 +70,7 @@ class Resolver:
             raise Unreachable(f"the name {host} was not resolved within {LIMIT:g} s") from error
         except (OSError, UnicodeError) as error:
             raise Unreachable(f"the name {host} does not resolve: {_why(error)}") from error
-        if len(self._known) >= MAX_NAMES:
-            self._known.clear()
-        self._known[host] = (self._now() + TTL, found)
+        remember(self._known, host, (self._now() + TTL, found), MAX_NAMES)
         return found
 
 

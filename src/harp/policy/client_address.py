@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from msgspec import Struct
 
+from harp.recent import remember
 from harp.settings import Network, Proxies
 
 REMEMBERED = 16384  # pairs of peer and header value
@@ -60,9 +61,7 @@ class ClientAddresses:
         if client is None:
             client = _read(peer, value, self._trusted)
             if len(value) <= REMEMBERED_VALUE:
-                if len(self._known) >= REMEMBERED:
-                    self._known.clear()
-                self._known[peer, value] = client
+                remember(self._known, (peer, value), client, REMEMBERED)
         return client
 
     def is_neighbour(self, peer: str) -> bool:
@@ -71,9 +70,7 @@ class ClientAddresses:
         if known is None:
             address = _parse(peer) or _LOOPBACK
             known = _within(address, self._trusted) if self._trusted else address.is_private
-            if len(self._neighbours) >= REMEMBERED:
-                self._neighbours.clear()
-            self._neighbours[peer] = known
+            remember(self._neighbours, peer, known, REMEMBERED)
         return known
 
 

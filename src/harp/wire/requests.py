@@ -17,6 +17,7 @@ import httptools
 from msgspec import Struct
 
 from harp.errors import BadRequest
+from harp.recent import remember
 from harp.wire.core import RequestCutter
 from harp.wire.http import (
     CHUNKED,
@@ -35,7 +36,7 @@ REQUEST_SPECIAL = (
 )
 MOST_OPTIONS = 64  # of a Connection header
 RECOGNISED = 4096  # bytes; longer header lines are not compared with those of the request before
-KNOWN = 2048  # blocks of special lines whose meaning is known
+KNOWN = 4096  # blocks of special lines whose meaning is known
 LONGEST_KNOWN = 1024  # bytes
 
 _CHUNKED = b"transfer-encoding: chunked\r\n"
@@ -182,10 +183,8 @@ class RequestReader:
         if fields.host is None or not _is_host(fields.host):
             return None
         if self._remembers and len(said) <= LONGEST_KNOWN:
-            if len(self._known) >= KNOWN:
-                self._known.clear()
             fields.known = True
-            self._known[said] = fields
+            remember(self._known, said, fields, KNOWN)
         return fields
 
     def read_any(self, data: bytes) -> RequestHead:
