@@ -8,7 +8,8 @@ installed; a property test says that they are equal to these on every input.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 from harp.wire.http import CHUNKED, UNTIL_CLOSE
 
@@ -32,6 +33,7 @@ _LENGTH = rb"(?:[Cc]ontent-[Ll]ength:[ \t]*(0|[1-9][0-9]{0,17})\r\n%b)?" % _LINE
 _KEPT = rb"(?:([Cc]onnection:[ \t]*[Kk]eep-[Aa]live\r\n)%b)?" % _LINES
 _USUAL = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) %b%b%b%b%b\r\n" % (_VALUE, _LINES, _LENGTH, _KEPT, _LENGTH)).match
 
+_NAMED = b"\nx-request-id:"
 _REQUEST_ID = re.compile(rb"(?i)\n(?:x-request-id:[^\n]*\n)+").sub
 
 EXAPP = rb"((?:/(?!exapps/)[A-Za-z0-9_-]+)*+/exapps/([A-Za-z0-9_][A-Za-z0-9_.-]{0,63}))"
@@ -48,6 +50,54 @@ OF_EACH_REQUEST = frozenset(
 )  # special lines that are not `said`
 
 
+_BOTH = {b"content-length", b"transfer-encoding"}
+LAST = -1
+LAYOUTS = 512
+
+
+class Layout:
+    """The special lines of a head by their names, as a client sends them again and again: what to do with the values.
+
+    Places are those among the special lines, LAST where there is none: an empty value stands there.
+    """
+
+    __slots__ = ("_coding", "_connection", "_length", "bare", "request_id", "said", "those_said")
+
+    def __init__(self, names: Sequence[bytes]) -> None:
+        """Take names in lower case, with a host, none of them twice."""
+        said = [place for place, name in enumerate(names) if name not in OF_EACH_REQUEST]
+        self.said = b"".join([b"%b: %%b\r\n" % names[place] for place in said])
+        self.those_said = itemgetter(*said)
+        self.request_id = _place(names, b"x-request-id")
+        self._connection = _place(names, b"connection")
+        self._length = _place(names, b"content-length")
+        self._coding = _place(names, b"transfer-encoding")
+        self.bare = self._connection == self._length == self._coding  # they say nothing of connection and body
+
+    def framing(self, values: Sequence[bytes]) -> tuple[int, bool] | None:
+        """Length of the body, and whether the connection is kept. None: not ordinary."""
+        length, keep_alive = NO_LENGTH, True
+        if self._length != LAST:
+            size = values[self._length]
+            if not size.isdigit() or len(size) > 18:
+                return None
+            length = int(size)
+        elif self._coding != LAST:
+            if values[self._coding].lower() != b"chunked":
+                return None
+            length = CHUNKED
+        if self._connection != LAST:
+            connection = values[self._connection].lower()
+            keep_alive = connection == b"keep-alive"
+            if not keep_alive and connection != b"close":
+                return None
+        return length, keep_alive
+
+
+def _place(names: Sequence[bytes], name: bytes) -> int:
+    return names.index(name) if name in names else LAST
+
+
 class RequestCutter:
     """Cuts request heads. `special` are the lower-case names of the lines that anybody here looks at.
 
@@ -55,11 +105,12 @@ class RequestCutter:
     about the connection or the body.
     """
 
-    __slots__ = ("_cut", "_ordinary")
+    __slots__ = ("_cut", "_layouts", "_ordinary")
 
     def __init__(self, special: Iterable[bytes], most: int) -> None:
         self._ordinary = re.compile(rb"%b( HTTP/1\.1\r\n(?:%b:%b){0,%d}+\r\n)" % (START, _NAME, _VALUE, most)).match
         self._cut = re.compile(rb"\n(%b):([^\r]*)\r" % _any_of({*special, *OF_EACH_REQUEST})).split
+        self._layouts: dict[tuple[bytes, ...], Layout | None] = {}
 
     def cut(self, data: bytes, at: int) -> Cut | None:
         """Cut the head that begins at `at`.
@@ -73,29 +124,32 @@ class RequestCutter:
             return None
         method, path, query, raw = found.groups(b"")
         parts = self._cut(raw)  # between the plain ones: name, value, name, value
-        names = list(map(bytes.lower, parts[1::3]))
-        special = dict(zip(names, map(bytes.strip, parts[2::3]), strict=True))
-        if len(special) != len(names) or b"host" not in special:
+        names = tuple(parts[1::3])
+        layout = self._layouts.get(names) or self._layout(names)
+        if layout is None:
             return None
+        values = list(map(bytes.strip, parts[2::3]))
+        said = layout.said % layout.those_said(values)
         plain = b"".join(parts[::3])[len(VERSION) : -2]
-        if OF_EACH_REQUEST.isdisjoint(special):
-            request_id, length, keep_alive = b"", NO_LENGTH, True
-        else:
-            connection = special.pop(b"connection", b"keep-alive").lower()
-            size, coding = special.pop(b"content-length", None), special.pop(b"transfer-encoding", None)
-            if b"upgrade" in special or connection not in (b"keep-alive", b"close") or not _is_usual(size, coding):
-                return None
-            length = CHUNKED if coding is not None else NO_LENGTH if size is None else int(size)
-            request_id, keep_alive = special.pop(b"x-request-id", b""), connection == b"keep-alive"
-        said = b"".join([b"%b: %b\r\n" % line for line in special.items()])
-        return method, path, query, raw, said, request_id, length, keep_alive, plain
+        values.append(b"")
+        if layout.bare:
+            return method, path, query, raw, said, values[layout.request_id], NO_LENGTH, True, plain
+        framing = layout.framing(values)
+        if framing is None:
+            return None
+        length, keep_alive = framing
+        return method, path, query, raw, said, values[layout.request_id], length, keep_alive, plain
 
-
-def _is_usual(size: bytes | None, coding: bytes | None) -> bool:
-    """Is this one plain length, or chunked, or neither?"""
-    if coding is not None:
-        return size is None and coding.lower() == b"chunked"
-    return size is None or (size.isdigit() and len(size) <= 18)
+    def _layout(self, names: tuple[bytes, ...]) -> Layout | None:
+        """What these names say together; None: they are not ordinary."""
+        lower = list(map(bytes.lower, names))
+        met = set(lower)
+        if len(met) != len(lower) or b"host" not in met or b"upgrade" in met or met >= _BOTH:
+            return None
+        if len(self._layouts) >= LAYOUTS:
+            self._layouts.clear()
+        layout = self._layouts[names] = Layout(lower)
+        return layout
 
 
 def cut_path(path: bytes) -> tuple[str, str, bytes, bytes] | None:
@@ -130,8 +184,11 @@ def cut_response(data: bytes) -> tuple[int, bytes, int, int] | None:
         return None
     end = usual.end()
     start = data[: end - 2] if kept is None else data[: usual.start(3)] + data[usual.end(3) : end - 2]
-    if b"\nx-request-id:" in start.lower():
-        start = _REQUEST_ID(b"\n", start)
+    lower = start.lower()
+    named = lower.find(_NAMED)
+    if named >= 0:
+        more = lower.find(_NAMED, named + len(_NAMED)) >= 0
+        start = _REQUEST_ID(b"\n", start) if more else start[:named] + start[start.index(b"\n", named + 1) :]
     return int(status), start, UNTIL_CLOSE if length is None else int(length), end
 
 
