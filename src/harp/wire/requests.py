@@ -35,7 +35,7 @@ REQUEST_SPECIAL = (
     HOP_BY_HOP | RESERVED | FORWARDED | {b"host", b"content-length", b"expect", b"cookie", b"authorization"}
 )
 MOST_OPTIONS = 64  # of a Connection header
-RECOGNISED = 4096  # bytes; longer header lines are not compared with those of the request before
+RECOGNISED = 4096  # bytes; the header lines of a longer head are not compared with those of the next one
 KNOWN = 4096  # blocks of special lines whose meaning is known
 LONGEST_KNOWN = 1024  # bytes
 
@@ -75,7 +75,7 @@ class RequestHead(Struct):
 
     `plain` are the header lines that nobody here looks at, complete, and `framing` those for the next hop about body
     and connection. `upgrade` is the protocol the client offers to switch to, None when there is no offer that may be
-    relayed. `raw` is what follows the target, b"" when that is not to be recognised.
+    relayed. `raw` is what follows the target, b"" when that is not to be recognised. `size` is that of the whole head.
     """
 
     method: bytes
@@ -90,6 +90,7 @@ class RequestHead(Struct):
     upgrade: bytes | None = None
     request_id: bytes = b""  # that the sender gives it, in X-Request-Id
     raw: bytes = b""
+    size: int = 0
 
     def __repr__(self) -> str:
         return f"RequestHead({self.method!r}, {self.path!r})"
@@ -109,6 +110,7 @@ class RequestHead(Struct):
             self.upgrade,
             self.request_id,
             self.raw,
+            self.size,
         )
 
     def get(self, name: bytes) -> bytes | None:
@@ -144,11 +146,11 @@ class RequestReader:
 
     def read(self, data: bytes, before: RequestHead | None = None) -> RequestHead:
         """Read exactly one head with its empty line. Raises BadRequest."""
-        ordinary = self.read_ordinary(data, 0, before)
-        return ordinary[0] if ordinary is not None and ordinary[1] == len(data) else self.read_any(data)
+        head = self.read_ordinary(data, 0, before)
+        return head if head is not None and head.size == len(data) else self.read_any(data)
 
-    def read_ordinary(self, data: bytes, at: int, before: RequestHead | None = None) -> tuple[RequestHead, int] | None:
-        """Read the head that begins at `at`, and say where it ends; None: it is not ordinary, or not complete.
+    def read_ordinary(self, data: bytes, at: int, before: RequestHead | None = None) -> RequestHead | None:
+        """Read the head that begins at `at`; None: it is not ordinary, or not complete.
 
         With `before`, the last request of the connection, header lines that repeat are not read again: clients repeat
         them, and then only the start of the head is new.
@@ -157,7 +159,7 @@ class RequestReader:
             start = _ORDINARY_START(data, at, len(data) - len(before.raw))
             if start is not None:
                 method, path, query = start.groups(b"")
-                return _as_before(method, path, query, before), len(data)
+                return _as_before(method, path, query, before, len(data) - at)
         cut = self._cut(data, at)
         if cut is None:
             return None
@@ -165,16 +167,17 @@ class RequestReader:
         fields = self._known.get(said) or self._fields_of(said)
         if fields is None:
             return None
-        end = at + len(method) + 1 + len(path) + len(query) + len(raw)
+        size = len(method) + 1 + len(path) + len(query) + len(raw)
         framing = b""
-        if length != NO_LENGTH:
-            framing = _CHUNKED if length < 0 else b"content-length: %d\r\n" % length
-        else:
+        if length == NO_LENGTH:
             length = 0
-        if len(raw) > RECOGNISED:
+        else:
+            framing = _CHUNKED if length < 0 else b"content-length: %d\r\n" % length
+        if size > RECOGNISED:
             raw = b""
-        head = RequestHead(method, path, query, 1, fields, plain, framing, length, keep_alive, None, request_id, raw)
-        return head, end
+        return RequestHead(
+            method, path, query, 1, fields, plain, framing, length, keep_alive, None, request_id, raw, size
+        )
 
     def _fields_of(self, said: bytes) -> RequestFields | None:
         """What these lines say; None: look closer."""
@@ -207,11 +210,12 @@ class RequestReader:
         _read_framing(head, special)
         named = _read_connection(head, special)
         head.plain = b"".join(plain) if named <= _USUAL else b"".join(_end_to_end(plain, named))
-        head.raw = VERSION + rest if minor and len(rest) < RECOGNISED else b""
+        head.raw = VERSION + rest if minor and len(data) <= RECOGNISED else b""
+        head.size = len(data)
         return head
 
 
-def _as_before(method: bytes, path: bytes, query: bytes, before: RequestHead) -> RequestHead:
+def _as_before(method: bytes, path: bytes, query: bytes, before: RequestHead, size: int) -> RequestHead:
     return RequestHead(
         method,
         path,
@@ -225,6 +229,7 @@ def _as_before(method: bytes, path: bytes, query: bytes, before: RequestHead) ->
         before.upgrade,
         before.request_id,
         before.raw,
+        size,
     )
 
 

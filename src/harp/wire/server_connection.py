@@ -160,27 +160,22 @@ class ServerConnection:
 
     def next_head(self, reader: RequestReader) -> RequestHead | None:
         """Read a request off what has come, if its head is complete. Raises BadRequest."""
-        data, at = self._buffer, self._at
-        before, alone = self._before, not at
+        data, at, before = self._buffer, self._at, self._before
         if not data:
             return None
         if data == self._same and before is not None:
             head, end = before, len(data)
-        elif (ordinary := reader.read_ordinary(data, at, before)) is not None and ordinary[1] - at <= self._limit:
-            head, end = ordinary
         else:
-            if data[at] == 0x0D:
-                at = self._after_blank_lines(data, at)
-            end = data.find(HEAD_END, at) + 4
-            if end < 4 or end - at > self._limit:
-                self._check_partial(data, at)
-                return None
-            self._at = end
-            head = reader.read_any(data[at:end])
+            read = reader.read_ordinary(data, at, before)
+            if read is None or read.size > self._limit:
+                read = self._read_any(reader, data, at)
+                if read is None:
+                    return None
+            head, end = read, at + read.size
         if end == len(data):
             self._buffer = b""
             self._at = 0
-            self._same = data if alone and end < REPEATED else b""
+            self._same = b"" if at or end >= REPEATED else data
         else:
             self._at = end
             self._same = b""
@@ -308,6 +303,18 @@ class ServerConnection:
         return how
 
     # Parts
+
+    def _read_any(self, reader: RequestReader, data: bytes, at: int) -> RequestHead | None:
+        """Read what is not ordinary; its size includes the line ends before it. None: it is not complete."""
+        begin = self._after_blank_lines(data, at) if data[at] == 0x0D else at
+        end = data.find(HEAD_END, begin) + 4
+        if end < 4 or end - begin > self._limit:
+            self._check_partial(data, begin)
+            return None
+        self._at = end
+        head = reader.read_any(data[begin:end])
+        head.size = end - at
+        return head
 
     def _after_blank_lines(self, data: bytes, at: int) -> int:
         """Where a request begins after line ends that do no harm (RFC 9112 section 2.2)."""
