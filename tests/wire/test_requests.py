@@ -32,7 +32,12 @@ def request(text: str | bytes, max_headers: int = 20) -> RequestHead:
         raise
     head = RequestReader(max_headers).read(data)
     for other in again:
-        for name in (*("method", "path", "query", "minor", "length", "keep_alive", "upgrade"), "plain", "framing", "size"):
+        for name in (
+            *("method", "path", "query", "minor", "length", "keep_alive", "upgrade"),
+            "plain",
+            "framing",
+            "size",
+        ):
             assert getattr(other, name) == getattr(head, name)
         assert other.fields.special == head.fields.special
     return head

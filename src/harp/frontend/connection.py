@@ -117,11 +117,12 @@ class ClientConnection(Incoming):
                     if core.waiting:
                         self.deadline = min(self.deadline, self._deadlines.now + gate.timeouts.head)
                     return
-                self.deadline = self._deadlines.now + gate.patience
-                self._endless = False
                 exchange = self._exchange = gate.begin(self, head, self._exchange)
                 gate.handle(self, exchange)
-                if core.state is not IDLE:
+                state = core.state
+                if state is not IDLE:
+                    if state is DECIDING:
+                        self.deadline = self._deadlines.now + gate.patience
                     return
                 served += 1
                 if core.waiting:
@@ -183,6 +184,7 @@ class ClientConnection(Incoming):
         last = self._core.answer_end(trailers)
         if last:
             self.transport.write(last)
+        self._endless = False
         self._complete()
 
     def refuse(self, status: int, reason: str, retry_after: int | None = None, *, unreachable: bool = False) -> None:
@@ -270,11 +272,11 @@ class ClientConnection(Incoming):
     def _complete(self, note: str = "") -> None:
         """The answer has been written."""
         self._handler = None
-        core, gate = self._core, self._gate
+        core, gate, exchange = self._core, self._gate, self._exchange
         how = core.complete()
-        exchange = self._exchange
         if exchange is not None:
-            exchange.note = note
+            if note:
+                exchange.note = note
             gate.finished(exchange)
         if how is not None:
             self._leave(core.end(how))

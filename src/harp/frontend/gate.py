@@ -191,13 +191,16 @@ class Gate(OpenConnections):
             if plan is None or plan.version != version or self.deadlines.now >= plan.until:
                 plan = self._plans.find(caller.asker, path, version) if isinstance(path, ExAppPath) else None
             if plan is None:
-                self._decide(connection, exchange, Question(head.path, caller.asker), version)
+                self._decide(connection, exchange, head, caller, version)
             else:
-                self._follow(connection, exchange, plan)
+                self._follow(connection, exchange, head, caller, plan)
         except Exception:
             self._failed(connection, exchange)
 
-    def _decide(self, connection: ClientConnection, exchange: Exchange, question: Question, version: int) -> None:
+    def _decide(
+        self, connection: ClientConnection, exchange: Exchange, head: RequestHead, caller: Caller, version: int
+    ) -> None:
+        question = Question(head.path, caller.asker)
         answer = decide(question, self._instance, self._rules)
         if isinstance(answer, (NeedRecord, NeedVisitor)):
             self._spawn(connection, exchange, self._learn(connection, exchange, question, answer))
@@ -206,7 +209,7 @@ class Gate(OpenConnections):
             plan = self._plan(answer, version, self._plans.until(lasting))
             if isinstance(exchange.path, ExAppPath):
                 self._plans.keep(question.asker, exchange.path, plan)
-            self._follow(connection, exchange, plan)
+            self._follow(connection, exchange, head, caller, plan)
         else:
             self._act(connection, exchange, answer)
 
@@ -269,7 +272,7 @@ class Gate(OpenConnections):
             case Forward():
                 if verdict.strike:
                     self._instance.strike(caller.asker.ban_key, verdict.reason, caller.asker.proxy_key)
-                self._follow(connection, exchange, self._plan(verdict))
+                self._follow(connection, exchange, head, caller, self._plan(verdict))
             case Control(target, walk=walk):
                 seen = seen_line(connection, head, caller, self._settings.proxies) if walk else b""
                 self._to_control(connection, exchange, head, caller, target, seen)
@@ -304,24 +307,25 @@ class Gate(OpenConnections):
         hop = self._hop(verdict.app_id, app.app_id, app.host, app.port, location_prefix)
         if self.replicas is not None:
             hop = Hop(hop.target, hop.name, hop.location_prefix, self.replicas(app.app_id))
-        identity = _identity(verdict.app_id, app.version, verdict.authorization, verdict.aa_version)
+        identity = _identity(verdict, verdict.prefix)
         return Plan(verdict, hop, identity, self._books.traffic_of(app.app_id), version, until)
 
-    def _follow(self, connection: ClientConnection, exchange: Exchange, plan: Plan) -> None:
+    def _follow(
+        self, connection: ClientConnection, exchange: Exchange, head: RequestHead, caller: Caller, plan: Plan
+    ) -> None:
         """To the ExApp."""
-        verdict = exchange.verdict = plan.verdict
-        exchange.plan, exchange.traffic = plan, plan.traffic
-        head, caller, path = exchange.head, exchange.caller, exchange.path
-        assert head is not None
-        assert caller is not None
+        verdict, hop, path = plan.verdict, plan.hop, exchange.path
+        exchange.verdict, exchange.plan, exchange.traffic = verdict, plan, plan.traffic
         assert isinstance(path, ExAppPath)
         if self._books.tracer is not None:
             head = self._books.tracer.onward(exchange, head)
-        prefix = caller.outer_prefix + verdict.prefix
-        onward = request_head(head, path.target, caller.lines, plan.identity, prefix, exchange.request_id)
-        forwarding = Forwarding(self._upstreams, connection, head, plan.hop, onward, self.timeouts.server)
-        if plan.hop.replicas is not None and plan.hop.replicas.several:
-            forwarding = exchange.spread = plan.hop.replicas.spread(forwarding, prefix)
+        identity, outer = plan.identity, caller.outer_prefix
+        if outer:
+            identity = _identity(verdict, outer + verdict.prefix)
+        onward = request_head(head, path.target, caller.lines, identity, exchange.request_id)
+        forwarding = Forwarding(self._upstreams, connection, head, hop, onward, self.timeouts.server)
+        if hop.replicas is not None and hop.replicas.several:
+            forwarding = exchange.spread = hop.replicas.spread(forwarding, outer + verdict.prefix)
         connection.attach(forwarding)
         forwarding.start()
 
@@ -387,14 +391,17 @@ def _hop(targets: ExAppTargets, name: str, app_id: str, host: str, port: int, lo
     return Hop(exapp_target(app_id, host, port, targets), f"ExApp {name}", location_prefix)
 
 
-@lru_cache(maxsize=IDENTITIES)
-def _identity(app_id: str, version: str, authorization: bytes, aa_version: bytes) -> bytes:
-    """The headers that the ExApp trusts (A 2.6)."""
-    return b"ex-app-id: %b\r\nex-app-version: %b\r\nauthorization-app-api: %b\r\naa-version: %b\r\n" % (
-        app_id.encode("latin-1", "replace"),
-        _printable(version),
-        authorization,
-        aa_version,
+def _identity(verdict: Forward, prefix: bytes) -> bytes:
+    """The header lines that the ExApp trusts (A 2.6), and the prefix under which clients see it."""
+    return _identity_lines(verdict.app_id, verdict.record.version, verdict.authorization, verdict.aa_version, prefix)
+
+
+@lru_cache(maxsize=IDENTITIES)  # so that not every plan has its own
+def _identity_lines(app_id: str, version: str, authorization: bytes, aa_version: bytes, prefix: bytes) -> bytes:
+    return (
+        b"ex-app-id: %b\r\nex-app-version: %b\r\nauthorization-app-api: %b\r\naa-version: %b\r\n"
+        b"x-forwarded-prefix: %b\r\n"
+        % (app_id.encode("latin-1", "replace"), _printable(version), authorization, aa_version, prefix)
     )
 
 

@@ -28,7 +28,7 @@ class Plan(Struct, frozen=True):
 
     verdict: Forward
     hop: Hop
-    identity: bytes  # the header lines that the ExApp trusts
+    identity: bytes  # the header lines that the ExApp trusts, and its prefix
     traffic: Traffic  # where requests are counted
     version: int  # of the facts
     until: float  # when it has to be made again, by the clock of deadlines

@@ -229,7 +229,8 @@ class Upstream:
             if whole is not None:
                 user = self.user
                 self._release()
-                user.on_answer(*whole)
+                status, start, body = whole
+                user.on_answer(status, start, body)
                 return
         # A tunnel takes its turns as a whole: its streams are not read from the socket one by one.
         elif self.offer is None and self._pool.turns.spend(self, len(data)):

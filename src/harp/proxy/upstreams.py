@@ -89,10 +89,10 @@ class Upstreams:
     def take(self, target: Target, max_idle: float) -> Upstream | None:
         """The connection used last, if it was idle for at most `max_idle` seconds."""
         idle = self._idle.get(target)
-        if idle and isinstance(target, ExAppTunnel) and not self._is_holder(target):
+        if not idle or (isinstance(target, ExAppTunnel) and not self._is_holder(target)):
             return None
         while idle:
-            connection = idle.popitem()[0]
+            connection, _ = idle.popitem()
             if connection.requester.state is IDLE and not connection.transport.is_closing():
                 if self.deadlines.now - connection.idle_since <= max_idle:
                     return connection

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
-from harp.wire.http import FORWARDED, HOP_BY_HOP, RESERVED, Fields
+from harp.wire.http import FORWARDED, HEAD_END, HOP_BY_HOP, RESERVED, Fields
+from harp.wire.ordinary import VERSION
 from harp.wire.requests import RequestFields, RequestHead
 from harp.wire.responses import ResponseHead
 
+_ID = b"x-request-id: "
 _REQUEST_ID = re.compile(rb"(?i)\n(?:x-request-id:[^\n]*\n)+").sub
 _TO_EXAPP = HOP_BY_HOP | RESERVED | FORWARDED
 # The control API is ourselves: it needs to know the engine; the decision has used up all the rest.
@@ -31,18 +33,26 @@ def passing_lines(fields: RequestFields) -> bytes:
     return _passing(fields, _TO_EXAPP)
 
 
-def request_head(
-    head: RequestHead, target: bytes, lines: bytes, identity: bytes, prefix: bytes, request_id: bytes
-) -> bytes:
+def request_head(head: RequestHead, target: bytes, lines: bytes, identity: bytes, request_id: bytes) -> bytes:
     """The request as an ExApp gets it, always HTTP/1.1.
 
-    `target` is the path to send, without query; `prefix` is what stood before it. `lines` and `identity` are complete
-    header lines: of the client and its way to us, and what the ExApp trusts.
+    `target` is the path to send, without query. `lines` and `identity` are complete header lines: of the client and its
+    way to us, and what the ExApp trusts.
     """
     return b"".join(
         (
-            *(head.method, b" ", target, head.query, b" HTTP/1.1\r\n", lines, head.plain, head.framing, identity),
-            *(b"x-forwarded-prefix: ", prefix, b"\r\nx-request-id: ", request_id, b"\r\n\r\n"),
+            head.method,
+            b" ",
+            target,
+            head.query,
+            VERSION,
+            lines,
+            head.plain,
+            head.framing,
+            identity,
+            _ID,
+            request_id,
+            HEAD_END,
         )
     )
 

@@ -13,6 +13,35 @@ from operator import itemgetter
 
 from harp.wire.http import CHUNKED, UNTIL_CLOSE
 
+
+def _any_of(names: Iterable[bytes]) -> bytes:
+    """Alternatives for these lower-case names in any case, that look at each letter once.
+
+    First letters are written out, as `re` passes over an alternative whose first letter is another one: most lines are
+    none of these.
+    """
+    return b"|".join(
+        [letter + _rest_of(rests) for first, rests in _by_first(names) for letter in sorted({first, first.upper()})]
+    )
+
+
+def _rest_of(names: set[bytes]) -> bytes:
+    branches = _by_first(names - {b""})
+    if len(branches) == 1 and b"" not in names:
+        first, rests = branches[0]
+        return b"(?i:%b)%b" % (re.escape(first), _rest_of(rests))
+    either = b"|".join([b"[%b%b]%b" % (first.upper(), re.escape(first), _rest_of(rests)) for first, rests in branches])
+    return b"(?:%b)%b" % (either, b"?" if b"" in names else b"") if either else b""
+
+
+def _by_first(names: Iterable[bytes]) -> list[tuple[bytes, set[bytes]]]:
+    """First letters, and what follows each."""
+    rests: dict[bytes, set[bytes]] = {}
+    for name in names:
+        rests.setdefault(name[:1], set()).add(name[1:])
+    return sorted(rests.items())
+
+
 # Names with "_" are not ordinary: CGI-style servers cannot tell it from "-".
 _NAME = rb"[!#$%&'*+.^`|~0-9A-Za-z-]++"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+\r\n"
@@ -25,10 +54,11 @@ ORDINARY = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9][0-9]) (" + _VALUE + rb")(?:" + _NAME + rb":" + _VALUE + rb")*+\r\n"
 ).fullmatch  # a final response
 
-_LINES = (
-    rb"(?:(?![CcKkPpTtUu](?i:on(?:tent-length|nection)|eep-alive|roxy-|e:|ransfer-encoding|pgrade:))"
-    rb"%b:%b)*+" % (_NAME, _VALUE)
-)  # those that say nothing about framing
+# What begins with one of these letters and goes on like this may say something about framing.
+_FRAMING = rb"[CcKkPpTtUu]" + _rest_of(
+    {b"ontent-length", b"onnection", b"eep-alive", b"roxy-", b"e:", b"ransfer-encoding", b"pgrade:"}
+)
+_LINES = rb"(?:(?!%b)%b:%b)*+" % (_FRAMING, _NAME, _VALUE)  # those that do not
 _LENGTH = rb"(?:[Cc]ontent-[Ll]ength:[ \t]*(0|[1-9][0-9]{0,17})\r\n%b)?" % _LINES
 _KEPT = rb"(?:([Cc]onnection:[ \t]*[Kk]eep-[Aa]live\r\n)%b)?" % _LINES
 _USUAL = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) %b%b%b%b%b\r\n" % (_VALUE, _LINES, _LENGTH, _KEPT, _LENGTH)).match
@@ -48,17 +78,16 @@ Cut = tuple[bytes, bytes, bytes, bytes, bytes, bytes, int, bool, bytes]
 OF_EACH_REQUEST = frozenset(
     (b"connection", b"content-length", b"transfer-encoding", b"upgrade", b"x-request-id")
 )  # special lines that are not `said`
+_TWO_LENGTHS = {b"content-length", b"transfer-encoding"}
+
+LAST = -1  # place after the last special line
+KNOWN = 512  # orders of special lines
 
 
-_BOTH = {b"content-length", b"transfer-encoding"}
-LAST = -1
-LAYOUTS = 512
+class SpecialLines:
+    """The names of a head's special lines, in the order in which clients send them again and again: what they say.
 
-
-class Layout:
-    """The special lines of a head by their names, as a client sends them again and again: what to do with the values.
-
-    Places are those among the special lines, LAST where there is none: an empty value stands there.
+    A line that is not there has the place LAST, where an empty value stands for it.
     """
 
     __slots__ = ("_coding", "_connection", "_length", "bare", "request_id", "said", "those_said")
@@ -66,13 +95,13 @@ class Layout:
     def __init__(self, names: Sequence[bytes]) -> None:
         """Take names in lower case, with a host, none of them twice."""
         said = [place for place, name in enumerate(names) if name not in OF_EACH_REQUEST]
-        self.said = b"".join([b"%b: %%b\r\n" % names[place] for place in said])
+        self.said = b"".join([names[place].replace(b"%", b"%%") + b": %b\r\n" for place in said])
         self.those_said = itemgetter(*said)
         self.request_id = _place(names, b"x-request-id")
         self._connection = _place(names, b"connection")
         self._length = _place(names, b"content-length")
         self._coding = _place(names, b"transfer-encoding")
-        self.bare = self._connection == self._length == self._coding  # they say nothing of connection and body
+        self.bare = self._connection == self._length == self._coding == LAST  # nothing about connection and body
 
     def framing(self, values: Sequence[bytes]) -> tuple[int, bool] | None:
         """Length of the body, and whether the connection is kept. None: not ordinary."""
@@ -105,12 +134,12 @@ class RequestCutter:
     about the connection or the body.
     """
 
-    __slots__ = ("_cut", "_layouts", "_ordinary")
+    __slots__ = ("_cut", "_known", "_ordinary")
 
     def __init__(self, special: Iterable[bytes], most: int) -> None:
         self._ordinary = re.compile(rb"%b( HTTP/1\.1\r\n(?:%b:%b){0,%d}+\r\n)" % (START, _NAME, _VALUE, most)).match
         self._cut = re.compile(rb"\n(%b):([^\r]*)\r" % _any_of({*special, *OF_EACH_REQUEST})).split
-        self._layouts: dict[tuple[bytes, ...], Layout | None] = {}
+        self._known: dict[tuple[bytes, ...], SpecialLines] = {}
 
     def cut(self, data: bytes, at: int) -> Cut | None:
         """Cut the head that begins at `at`.
@@ -123,33 +152,33 @@ class RequestCutter:
         if found is None:
             return None
         method, path, query, raw = found.groups(b"")
-        parts = self._cut(raw)  # between the plain ones: name, value, name, value
+        parts = self._cut(raw)  # plain lines, name, value, plain lines, name, value, plain lines
         names = tuple(parts[1::3])
-        layout = self._layouts.get(names) or self._layout(names)
-        if layout is None:
+        lines = self._known.get(names) or self._read_names(names)
+        if lines is None:
             return None
         values = list(map(bytes.strip, parts[2::3]))
-        said = layout.said % layout.those_said(values)
+        said = lines.said % lines.those_said(values)
         plain = b"".join(parts[::3])[len(VERSION) : -2]
         values.append(b"")
-        if layout.bare:
-            return method, path, query, raw, said, values[layout.request_id], NO_LENGTH, True, plain
-        framing = layout.framing(values)
+        if lines.bare:
+            return method, path, query, raw, said, values[lines.request_id], NO_LENGTH, True, plain
+        framing = lines.framing(values)
         if framing is None:
             return None
         length, keep_alive = framing
-        return method, path, query, raw, said, values[layout.request_id], length, keep_alive, plain
+        return method, path, query, raw, said, values[lines.request_id], length, keep_alive, plain
 
-    def _layout(self, names: tuple[bytes, ...]) -> Layout | None:
+    def _read_names(self, names: tuple[bytes, ...]) -> SpecialLines | None:
         """What these names say together; None: they are not ordinary."""
         lower = list(map(bytes.lower, names))
         met = set(lower)
-        if len(met) != len(lower) or b"host" not in met or b"upgrade" in met or met >= _BOTH:
+        if len(met) != len(lower) or b"host" not in met or b"upgrade" in met or met >= _TWO_LENGTHS:
             return None
-        if len(self._layouts) >= LAYOUTS:
-            self._layouts.clear()
-        layout = self._layouts[names] = Layout(lower)
-        return layout
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        lines = self._known[names] = SpecialLines(lower)
+        return lines
 
 
 def cut_path(path: bytes) -> tuple[str, str, bytes, bytes] | None:
@@ -190,18 +219,3 @@ def cut_response(data: bytes) -> tuple[int, bytes, int, int] | None:
         more = lower.find(_NAMED, named + len(_NAMED)) >= 0
         start = _REQUEST_ID(b"\n", start) if more else start[:named] + start[start.index(b"\n", named + 1) :]
     return int(status), start, UNTIL_CLOSE if length is None else int(length), end
-
-
-def _any_of(names: Iterable[bytes]) -> bytes:
-    """An expression for any of these lower-case names in any case, that looks at each letter once."""
-    rests: dict[bytes, set[bytes]] = {}
-    for name in names:
-        rests.setdefault(name[:1], set()).add(name[1:])
-    ends = rests.pop(b"", None) is not None
-    branches = [
-        (b"[%b%b]" % (first.upper(), first) if first.isalpha() else re.escape(first)) + _any_of(rest)
-        for first, rest in sorted(rests.items())
-    ]
-    if not branches:
-        return b""
-    return b"(?:%b)%b" % (b"|".join(branches), b"?" if ends else b"")

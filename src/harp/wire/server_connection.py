@@ -275,13 +275,11 @@ class ServerConnection:
     def complete(self) -> How | None:
         """The answer is complete. None: the next request may come. Else how the connection has to `end`."""
         self._framing = LENGTH
-        if self._left or (not self.keep_alive and self._buffer):
-            return How.LINGER
-        if not self.keep_alive:
-            return How.GRACEFUL
-        self.state = MOVES[self.state][NEXT]
-        self.head = None
-        return None
+        if self.keep_alive and not self._left:
+            self.state = MOVES[self.state][NEXT]
+            self.head = None
+            return None
+        return How.LINGER if self._left or self._buffer else How.GRACEFUL
 
     def upgrade(self) -> None:
         """The answer is 101: from now on bytes pass in both directions."""
