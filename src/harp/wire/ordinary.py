@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 
+from harp.recent import remember
 from harp.wire.http import CHUNKED, UNTIL_CLOSE
 
 
@@ -26,12 +27,13 @@ def _any_of(names: Iterable[bytes]) -> bytes:
 
 
 def _rest_of(names: set[bytes]) -> bytes:
-    branches = _by_first(names - {b""})
-    if len(branches) == 1 and b"" not in names:
-        first, rests = branches[0]
-        return b"(?i:%b)%b" % (re.escape(first), _rest_of(rests))
+    begin = b""
+    while len(branches := _by_first(names - {b""})) == 1 and b"" not in names:
+        first, names = branches[0]
+        begin += first
     either = b"|".join([b"[%b%b]%b" % (first.upper(), re.escape(first), _rest_of(rests)) for first, rests in branches])
-    return b"(?:%b)%b" % (either, b"?" if b"" in names else b"") if either else b""
+    spelt = b"(?i:%b)" % re.escape(begin) if begin else b""
+    return b"%b(?:%b)%b" % (spelt, either, b"?" if b"" in names else b"") if either else spelt
 
 
 def _by_first(names: Iterable[bytes]) -> list[tuple[bytes, set[bytes]]]:
@@ -175,9 +177,8 @@ class RequestCutter:
         met = set(lower)
         if len(met) != len(lower) or b"host" not in met or b"upgrade" in met or met >= _TWO_LENGTHS:
             return None
-        if len(self._known) >= KNOWN:
-            self._known.clear()
-        lines = self._known[names] = SpecialLines(lower)
+        lines = SpecialLines(lower)
+        remember(self._known, names, lines, KNOWN)
         return lines
 
 
