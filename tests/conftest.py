@@ -26,6 +26,7 @@ PEERS = {
     **{f"frpc {version}": str(BUILT / version / "frpc") for version in (EXAPP_VERSION, NEWEST)},
 }
 
+OF_SOURCES = {"test_house.py", "test_layers.py", "test_troubleshooting.py"}  # which read all of them
 SPREAD = 0.7  # of the run, in which tests that wait begin
 
 settings.register_profile("quick", deadline=None)  # on a busy machine an example may take its time
@@ -92,7 +93,9 @@ def _group(item: pytest.Item) -> str:
         return "docker"
     if _is_kubernetes(item):
         return "kubernetes"
-    return item.nodeid if item.get_closest_marker("core") or item.get_closest_marker("waits") else item.path.name
+    if item.get_closest_marker("core") or item.get_closest_marker("waits"):
+        return item.nodeid
+    return "sources" if item.path.name in OF_SOURCES else item.path.name
 
 
 def _is_docker(item: pytest.Item) -> bool:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import harp
+from tests.sources import parsed
 
 SOURCES = Path(harp.__file__).parent
 # Stand-ins; commands print to whoever has typed them; the admin API and the status page answer whoever has asked.
@@ -40,7 +41,7 @@ def error_texts() -> dict[str, str]:
         module = path.relative_to(SOURCES).as_posix()
         if module.startswith(ELSEWHERE):
             continue
-        for text in texts_of(ast.parse(path.read_text("utf-8")), module):
+        for text in texts_of(parsed(path), module):
             found.setdefault(text, module)
     return found
 

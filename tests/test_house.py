@@ -16,6 +16,7 @@ import pytest
 from vulture import Vulture
 
 import harp
+from tests.sources import parsed
 
 ROOT = Path(__file__).parent.parent
 HARP = Path(harp.__file__).parent
@@ -59,11 +60,6 @@ def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef, text: list[str]
     return sum(1 for number in lines if (code := text[number - 1].strip()) and not code.startswith("#"))
 
 
-@cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"))
-
-
 def statements(node: ast.AST) -> Iterator[ast.AST]:
     """Return all statements below a node, without what they consist of, which is twenty times as much."""
     for part in ("body", "orelse", "finalbody", "handlers", "cases"):
@@ -105,7 +101,7 @@ def classes() -> list[tuple[str, str, int, str]]:
 
 def test_tests_of_one_group_run_in_one_process(request: pytest.FixtureRequest) -> None:
     """By the mark that pytest-xdist puts on what it distributes by groups, which it has once ceased to do unnoticed."""
-    assert request.node.nodeid.endswith("@test_house.py") is request.config.getoption("loadgroup", default=False)
+    assert request.node.nodeid.endswith("@sources") is request.config.getoption("loadgroup", default=False)
 
 
 def test_no_file_is_too_long() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import harp
+from tests.sources import parsed
 
 ROOT = Path(harp.__file__).parent
 
@@ -47,7 +48,7 @@ def modules(layer: str) -> list[Path]:
 
 def imports(path: Path) -> Iterator[str]:
     """The full names of everything a module imports, wherever in the module it does."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -81,7 +82,7 @@ def test_the_ground_imports_nothing_but_itself(module: str) -> None:
 def test_a_pure_module_has_no_clock_socket_random_environment_log_or_await(path: Path) -> None:
     used = {name.partition(".")[0] for name in imports(path)}
     assert not used & IMPURE_MODULES
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(parsed(path)):
         assert not isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith), path
         if isinstance(node, ast.Call):
             called = node.func

@@ -15,6 +15,8 @@ import uvloop
 T = TypeVarTuple("T")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
+LONGEST_PAUSE = 0.02  # seconds between two looks
+
 
 class QuietSelector(DefaultSelector):
     """A selector that tells when its loop has nothing left to do but to wait."""
@@ -115,13 +117,14 @@ LOOPS: Mapping[str, LoopFactory] = {"asyncio": QuietLoop, "uvloop": QuietUvloop}
 async def until(condition: Callable[[], object], seconds: float = 30.0, pause: float = 0.001) -> None:
     """Let the loop work until `condition` holds; TimeoutError when it does not in time.
 
-    Between two looks is a `pause`, longer where looking is work.
+    Between two looks is a `pause`, longer where looking is work, and where nothing happens for long.
     """
     if isinstance(asyncio.get_running_loop(), HastyLoop):
         pause = max(pause, HastySelector.STEP / 2)
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(pause)
+            pause = max(pause, min(pause * 1.1, LONGEST_PAUSE))
 
 
 async def turn() -> None:

@@ -317,28 +317,32 @@ def test_a_chain_of_somebodys_own_is_never_replaced(made: Path, tmp_path: Path) 
     assert (made / "server.crt").read_bytes() == chain
 
 
-START = """
-import sys
+STARTS = """
+import os, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from harp.net import certificates, certificate_maker
-sys.stdin.read(1)
-certificates.ensure(Path(sys.argv[1]), 5000, datetime.now(UTC))
+for directory in sys.argv[1:]:
+    begin, release = os.pipe()
+    starts = []
+    for _ in range(4):
+        if not (pid := os.fork()):
+            os.close(release)
+            os.read(begin, 1)  # until all have started
+            certificates.ensure(Path(directory), 5000, datetime.now(UTC))
+            os._exit(0)
+        starts.append(pid)
+    os.close(release)
+    print(*(os.waitpid(pid, 0)[1] for pid in starts))
 """
 
 
 @pytest.mark.timeout(300)  # every start makes keys
 def test_first_starts_at_the_same_time_make_one_directory(tmp_path: Path) -> None:
-    for number in range(3):
-        directory = tmp_path / str(number)
-        starts = [
-            subprocess.Popen([sys.executable, "-c", START, str(directory)], stdin=subprocess.PIPE) for _ in range(4)
-        ]
-        for start in starts:
-            assert start.stdin is not None
-            start.stdin.write(b"x")
-            start.stdin.close()
-        assert [start.wait() for start in starts] == [0] * 4
+    directories = [tmp_path / str(number) for number in range(3)]
+    argv = [sys.executable, "-c", STARTS, *map(str, directories)]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "0 0 0 0\n" * 3
+    for directory in directories:
         assert certificates.ensure(directory, 5000, NOW) == certificates.Report((), ())
         handshake(certificates.server_context(directory), client_context(directory, certificate_of=directory))
 
