@@ -161,7 +161,7 @@ OUTAGES: dict[str, tuple[Callable[[RedisServer], object], Callable[[RedisServer]
 def test_no_request_fails_or_waits_when_the_store(replicas: Replicas, what: str) -> None:
     """The times of all requests, 99 of 100, are compared with those just before."""
     begin, end = OUTAGES[what]
-    with Load([(name, replicas[name].http) for name in NAMES], APPS) as load:
+    with Load([(name, replicas[name].http) for name in NAMES], APPS, pause=0.01) as load:
         start = time.monotonic()
         while len(load.asked) < 600:
             time.sleep(0.05)
