@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         if list(arguments) == ["run"]:
+            _load_msgspec_alone()
             from harp.commands.run import serve  # noqa: PLC0415 - other commands do not need it
 
             return serve()
@@ -67,6 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `harp check | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _load_msgspec_alone() -> None:
+    """Load msgspec without typing_extensions, of which it needs nothing with our Pythons: a third of a megabyte."""
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+    try:
+        import_module("msgspec")
+    finally:
+        del sys.modules["typing_extensions"]
 
 
 def failed(error: HarpError) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harp.engines.facts import ClusterStatus
 from harp.frontend.books import Books
@@ -35,8 +36,7 @@ NO_TRAFFIC = Traffic()
 Watch = Callable[[Exchange, float], None]
 
 
-@dataclass(slots=True)
-class AllBooks:
+class AllBooks(Struct, eq=False):
     """The books of all tenants as one, for watchers of requests."""
 
     tenants: Tenants

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from hmac import compare_digest
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from harp.engines.inventory import EngineInventory
 from harp.frontend.access import AccessLog
@@ -42,8 +43,7 @@ SPREAD = 3.0  # seconds that a cluster may take to lead new connections to new p
 LAST_CALLS = 0.5  # seconds for control calls that still run after the drain, such as a wait for a container
 
 
-@dataclass(slots=True)
-class Commons:
+class Commons(Struct, eq=False):
     """What all Nextclouds share; it is independent of all of them."""
 
     deadlines: Deadlines

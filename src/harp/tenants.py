@@ -6,10 +6,10 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextvars import copy_context
-from dataclasses import replace
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from harp.errors import HarpError
 from harp.frontend.books import Books

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trustme
+from msgspec.structs import replace
 
 from harp.cluster.roster import NotAdmitted, Peer, Roster, fingerprint
 from harp.logs import RareWarnings
@@ -34,7 +34,7 @@ class Replica:
         settings = ClusterSettings(store(url), name, Address(f"{name}.example", PORT), "", PORT, "harp:")
         self.directory = directory
         self.changes = 0
-        self.roster = Roster(replace(settings, **changes), self, RareWarnings(loop.time))  # type: ignore[arg-type]
+        self.roster = Roster(replace(settings, **changes), self, RareWarnings(loop.time))
         self.running: asyncio.Task[None] | None = None
 
     def peers_changed(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from harp.cluster.members import Members
 from harp.net.ports import Offer, PortTable

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from io import BytesIO
 from random import Random
+
+from msgspec.structs import replace
 
 from harp.frontend.access import AccessLog
 from harp.frontend.books import Books

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harp.net import certificate_maker, certificates
-from harp.net.tls_selfcheck import Lifetime, selfcheck
+from harp.net.tls_selfcheck import Lifetime, lifetime_of, selfcheck
 from harp.policy.ports import SERVER_NAME
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -55,3 +55,11 @@ def test_a_certificate_that_has_ended_is_refused(tmp_path: Path) -> None:
     certificates.ensure(tmp_path, 1, NOW - timedelta(days=2))
     with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
         checked(tmp_path)
+
+
+@pytest.mark.parametrize("day", [datetime(2026, 1, 5, tzinfo=UTC), datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC)])
+def test_dates_are_read_as_the_ssl_module_reads_them(day: datetime) -> None:
+    text = f"{day:%b} {day.day:2} {day:%H:%M:%S %Y} GMT"
+    life = lifetime_of({"notBefore": text, "notAfter": text})
+    assert life.begin == life.end == day
+    assert day.timestamp() == ssl.cert_time_to_seconds(text)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from harp.policy.bans import Denial, Offence
 from harp.policy.instances import InstanceNames

@@ -10,10 +10,10 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
+from msgspec import Struct
 
 from harp.engines.errors import EngineError, EngineTimeout, EngineUnreachable
 from harp.engines.facts import EngineFacts, EngineStatus
@@ -39,8 +39,7 @@ ASK = 15.0  # seconds for an engine to say what it is
 CONNECT = 10.0  # seconds for one connection
 
 
-@dataclass(slots=True)
-class _KnownEngine:
+class _KnownEngine(Struct, eq=False):
     """One engine and what is known of it."""
 
     engine: DockerEngine
@@ -48,7 +47,7 @@ class _KnownEngine:
     last_seen: float | None = None
     trouble: str = ""
     renewals: int = 0  # of the tunnel's certificates, that its containers have got
-    asking: asyncio.Task[EngineFacts] | None = field(default=None, repr=False)
+    asking: asyncio.Task[EngineFacts] | None = None
 
 
 def local_engine(settings: Engines) -> Target:

@@ -7,12 +7,14 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from harp.errors import HarpError, words_of
 from harp.net.entrance import Admission, Factory, TlsEntrance
+from harp.net.resolve import spelled
 from harp.net.turns import Turns
 from harp.settings import Address
 
@@ -124,7 +126,7 @@ def _bound_unix(path: str) -> socket.socket:
 
 
 def _bound_tcp(address: Address, *, shared: bool = False) -> socket.socket:
-    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    found = socket.getaddrinfo(spelled(address.host), address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, where = found[0]
     sock = socket.socket(family, kind, protocol)  # asyncio sets TCP_NODELAY only where it reads IPPROTO_TCP
     try:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+from msgspec import Struct
 
 from harp.net.deadlines import Deadlines
 
@@ -31,8 +31,7 @@ MALLINFO2 = (
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Heap:
+class Heap(Struct, frozen=True):
     """The abilities of a C library: report the bytes in use by the program, and return free ones."""
 
     used: Callable[[], int]

@@ -74,8 +74,13 @@ class Resolver:
         return found
 
 
+def spelled(host: str) -> str | bytes:
+    """Return a host as socket and ssl take it without loading the tables of international names."""
+    return host.encode() if host.isascii() else host
+
+
 def _getaddrinfo(host: str) -> Addresses:
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    found = socket.getaddrinfo(spelled(host), None, type=socket.SOCK_STREAM)
     return in_turn([(family == socket.AF_INET, str(place[0])) for family, _, _, _, place in found])
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from msgspec import Struct
 
+from harp.net.resolve import spelled
+
 ROUNDS = 4  # turns of each side; three do
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class Lifetime(Struct, frozen=True):
@@ -48,7 +51,7 @@ def handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str | None) 
     """Connect both in memory; return their ends of the connection. Raises OSError."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = server.wrap_bio(to_server, to_client, server_side=True)
-    theirs = client.wrap_bio(to_client, to_server, server_hostname=name)
+    theirs = client.wrap_bio(to_client, to_server, server_hostname=name and spelled(name))
     _shake_hands(theirs, ours)
     return theirs, ours
 
@@ -73,8 +76,10 @@ def _shake_hands(client: ssl.SSLObject, server: ssl.SSLObject) -> None:
 
 def lifetime_of(certificate: Mapping[str, object]) -> Lifetime:
     """Return from when to when a certificate is good, as `getpeercert` shows it."""
-    begin, end = (
-        datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate[name])), UTC)
-        for name in ("notBefore", "notAfter")
-    )
-    return Lifetime(begin, end)
+    return Lifetime(_date_of(str(certificate["notBefore"])), _date_of(str(certificate["notAfter"])))
+
+
+def _date_of(text: str) -> datetime:
+    """Read a date as OpenSSL writes it: Jan  5 09:34:43 2026 GMT. The ssl module would load strptime for that."""
+    month, day, time, year, _ = text.split()
+    return datetime.fromisoformat(f"{year}-{MONTHS.index(month) + 1:02}-{day:>02}T{time}+00:00")

@@ -8,10 +8,11 @@ listen on loopback.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+
+from msgspec import Struct
 
 from harp.policy.ports import ENGINE_PORTS, EXAPP_PORTS, LOCAL_ENGINE_PORT
 from harp.settings import Settings
@@ -28,8 +29,7 @@ class Reach(Enum):
     ADDRESS = auto()  # its host and port, as they are
 
 
-@dataclass(frozen=True, slots=True)
-class ExAppTargets:
+class ExAppTargets(Struct, frozen=True):
     """What an admin's settings say about the targets of ExApps."""
 
     engine_ports: frozenset[int] = frozenset()

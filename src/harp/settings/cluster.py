@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harp.settings import parsers as v
 from harp.settings.parsers import Address, shown
@@ -22,8 +24,7 @@ LONGEST_URL_FILE = 64 << 10  # bytes
 Place = tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class StoreSettings:
+class StoreSettings(Struct, frozen=True):
     """A Redis or Valkey. Its text is the URL without passwords."""
 
     places: tuple[Place, ...]  # the store; with a `service`, the sentinels; none with a `path`
@@ -32,9 +33,9 @@ class StoreSettings:
     tls: bool = False
     database: int = 0
     user: str = ""
-    password: str = field(default="", repr=False)
+    password: str = ""
     sentinel_user: str = ""
-    sentinel_password: str = field(default="", repr=False)
+    sentinel_password: str = ""
     ca_certs: Path | None = None  # None = the CAs of the system
     certificate: Path | None = None
     key: Path | None = None
@@ -43,6 +44,9 @@ class StoreSettings:
     def secrets(self) -> list[str]:
         """What no log may show."""
         return [one for one in (self.password, self.sentinel_password) if one]
+
+    def __repr__(self) -> str:
+        return f"StoreSettings({str(self)!r})"
 
     def __str__(self) -> str:
         login = f"{self.user}@" if self.user else ""
@@ -54,8 +58,7 @@ class StoreSettings:
         return f"{scheme}://{login}{hosts}{service}/{self.database}"
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterSettings:
+class ClusterSettings(Struct, frozen=True):
     """Replicas that are one HaRP."""
 
     store: StoreSettings  # HP_CLUSTER_URL

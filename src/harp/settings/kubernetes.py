@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct
 
 from harp.settings import parsers as v
 from harp.settings.parsers import shown
@@ -17,8 +18,7 @@ EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 Pairs = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Toleration:
+class Toleration(Struct, frozen=True):
     """A taint of nodes that does not keep ExApps away."""
 
     key: str
@@ -26,8 +26,7 @@ class Toleration:
     effect: str  # "" = any
 
 
-@dataclass(frozen=True, slots=True)
-class ExAppPods:
+class ExAppPods(Struct, frozen=True):
     """What the pods of ExApps get, and their volume claims and Services."""
 
     labels: Pairs  # HP_K8S_LABELS
@@ -50,20 +49,22 @@ class ExAppPods:
     host_aliases: tuple[tuple[str, tuple[str, ...]], ...]  # HP_K8S_HOST_ALIASES: (ip, names)
 
 
-@dataclass(frozen=True, slots=True)
-class Kubernetes:
+class Kubernetes(Struct, frozen=True):
     """The cluster, and how to log in there."""
 
     enabled: bool
     namespace: str
     api_server: str
-    token: str = field(repr=False)
+    token: str
     token_file: Path
     ca_file: Path
     verify: bool
     schedule_patience: float  # seconds a pod may be unschedulable; HP_K8S_SCHEDULE_PATIENCE
     start_patience: float  # seconds a start may take, images included; HP_K8S_START_PATIENCE
     pods: ExAppPods
+
+    def __repr__(self) -> str:
+        return f"Kubernetes({self.api_server!r}, {self.namespace!r})"
 
 
 def kubernetes(r: VariableReader) -> Kubernetes:

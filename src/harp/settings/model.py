@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harp.errors import SettingsError
 from harp.settings import parsers as v
@@ -57,8 +59,7 @@ OBSOLETE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(Struct, frozen=True):
     """The listeners. Each may have several addresses."""
 
     http: tuple[Address, ...]  # HP_EXAPPS_ADDRESS
@@ -67,8 +68,7 @@ class Listen:
     admin: tuple[Address, ...]  # HP_ADMIN_ADDRESS
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """The limits of one client."""
 
     head_size: int  # bytes, request line and headers together; HP_MAX_HEAD_SIZE
@@ -79,8 +79,7 @@ class Limits:
     tunnel_streams: int  # streams in one tunnel; HP_MAX_TUNNEL_STREAMS
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(Struct, frozen=True):
     """Seconds. `float("inf")` is none."""
 
     connect: float  # HP_TIMEOUT_CONNECT: to an ExApp or engine
@@ -96,8 +95,7 @@ class Timeouts:
     upgrade: float  # HP_TIMEOUT_UPGRADE: requests that run when a new version has taken over
 
 
-@dataclass(frozen=True, slots=True)
-class Bans:
+class Bans(Struct, frozen=True):
     """An address is banned after `count` strikes within `window`."""
 
     count: int  # HP_BLACKLIST_COUNT; 0 = never
@@ -106,16 +104,14 @@ class Bans:
     action: str  # HP_BAN_ACTION: "reply" or "drop"
 
 
-@dataclass(frozen=True, slots=True)
-class Proxies:
+class Proxies(Struct, frozen=True):
     """Who may report the client's address, and in which header."""
 
     trusted: tuple[Network, ...]  # HP_TRUSTED_PROXY_IPS and HP_TRUSTED_PROXY_IPS_FILE
     header: str  # lower case; HP_REAL_IP_HEADER, default x-forwarded-for
 
 
-@dataclass(frozen=True, slots=True)
-class Nextcloud:
+class Nextcloud(Struct, frozen=True):
     """The Nextcloud that is served, and how long its answers are valid."""
 
     url: str  # NC_INSTANCE_URL without trailing "/" and "/index.php"
@@ -125,8 +121,7 @@ class Nextcloud:
     timeout: float  # seconds, one call in all
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelSettings:
+class TunnelSettings(Struct, frozen=True):
     """The FRP server."""
 
     tls: bool  # not HP_FRP_DISABLE_TLS
@@ -138,8 +133,7 @@ class TunnelSettings:
     claims: str  # HP_TUNNEL_CLAIMS: "warn" or "strict"
 
 
-@dataclass(frozen=True, slots=True)
-class Engines:
+class Engines(Struct, frozen=True):
     """Docker engines and what ExApp containers may mount (A 10)."""
 
     ports: frozenset[int]  # HP_DOCKER_ENGINE_PORTS
@@ -154,18 +148,16 @@ class Engines:
     mounts_enforce_all: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Logs:
+class Logs(Struct, frozen=True):
     level: str  # "debug", "info", "warning", "error"; HP_LOG_LEVEL
     format: str  # "text" or "json"; HP_LOG_FORMAT
     access: str = "off"  # "off", "errors" or "all"; HP_ACCESS_LOG
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """Everything an admin can choose."""
 
-    shared_key: str = field(repr=False)  # HP_SHARED_KEY or HP_SHARED_KEY_FILE
+    shared_key: str  # HP_SHARED_KEY or HP_SHARED_KEY_FILE
     nextcloud: Nextcloud
     listen: Listen
     certs: Path  # HP_CERTS_DIR, default /certs: cert.pem for HTTPS, frp/ for the tunnel
@@ -184,14 +176,17 @@ class Settings:
     cluster: ClusterSettings | None  # HP_CLUSTER_URL and its kin: with others elsewhere one HaRP; None = alone
     local_exapps: tuple[range, ...]  # HP_LOCAL_EXAPPS: ports of loopback on which ExApps installed by hand may listen
     traces: str = ""  # OTEL_EXPORTER_OTLP_ENDPOINT and its kin: where traces are sent; "" = nowhere
-    admin_password: str = field(default="", repr=False)  # HP_ADMIN_PASSWORD_FILE; "" = the shared key
+    admin_password: str = ""  # HP_ADMIN_PASSWORD_FILE; "" = the shared key
     instance: str = ""  # the name in HP_INSTANCES_FILE of whose settings these are; "" = there is no such file
     hosts: tuple[str, ...] = ()  # under which browsers call that Nextcloud, lower case, perhaps with a port; "*" = any
     shares: Shares = ALL  # what it may take of the limits
     processes: int = 1  # that share these limits: `settings.sharing`
-    instances: tuple[Settings, ...] = field(default=(), repr=False)  # of HP_INSTANCES_FILE, each complete
+    instances: tuple[Settings, ...] = ()  # of HP_INSTANCES_FILE, each complete
     warnings: tuple[str, ...] = ()  # what was tolerated, one line each, for the log
-    values: tuple[Value, ...] = field(default=(), repr=False)  # every variable as it is in effect
+    values: tuple[Value, ...] = ()  # every variable as it is in effect
+
+    def __repr__(self) -> str:
+        return f"Settings({self.nextcloud.url!r})"
 
     @property
     def secrets(self) -> list[str]:
@@ -200,8 +195,7 @@ class Settings:
         return [self.kubernetes.token, self.shared_key, *store, *(one.shared_key for one in self.instances)]
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """The content of an environment. With problems, do not use the settings: faulty variables have their defaults."""
 
     settings: Settings

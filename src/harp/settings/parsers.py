@@ -9,9 +9,11 @@ from __future__ import annotations
 import ipaddress
 import posixpath
 import re
-from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harp.errors import words_of
 from harp.settings.reader import QUOTES, Fault, Note, Parser
@@ -23,8 +25,7 @@ PAIRS = {'"': '"', "'": "'", "“": "”", "„": "“", "‘": "’", "«": "»
 SHOWN = 60  # characters of a faulty value that a message repeats
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """Where to listen: host and port, or a unix socket's path (then host is "" and port 0).
 
     The host "::" means both families, unless `v6only`.

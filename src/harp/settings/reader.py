@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TypeVar
+
+from msgspec import Struct
 
 T = TypeVar("T")
 Note = Callable[[str], None]
@@ -17,14 +18,16 @@ class Fault(ValueError):
     """A value that cannot be used; the text follows the variable's name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(Struct, frozen=True):
     """One variable in effect. `text` of a secret is for fingerprints only."""
 
     name: str
-    text: str = field(repr=False)
+    text: str
     given: bool
     secret: bool = False
+
+    def __repr__(self) -> str:
+        return f"Value({self.name!r})"
 
 
 class VariableReader:
