@@ -63,7 +63,7 @@ class ClientTransport:
         return self._turns.view
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._turns.memory[:nbytes]))
+        self.data_received(self._turns.memory[:nbytes].tobytes())
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the client."""

@@ -147,12 +147,13 @@ class ClientConnection(Incoming):
 
     def send_answer(self, status: int, start: bytes, data: bytes) -> None:
         core, exchange = self._core, self._exchange
-        if not (core.bare and core.keep_alive) or self._gate.draining or exchange is None:
+        gate = self._gate
+        if not (core.bare and core.keep_alive) or gate.draining or exchange is None:
             self.send_head(status, start, len(data), data, True)
             return
         exchange.status = status
         exchange.sent = len(data)
-        if self._gate.inspected:
+        if gate.inspected:
             exchange.answer = start
         self.transport.write(b"".join((start, b"x-request-id: ", exchange.request_id, b"\r\n\r\n", data)))
         self._complete()
@@ -283,7 +284,7 @@ class ClientConnection(Incoming):
             return
         timeouts = gate.timeouts
         self.deadline = self._deadlines.now + (timeouts.client if self.blocked else timeouts.keepalive)
-        if not self._serving and (core.waiting or self._held or self._eof):
+        if not self._serving and (core.unread or self._held or self._eof):
             self._go_on()
 
     def _give_up(self, status: int, reason: str, retry_after: int | None = None) -> None:

@@ -45,8 +45,9 @@ class Traffic:
         """Count a request that is over."""
         kind = status // 100
         self.classes[kind if kind < 6 else 5] += 1
-        self.received += received
         self.sent += sent
+        if received:
+            self.received += received
         if kind != 1:  # an upgraded stream lasts for as long as its user stays
             self.seconds += seconds
             self.buckets[bisect_left(BOUNDS, seconds)] += 1

@@ -68,7 +68,8 @@ class RouteTable:
 
     def __init__(self, routes: tuple[Route, ...]) -> None:
         self._all = routes
-        self._nodes: list[_Node] | None = None
+        self.ready = False  # it is compiled
+        self._nodes: list[_Node] = []
         self._stricter: dict[Level, list[_Node]] = {}  # the routes that are stricter than a level
         self._prefixes: _Prefixes | None = None  # the routes, if they are all literal
         self.problems: tuple[str, ...] = ()
@@ -79,18 +80,14 @@ class RouteTable:
         """How many routes are compiled when it is."""
         return min(len(self._all), ROUTES)
 
-    @property
-    def ready(self) -> bool:
-        """Return whether it is compiled."""
-        return self._nodes is not None
-
     def forget(self) -> None:
         """Release the compiled routes; the next match needs them again."""
-        self._nodes, self._stricter, self._prefixes = None, {}, None
+        self.ready = False
+        self._nodes, self._stricter, self._prefixes = [], {}, None
 
     def compiling(self) -> Iterator[None]:
         """Compile the routes, a short step for each item."""
-        if self._nodes is not None:
+        if self.ready:
             return
         problems: list[str] = []
         leaves: list[_Leaf] = []
@@ -109,7 +106,7 @@ class RouteTable:
         if len(self._all) > ROUTES:
             problems.append(f"{len(self._all) - ROUTES} routes are left out, limit {ROUTES}")
         self.problems = tuple(problems)
-        self._stricter, self._nodes = stricter, nodes
+        self._stricter, self._nodes, self.ready = stricter, nodes, True
         if len(nodes) == 1 and isinstance(nodes[0], _Prefixes):
             self._prefixes = nodes[0]
 
@@ -166,7 +163,7 @@ class RouteTable:
         return leaf
 
     def _first(self, path: bytes) -> _Leaf | None:
-        return _first_of(self._nodes or (), path)
+        return _first_of(self._nodes, path)
 
 
 class _Leaf(Struct):
@@ -217,31 +214,35 @@ class _Group(Struct):
 
 
 class _Prefixes(Struct):
-    """Some routes in order, all of them literal: no engine is needed for paths of ASCII characters."""
+    """Some routes in order, all of them literal: no engine is needed for paths of ASCII characters.
+
+    A path fits a route that begins with one of its two literals, one for manifests that leave out the first slash. What
+    ends like one of `slashed` may fit another route with a "/" at its end.
+    """
 
     leaves: list[_Leaf]
-    literals: list[tuple[bytes, _Leaf]]
+    literals: list[tuple[tuple[bytes, bytes], _Leaf]]
+    slashed: tuple[bytes, ...]
 
     def find_alone(self, path: bytes) -> _Leaf | None:
         """Return the first of its routes that the path fits, if a "/" at its end would make no difference."""
         if not path.isascii():
             return None
         path = path.lower()
-        found: _Leaf | None = None
-        for literal, leaf in self.literals:
-            if found is None and (path.startswith(literal) or path.startswith(literal, 1)):
-                found = leaf
-            elif literal[-1:] == b"/" and path.endswith(literal[:-1]):
-                return None
-        return found
+        if path.endswith(self.slashed):
+            return None
+        for literals, leaf in self.literals:
+            if path.startswith(literals):
+                return leaf
+        return None
 
     def find(self, path: bytes, bare: bytes) -> _Leaf | None:
         """Return the first of its routes that the path fits."""
         if not path.isascii():
             return _first_of(self.leaves, path)
         path = path.lower()
-        for literal, leaf in self.literals:
-            if path.startswith(literal) or path.startswith(literal, 1):
+        for literals, leaf in self.literals:
+            if path.startswith(literals):
                 return leaf
         return None
 
@@ -289,9 +290,10 @@ def _grouped(leaves: list[_Leaf]) -> _Node:
     """Join routes; each pattern is valid by itself, so it keeps its meaning in parentheses."""
     if len(leaves) == 1:
         return leaves[0]
-    literals = [(leaf.literal, leaf) for leaf in leaves if leaf.literal is not None]
+    literals = [((leaf.literal, b"/" + leaf.literal), leaf) for leaf in leaves if leaf.literal is not None]
     if len(literals) == len(leaves):
-        return _Prefixes(leaves, literals)
+        slashed = [literal[:-1] for (literal, _), _ in literals if literal[-1:] == b"/" and literal != b"/"]
+        return _Prefixes(leaves, literals, tuple(slashed))
     bare = any(leaf.bare for leaf in leaves)
     sources = [leaf.source for leaf in leaves]
     source = b"|".join([b"(?:%b)" % source for source in sources]) if all(sources) else b""

@@ -78,11 +78,12 @@ class Forwarding(Struct, eq=False):
 
     def start(self) -> None:
         """Send the request, on an idle connection if there is a good one."""
-        if self._request.length > LARGE and self._is_tunneled:  # a used stream's window is half open at worst
+        request, upstreams = self._request, self._upstreams
+        if request.length > LARGE and self._is_tunneled:  # a used stream's window is half open at worst
             self._connect()
             return
-        idle = self._upstreams.timeouts.upstream_idle if self._request.method in IDEMPOTENT else FRESH
-        connection = self._upstreams.take(self._hop.target, idle)
+        idle = upstreams.timeouts.upstream_idle if request.method in IDEMPOTENT else FRESH
+        connection = upstreams.take(self._hop.target, idle)
         if connection is None:
             self._connect()
         else:

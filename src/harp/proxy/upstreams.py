@@ -91,13 +91,14 @@ class Upstreams:
         idle = self._idle.get(target)
         if not idle or (isinstance(target, ExAppTunnel) and not self._is_holder(target)):
             return None
+        oldest = self.deadlines.now - max_idle
         while idle:
             connection, _ = idle.popitem()
             if connection.requester.state is IDLE and not connection.transport.is_closing():
-                if self.deadlines.now - connection.idle_since <= max_idle:
+                if connection.idle_since >= oldest:
                     return connection
                 idle[connection] = None
-                return None
+                break
         return None
 
     def renew(self, target: Target) -> None:

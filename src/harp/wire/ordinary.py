@@ -65,8 +65,7 @@ _LENGTH = rb"(?:[Cc]ontent-[Ll]ength:[ \t]*(0|[1-9][0-9]{0,17})\r\n%b)?" % _LINE
 _KEPT = rb"(?:([Cc]onnection:[ \t]*[Kk]eep-[Aa]live\r\n)%b)?" % _LINES
 _USUAL = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) %b%b%b%b%b\r\n" % (_VALUE, _LINES, _LENGTH, _KEPT, _LENGTH)).match
 
-_NAMED = b"\nx-request-id:"
-_REQUEST_ID = re.compile(rb"(?i)\n(?:x-request-id:[^\n]*\n)+").sub
+_REQUEST_ID = re.compile(rb"\n(?i:x-request-id:)[^\n]*").split
 
 EXAPP = rb"((?:/(?!exapps/)[A-Za-z0-9_-]+)*+/exapps/([A-Za-z0-9_][A-Za-z0-9_.-]{0,63}))"
 _SEGMENT = rb"[A-Za-z0-9_~!$&'()*,=:@-]++"
@@ -140,7 +139,7 @@ class RequestCutter:
 
     def __init__(self, special: Iterable[bytes], most: int) -> None:
         self._ordinary = re.compile(rb"%b( HTTP/1\.1\r\n(?:%b:%b){0,%d}+\r\n)" % (START, _NAME, _VALUE, most)).match
-        self._cut = re.compile(rb"\n(%b):([^\r]*)\r" % _any_of({*special, *OF_EACH_REQUEST})).split
+        self._cut = re.compile(rb"\n(%b):[ \t]*+([^\r]*)\r" % _any_of({*special, *OF_EACH_REQUEST})).split
         self._known: dict[tuple[bytes, ...], SpecialLines] = {}
 
     def cut(self, data: bytes, at: int) -> Cut | None:
@@ -214,9 +213,5 @@ def cut_response(data: bytes) -> tuple[int, bytes, int, int] | None:
         return None
     end = usual.end()
     start = data[: end - 2] if kept is None else data[: usual.start(3)] + data[usual.end(3) : end - 2]
-    lower = start.lower()
-    named = lower.find(_NAMED)
-    if named >= 0:
-        more = lower.find(_NAMED, named + len(_NAMED)) >= 0
-        start = _REQUEST_ID(b"\n", start) if more else start[:named] + start[start.index(b"\n", named + 1) :]
+    start = b"".join(_REQUEST_ID(start))  # what is left of it
     return int(status), start, UNTIL_CLOSE if length is None else int(length), end

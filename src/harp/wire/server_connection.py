@@ -103,7 +103,6 @@ class ServerConnection:
         "_at",
         "_before",
         "_blank",
-        "_buffer",
         "_chunks",
         "_framing",
         "_left",
@@ -114,6 +113,7 @@ class ServerConnection:
         "keep_alive",
         "state",
         "trailers",
+        "unread",
     )
 
     def __init__(self, head_limit: int) -> None:
@@ -123,7 +123,7 @@ class ServerConnection:
         self.bare = False
         self.trailers: Fields = []
         self._limit = head_limit
-        self._buffer = b""  # received; what stands before _at has been read
+        self.unread = b""  # received; what stands before _at has been read, and all of it is read when it is b""
         self._at = 0
         self._blank = 0  # bytes of line ends since the last request
         self._before: RequestHead | None = None  # the request before: the next one often repeats its header lines
@@ -141,7 +141,7 @@ class ServerConnection:
     @property
     def waiting(self) -> int:
         """Bytes received and not read yet."""
-        return len(self._buffer) - self._at
+        return len(self.unread) - self._at
 
     @property
     def bodiless(self) -> bool:
@@ -152,15 +152,15 @@ class ServerConnection:
 
     def receive(self, data: bytes) -> None:
         """Bytes of the client."""
-        if self._buffer:
-            self._buffer = (self._buffer[self._at :] if self._at else self._buffer) + data
+        if self.unread:
+            self.unread = (self.unread[self._at :] if self._at else self.unread) + data
             self._at = 0
         else:
-            self._buffer = data
+            self.unread = data
 
     def next_head(self, reader: RequestReader) -> RequestHead | None:
         """Read a request off what has come, if its head is complete. Raises BadRequest."""
-        data, at, before = self._buffer, self._at, self._before
+        data, at, before = self.unread, self._at, self._before
         if not data:
             return None
         if data == self._same and before is not None:
@@ -173,7 +173,7 @@ class ServerConnection:
                     return None
             head, end = read, at + read.size
         if end == len(data):
-            self._buffer = b""
+            self.unread = b""
             self._at = 0
             self._same = b"" if at or end >= REPEATED else data
         else:
@@ -202,8 +202,8 @@ class ServerConnection:
 
         Afterwards the state says whether the body is complete, and `more_of_body` whether this should be called again.
         """
-        data = self._buffer[self._at :] if self._at else self._buffer
-        self._buffer = b""
+        data = self.unread[self._at :] if self._at else self.unread
+        self.unread = b""
         self._at = 0
         if self._chunks is not None:
             return self._take_chunks(self._chunks, data)
@@ -211,7 +211,7 @@ class ServerConnection:
         if left > 0:
             return data
         if left:
-            self._buffer = data[left:]
+            self.unread = data[left:]
             data = data[:left]
             self._left = 0
         self.state = MOVES[self.state][REQUEST_END]
@@ -224,8 +224,8 @@ class ServerConnection:
 
     def take_raw(self) -> bytes:
         """All that has come, when it is not HTTP any more."""
-        data = self._buffer[self._at :]
-        self._buffer = b""
+        data = self.unread[self._at :]
+        self.unread = b""
         self._at = 0
         return data
 
@@ -279,7 +279,7 @@ class ServerConnection:
             self.state = MOVES[self.state][NEXT]
             self.head = None
             return None
-        return How.LINGER if self._left or self._buffer else How.GRACEFUL
+        return How.LINGER if self._left or self.unread else How.GRACEFUL
 
     def upgrade(self) -> None:
         """The answer is 101: from now on bytes pass in both directions."""
@@ -296,7 +296,7 @@ class ServerConnection:
         if self._framing is END_OF_CONNECTION and self.state in (DUPLEX, ANSWERING) and self.head is not None:
             how = How.RESET
         self.state = MOVES[self.state][LINGER if how is How.LINGER else CLOSE]
-        self._buffer = b""
+        self.unread = b""
         self._at = 0
         return how
 
@@ -321,7 +321,7 @@ class ServerConnection:
             begin += 2
         if begin == len(data):  # there may be more of them
             self._blank += begin - at
-            self._buffer = b""
+            self.unread = b""
             self._at = 0
         return begin
 
@@ -336,7 +336,7 @@ class ServerConnection:
     def _take_chunks(self, decoder: ChunkedDecoder, data: bytes) -> bytes:
         pieces = decoder.feed(data, A_TURN)
         if decoder.done:
-            self._buffer = decoder.rest
+            self.unread = decoder.rest
             self.trailers = decoder.trailers
             self._chunks = None
             self._left = 0
