@@ -62,10 +62,10 @@ _FRAMING = rb"[CcKkPpTtUu]" + _rest_of(
 )
 _LINES = rb"(?:(?!%b)%b:%b)*+" % (_FRAMING, _NAME, _VALUE)  # those that do not
 _LENGTH = rb"(?:[Cc]ontent-[Ll]ength:[ \t]*(0|[1-9][0-9]{0,17})\r\n%b)?" % _LINES
-_KEPT = rb"(?:([Cc]onnection:[ \t]*[Kk]eep-[Aa]live\r\n)%b)?" % _LINES
+_KEPT = rb"(?:[Cc]onnection:[ \t]*[Kk]eep-[Aa]live\r\n%b)?" % _LINES
 _USUAL = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) %b%b%b%b%b\r\n" % (_VALUE, _LINES, _LENGTH, _KEPT, _LENGTH)).match
 
-_REQUEST_ID = re.compile(rb"\n(?i:x-request-id:)[^\n]*").split
+_ONWARD = re.compile(rb"\n(?:[Cc]onnection|[Xx](?i:-request-id)):[^\n]*").split  # around what does not go on
 
 EXAPP = rb"((?:/(?!exapps/)[A-Za-z0-9_-]+)*+/exapps/([A-Za-z0-9_][A-Za-z0-9_.-]{0,63}))"
 _SEGMENT = rb"[A-Za-z0-9_~!$&'()*,=:@-]++"
@@ -204,7 +204,7 @@ def cut_response(data: bytes) -> tuple[int, bytes, int, int] | None:
     usual = _USUAL(data)
     if usual is None:
         return None
-    status, length, kept, other = usual.groups()
+    status, length, other = usual.groups()
     if length is None:
         length = other
     elif other is not None:
@@ -212,6 +212,5 @@ def cut_response(data: bytes) -> tuple[int, bytes, int, int] | None:
     if length is not None and status == b"204":
         return None
     end = usual.end()
-    start = data[: end - 2] if kept is None else data[: usual.start(3)] + data[usual.end(3) : end - 2]
-    start = b"".join(_REQUEST_ID(start))  # what is left of it
+    start = b"".join(_ONWARD(data[: end - 2]))
     return int(status), start, UNTIL_CLOSE if length is None else int(length), end
