@@ -187,13 +187,15 @@ class Gate(OpenConnections):
             if head.method in ECHOING:
                 self._act(connection, exchange, Refuse(405, "TRACE would show a request's own secrets"))
                 return
-            plan, version = exchange.plan, self._instance.version
-            if plan is None or plan.version != version or self.deadlines.now >= plan.until:
-                plan = self._plans.find(caller.asker, path, version) if isinstance(path, ExAppPath) else None
-            if plan is None:
-                self._decide(connection, exchange, head, caller, version)
-            else:
-                self._follow(connection, exchange, head, caller, plan)
+            version = self._instance.version
+            if isinstance(path, ExAppPath):
+                plan = exchange.plan
+                if plan is None or plan.version != version or self.deadlines.now >= plan.until:
+                    plan = self._plans.find(caller.asker, path, version)
+                if plan is not None:
+                    self._follow(connection, exchange, head, caller, path.target, plan)
+                    return
+            self._decide(connection, exchange, head, caller, version)
         except Exception:
             self._failed(connection, exchange)
 
@@ -209,7 +211,7 @@ class Gate(OpenConnections):
             plan = self._plan(answer, version, self._plans.until(lasting))
             if isinstance(exchange.path, ExAppPath):
                 self._plans.keep(question.asker, exchange.path, plan)
-            self._follow(connection, exchange, head, caller, plan)
+            self._follow(connection, exchange, head, caller, answer.target, plan)
         else:
             self._act(connection, exchange, answer)
 
@@ -272,7 +274,7 @@ class Gate(OpenConnections):
             case Forward():
                 if verdict.strike:
                     self._instance.strike(caller.asker.ban_key, verdict.reason, caller.asker.proxy_key)
-                self._follow(connection, exchange, head, caller, self._plan(verdict))
+                self._follow(connection, exchange, head, caller, verdict.target, self._plan(verdict))
             case Control(target, walk=walk):
                 seen = seen_line(connection, head, caller, self._settings.proxies) if walk else b""
                 self._to_control(connection, exchange, head, caller, target, seen)
@@ -311,18 +313,23 @@ class Gate(OpenConnections):
         return Plan(verdict, hop, identity, self._books.traffic_of(app.app_id), version, until)
 
     def _follow(
-        self, connection: ClientConnection, exchange: Exchange, head: RequestHead, caller: Caller, plan: Plan
+        self,
+        connection: ClientConnection,
+        exchange: Exchange,
+        head: RequestHead,
+        caller: Caller,
+        target: bytes,
+        plan: Plan,
     ) -> None:
-        """To the ExApp."""
-        verdict, hop, path = plan.verdict, plan.hop, exchange.path
+        """To the ExApp. `target` is this request's; that of the plan is the first one's."""
+        verdict, hop = plan.verdict, plan.hop
         exchange.verdict, exchange.plan, exchange.traffic = verdict, plan, plan.traffic
-        assert isinstance(path, ExAppPath)
         if self._books.tracer is not None:
             head = self._books.tracer.onward(exchange, head)
         identity, outer = plan.identity, caller.outer_prefix
         if outer:
             identity = _identity(verdict, outer + verdict.prefix)
-        onward = request_head(head, path.target, caller.lines, identity, exchange.request_id)
+        onward = request_head(head, target, caller.lines, identity, exchange.request_id)
         forwarding = Forwarding(self._upstreams, connection, head, hop, onward, self.timeouts.server)
         if hop.replicas is not None and hop.replicas.several:
             forwarding = exchange.spread = hop.replicas.spread(forwarding, outer + verdict.prefix)

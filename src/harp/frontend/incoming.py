@@ -83,7 +83,7 @@ class Incoming(ClientTransport):
         state = core.state
         if state is IDLE:
             core.receive(data)
-            if self._held & TURN:  # who begins with much of a body waits for its turn with all of it
+            if self._held and self._held & TURN:  # who begins with much of a body waits for its turn with all of it
                 return
             if not self.blocked:
                 self._serve()

@@ -65,7 +65,9 @@ class Plans:
         if table is None or not table.ready or path.internal or path.stripped:
             return None
         plan = self._plans.get((asker, path.prefix, table.match(path)))
-        return plan if plan is not None and self._deadlines.now < plan.until else None
+        if plan is None or self._deadlines.now >= plan.until:
+            return None
+        return plan
 
     def keep(self, asker: Asker, path: ExAppPath, plan: Plan) -> None:
         """Keep what was made just now."""

@@ -52,6 +52,7 @@ START = (
     rb" (/[A-Za-z0-9/._~%=&+,:;@!$'()*-]*+)(\?[A-Za-z0-9/?._~%=&+,:;@!$'()*\[\]|-]*+)?+"
 )
 VERSION = b" HTTP/1.1\r\n"
+_LINES_BEGIN = len(VERSION)
 ORDINARY = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9][0-9]) (" + _VALUE + rb")(?:" + _NAME + rb":" + _VALUE + rb")*+\r\n"
 ).fullmatch  # a final response
@@ -160,7 +161,7 @@ class RequestCutter:
             return None
         values = list(map(bytes.strip, parts[2::3]))
         said = lines.said % lines.those_said(values)
-        plain = b"".join(parts[::3])[len(VERSION) : -2]
+        plain = b"".join(parts[::3])[_LINES_BEGIN:-2]
         values.append(b"")
         if lines.bare:
             return method, path, query, raw, said, values[lines.request_id], NO_LENGTH, True, plain
