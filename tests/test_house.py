@@ -29,7 +29,7 @@ CLASS = 25  # methods
 
 # What vulture finds, and is used all the same.
 USED = {
-    "called by asyncio or aiohttp": ["_create_connection", "buffer_updated", "get_buffer", "req", "sizehint"],
+    "called by asyncio or aiohttp": ["_create_connection", "req", "sizehint"],
     "called by httptools": [
         *("on_body", "on_header", "on_headers_complete", "on_message_begin", "on_message_complete", "on_url"),
     ],

@@ -267,7 +267,7 @@ class Harp:
     async def open_http(self, bind: Bind) -> list[Listener]:
         """Serve clients on more sockets."""
         gate = self.gate
-        return await listen(bind(self.settings.listen.http), serving(gate, secure=False))
+        return listen(bind(self.settings.listen.http), serving(gate, secure=False))
 
     async def open_https(self, bind: Bind) -> list[Listener]:
         """Listen over TLS, if there is a certificate."""
@@ -281,7 +281,7 @@ class Harp:
         admin = self._admin
         if not self._admin_servers:
             sockets = self._bind(self.settings.listen.admin)
-            self._admin_servers = await listen(sockets, serving(admin, secure=False))
+            self._admin_servers = listen(sockets, serving(admin, secure=False))
             self.admin_ports = ports_of(self._admin_servers)
 
     def close_admin(self) -> None:

@@ -59,7 +59,7 @@ async def listeners(directory: Path) -> AsyncIterator[dict[str, str]]:
     servers: list[Any] = [await asyncio.start_server(accept, "127.0.0.1", 0) for _ in range(2)]
     http, frp = (server.sockets[0].getsockname()[1] for server in servers)
     gate = AdminGate(settings(directory), Pages(Fine()), Deadlines())
-    servers += await listen(bound_sockets((Address("", 0, str(path)),)), serving(gate, secure=False))
+    servers += listen(bound_sockets((Address("", 0, str(path)),)), serving(gate, secure=False))
     try:
         yield {
             "HP_EXAPPS_ADDRESS": f"0.0.0.0:{http}",
@@ -73,7 +73,6 @@ async def listeners(directory: Path) -> AsyncIterator[dict[str, str]]:
         await asyncio.sleep(0.01)  # connections are accepted, and end, in the loop's next turns
         for server in servers:
             server.close()
-            await server.wait_closed()
 
 
 def free_port() -> int:

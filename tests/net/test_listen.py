@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trustme
 
-from harp.net.listen import ListenError, bound_socket, https_context, load_certificate, ports_of, serve
+from harp.net.listen import ListenError, bound_socket, https_context, listen, load_certificate, ports_of
 from harp.settings import Address
 
 
@@ -55,6 +55,11 @@ def test_a_certificate_without_its_key_leaves_the_old_one_in_service(tmp_path: P
     assert served_by(context) == old
 
 
+def nobody() -> NoReturn:
+    """What serves where nobody comes."""
+    raise AssertionError
+
+
 def test_an_address_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -93,8 +98,14 @@ def test_both_families_share_a_port_unless_ipv6_is_asked_for_alone() -> None:
 
 async def test_the_ports_are_those_of_tcp_listeners(tmp_path: Path) -> None:
     addresses = (Address("127.0.0.1", 0), Address("", 0, str(tmp_path / "http.sock")))
-    servers = [await serve(bound_socket(address), asyncio.Protocol) for address in addresses]
+    servers = listen([bound_socket(address) for address in addresses], nobody)
     assert ports_of(servers) == [servers[0].sockets[0].getsockname()[1]]
     for server in servers:
         server.close()
-        await server.wait_closed()
+
+
+async def test_the_file_of_a_unix_socket_stays_for_the_process_that_serves_there_next(tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    for server in listen([bound_socket(Address("", 0, str(path)))], nobody):
+        server.close()
+    assert path.is_socket()

@@ -8,6 +8,7 @@ a last resort where we wait for the gate or for a handler, so that no request ca
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic, thread_time
 
 from harp.errors import BadRequest
@@ -17,8 +18,6 @@ from harp.frontend.decider import Decider
 from harp.frontend.exchange import NO_ID, Exchange
 from harp.frontend.incoming import LAST_RESORT, Incoming
 from harp.net.deadlines import NEVER
-from harp.net.ports import ProtocolFactory
-from harp.net.protocols import as_protocol
 from harp.wire.ends import How
 from harp.wire.http import Fields
 from harp.wire.server_connection import (
@@ -207,6 +206,11 @@ class ClientConnection(Incoming):
         """The exchange under way, None between two."""
         return self._exchange if DECIDING <= self._core.state <= RAW else None
 
+    @property
+    def is_heard_out(self) -> bool:
+        """Has the client said all that will be listened to? Then nothing is missed until it has its answer."""
+        return not self._core.keep_alive and self._core.bodiless
+
     def waits(self, exchange: Exchange) -> bool:
         """Is this request still to be decided? The client may have left while facts were fetched."""
         return self._core.state is DECIDING and self._exchange is exchange
@@ -263,8 +267,8 @@ class ClientConnection(Incoming):
         return how
 
     def _leave(self, how: How) -> None:
-        """End the transport, which lingers only where that is possible."""
-        if how is How.LINGER and not self.transport.can_write_eof():
+        """End the transport. It lingers only where that is possible, and the client may still send."""
+        if how is How.LINGER and (self._eof or not self.transport.can_write_eof()):
             how = How.GRACEFUL
         if how is How.GRACEFUL:
             self._core.end(how)
@@ -373,9 +377,9 @@ class ClientConnection(Incoming):
             self._handler.drain()
 
 
-def serving(gate: Decider, *, secure: bool) -> ProtocolFactory:
+def serving(gate: Decider, *, secure: bool) -> Callable[[], ClientConnection]:
     """Return what makes a connection for each client that a listener accepts."""
-    return lambda: as_protocol(ClientConnection(gate, secure=secure))
+    return lambda: ClientConnection(gate, secure=secure)
 
 
 def _with_id(start: bytes, exchange: Exchange) -> bytes:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +11,7 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from harp.errors import HarpError, words_of
-from harp.net.entrance import Admission, Factory, TlsEntrance
+from harp.net.entrance import Admission, Factory, OneAnswer, PlainEntrance, TlsEntrance
 from harp.net.resolve import spelled
 from harp.net.turns import Turns
 from harp.settings import Address
@@ -26,7 +24,7 @@ class ListenError(HarpError):
 
 
 class Listener(Protocol):
-    """What accepts connections: an asyncio.Server or a TlsEntrance."""
+    """What accepts connections."""
 
     @property
     def sockets(self) -> Sequence[Any]:
@@ -36,9 +34,16 @@ class Listener(Protocol):
         """Stop accepting connections."""
 
 
-async def listen(sockets: Sequence[socket.socket], factory: Factory) -> list[Listener]:
-    """Serve `factory` on bound sockets."""
-    return [await serve(sock, factory) for sock in sockets]
+def listen(sockets: Sequence[socket.socket], factory: Callable[[], OneAnswer]) -> list[Listener]:
+    """Serve `factory` on bound sockets, TCP or unix.
+
+    The file of a unix socket stays when serving ends: after an upgrade, or where a worker has stood in, another process
+    serves there.
+    """
+    entrance = PlainEntrance(factory)
+    for sock in sockets:
+        entrance.start(sock, BACKLOG)
+    return [entrance]
 
 
 def listen_tls(
@@ -49,16 +54,6 @@ def listen_tls(
     for sock in sockets:
         entrance.start(sock, BACKLOG)
     return [entrance]
-
-
-async def serve(sock: socket.socket, factory: Factory) -> asyncio.Server:
-    """Serve `factory` on a bound socket, TCP or unix."""
-    loop = asyncio.get_running_loop()
-    if sock.family == socket.AF_UNIX:
-        # The file stays where it is: after an upgrade, or where a worker has stood in, another process serves there.
-        stays: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-        return await loop.create_unix_server(factory, sock=sock, backlog=BACKLOG, **stays)
-    return await loop.create_server(factory, sock=sock, backlog=BACKLOG)
 
 
 Bind = Callable[[tuple[Address, ...]], list[socket.socket]]

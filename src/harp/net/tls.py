@@ -57,7 +57,7 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
 
     def __init__(
         self,
-        factory: Callable[[], asyncio.BaseProtocol],
+        factory: Callable[[], object],
         context: ssl.SSLContext,
         turns: Turns,
         failed: Callable[[], object],
