@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import ref
+
 from harp.proxy.listening import FIRST_SILENCE, PROBE_LIMIT, SILENCE, STEP
 from tests.fakes.waiting import settled
 from tests.proxy.forward_world import BEHIND_TUNNEL, OK, TIMEOUTS, NotingClient, ProbedOffer, ProxyWorld
@@ -114,3 +116,11 @@ async def test_a_kept_stream_is_not_probed_because_it_has_carried_an_answer() ->
     client, _ = await world.send(GET, target=BEHIND_TUNNEL)
     await silence(world, 20)
     assert (offer.probes, client.status, len(world.dialer.made)) == ([], 0, 1)
+
+
+async def test_a_tunnel_that_has_gone_is_not_kept_by_what_was_learnt_of_it() -> None:
+    world, tunnel = ProxyWorld(), ProbedOffer()
+    gone = ref(tunnel)
+    assert world.upstreams.listening(tunnel) is world.upstreams.listening(tunnel)
+    del tunnel
+    assert gone() is None

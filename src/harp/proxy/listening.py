@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from enum import Enum, auto
 from itertools import count
 from typing import cast
+from weakref import ref
 
 import structlog
 
@@ -42,12 +43,13 @@ class Verdict(Enum):
 
 
 class Listening:
-    """What is known of the service behind one offer."""
+    """What is known of the service behind one offer. It does not keep the offer, by which it is found, alive."""
 
     def __init__(
         self, offer: Offer, deadlines: Deadlines, spawn: Callable[[Coroutine[None, None, None]], object]
     ) -> None:
-        self._offer = offer
+        self._offer = ref(offer)
+        self._name = offer.name
         self._deadlines = deadlines
         self._spawn = spawn
         self._numbers = count(1)
@@ -60,7 +62,7 @@ class Listening:
 
     def __repr__(self) -> str:
         state = f"listens since {self._up_from}" if self._up_from else "not known to listen"
-        return f"<Listening {self._offer.name}: {state}, {len(self._pending)} probes>"
+        return f"<Listening {self._name}: {state}, {len(self._pending)} probes>"
 
     @property
     def first_silence(self) -> float:
@@ -94,9 +96,12 @@ class Listening:
         return self._down_at > number
 
     async def _probe(self, number: int) -> None:
+        offer = self._offer()
+        if offer is None:
+            return
         self._pending[number] = self._deadlines.now
         try:
-            await self._offer.connect(lambda: _Probe(self, number, self._deadlines))
+            await offer.connect(lambda: _Probe(self, number, self._deadlines))
         except Unreachable:  # the tunnel itself is away or slow: that is no news of the service
             self._pending.pop(number, None)
 
@@ -118,7 +123,7 @@ class Listening:
         self._misses += 1
         if self._misses >= MISSES:
             if self._misses == MISSES:
-                log.warning("nothing listens behind a tunnel", name=self._offer.name, see="frpc's log says why")
+                log.warning("nothing listens behind a tunnel", name=self._name, see="frpc's log says why")
             self._down(number)
 
     def _down(self, number: int) -> None:
