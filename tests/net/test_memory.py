@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from harp.net.deadlines import Deadlines
-from harp.net.memory import GROWN, PERIOD, QUIET, WORTH, WORTH_QUIET, Heap, Memory, glibc, resident
+from harp.net.memory import COLLECT, GROWN, PERIOD, QUIET, WORTH, WORTH_QUIET, Heap, Memory, glibc, resident
 from tests.fakes.clock import Clock
 from tests.fakes.waiting import settled
 
@@ -25,15 +25,25 @@ class MemoryProcess:
         self.free = 0
         self.stuck = 0  # free, and cannot be given back
         self.other = 40 * MB
+        self.rings = 0  # used by what refers to itself
+        self.collections = 0
         self.trims = 0
         self.asked = 0
         self._heap = heap
-        self.memory = Memory(deadlines, lambda: self.used + self.free + self.other, self._find, self._work)
+        self.memory = Memory(deadlines, self._resident, self._find, self._work, self._collect)
         deadlines.watch(self.memory)
+
+    def _resident(self) -> int:
+        return self.used + self.rings + self.free + self.other
 
     def _find(self) -> Heap | None:
         self.asked += 1
-        return Heap(lambda: self.used, self._trim) if self._heap else None
+        return Heap(lambda: self.used + self.rings, self._trim) if self._heap else None
+
+    def _collect(self) -> None:
+        self.collections += 1
+        self.free += self.rings
+        self.rings = 0
 
     def _work(self) -> float:
         self._spent += self.busy * (self._deadlines.now - self._then)
@@ -97,6 +107,22 @@ async def test_what_cannot_be_given_back_is_tried_once(clock: Clock) -> None:
     process.free += 2 * WORTH
     clock.move(PERIOD)
     assert (process.trims, process.free) == (2, 100 * MB)
+
+
+async def test_what_refers_to_itself_is_freed_while_a_grown_process_is_quiet(clock: Clock) -> None:
+    process = MemoryProcess(clock.deadlines)
+    process.rings = 20 * MB
+    clock.move(PERIOD)
+    assert process.collections == 0
+    process.busy = QUIET / 2
+    for _ in range(3):
+        clock.move(PERIOD)
+    assert (process.collections, process.rings, process.free) == (1, 0, 0)
+    process.rings = 20 * MB
+    clock.move(COLLECT)
+    assert (process.collections, process.rings, process.free) == (2, 0, 0)
+    clock.move(COLLECT)
+    assert process.collections == 2
 
 
 async def test_other_c_libraries_are_left_alone(clock: Clock) -> None:

@@ -3,10 +3,14 @@
 glibc returns only the end of its heap, and a small object there keeps everything below it: after a burst, a process
 keeps the size that it had at its busiest moment. malloc_trim(3) returns free pages wherever they are. Nothing else runs
 meanwhile: while there is work, only much memory is worth it; when the process is quiet, little is.
+
+What refers to itself, as a tunnel and its session do, is freed by Python's collector, which comes with new objects: not
+when all is quiet. So a quiet process that has grown calls it once a minute.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -21,6 +25,7 @@ PERIOD = 5.0  # seconds between two looks
 WORTH = 16 << 20  # bytes that are free and not given back, for a trim to be worth its page faults
 WORTH_QUIET = 2 << 20  # likewise, when nobody waits
 QUIET = 0.1  # of a processor, and less: most of the time there is nothing to do
+COLLECT = 60.0  # seconds between two collections
 GROWN = 6 << 20  # bytes more than at first: less is code, and no reason to look for the heap
 STATM = Path("/proc/self/statm")
 MALLINFO2 = (
@@ -50,6 +55,7 @@ class Memory:
         resident: Callable[[], int],
         heap: Callable[[], Heap | None],
         spent: Callable[[], float] = time.process_time,
+        collect: Callable[[], object] = gc.collect,
     ) -> None:
         self.deadline = deadlines.now + PERIOD
         self._deadlines = deadlines
@@ -59,11 +65,20 @@ class Memory:
         self._spent = spent
         self._looked, self._spent_then = deadlines.now, spent()
         self._first = self._least = resident()  # bytes that are resident, and not of the heap or free: at least
+        self._collect = collect
+        self._next_collection = deadlines.now
 
     def expired(self) -> None:
-        """Look, and trim when it is worth it."""
+        """Look, and collect and trim when it is worth it."""
         self.deadline = self._deadlines.now + PERIOD
-        worth = WORTH_QUIET if self._quiet() else WORTH
+        quiet = self._quiet()
+        now = self._deadlines.now
+        if quiet and now >= self._next_collection and self._resident() >= self._first + GROWN:
+            self._next_collection = now + COLLECT
+            self._collect()
+        self._look(WORTH_QUIET if quiet else WORTH)
+
+    def _look(self, worth: int) -> None:
         resident = self._resident()
         if self._heap is None:
             if resident < self._first + max(worth, GROWN):
