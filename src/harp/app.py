@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from harp.errors import HarpError
+from harp.errors import HarpError, words_of
 from harp.facts import HarpFacts
 from harp.frontend.access import AccessLog
 from harp.frontend.connection import serving
@@ -50,6 +50,7 @@ from harp.tenants import Tenants
 from harp.tunnel.server.listener import TunnelServer
 
 if TYPE_CHECKING:
+    from harp.kin import Kin
     from harp.status.traces import Traces
 
 log = structlog.get_logger()
@@ -307,11 +308,11 @@ class Harp:
 
     async def upgrade(self) -> int:
         """Have a new version serve in our place; its process id. Raises UpgradeFailed, and we go on."""
-        if self._member is None:
-            kin = (await load_module("harp.kin")).Kin()
-            kin.adopt(self, fresh=False)
-            self._member = kin
         try:
+            if self._member is None:
+                kin = await _load_kin()
+                kin.adopt(self, fresh=False)
+                self._member = kin
             process: int = await self._member.upgrade()
         except HarpError as error:
             log.error("upgrade failed, this version goes on", reason=str(error))
@@ -389,6 +390,15 @@ class Harp:
         if self.gate.connections or (self._moving and any(group.tunnels for group in self.tunnel.groups)):
             return False
         return self._member is None or self._member.others_drained()
+
+
+async def _load_kin() -> Kin:
+    """Return what makes this process and its new version members of one HaRP. Raises HarpError."""
+    try:
+        kin: Kin = (await load_module("harp.kin")).Kin()
+    except OSError as error:  # there is no descriptor left to read it
+        raise HarpError(words_of(error)) from error
+    return kin
 
 
 def _sockets_of(servers: Sequence[Listener]) -> list[Any]:

@@ -22,6 +22,7 @@ from tests.status.doctor.front import (
     Step,
     answers,
     hangs_up,
+    hello,
     seen_by,
     speaks_something_else,
 )
@@ -134,6 +135,16 @@ def test_https_to_a_port_that_speaks_http_is_a_fault_of_tls() -> None:
 def test_a_request_that_does_not_arrive_tells_whom_it_has_met(step: Step, cause: str) -> None:
     found = fault("road.arrives", hello=step)
     assert cause in found.cause
+
+
+def test_a_member_that_hears_of_the_walk_a_moment_later_is_no_other_harp() -> None:
+    steps = iter([answers(404, b"404\nrequest id: 1", x_request_id="1")])
+
+    def late(request: FrontRequest) -> None:
+        next(steps, hello)(request)
+
+    with DoctorsFront(hello=late) as front:
+        assert {one.state for one in findings(front.url).values()} == {"ok"}
 
 
 def test_a_redirect_is_followed_to_where_nextcloud_really_is() -> None:
