@@ -72,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _load_msgspec_alone() -> None:
     """Load msgspec without typing_extensions, of which it needs nothing with our Pythons: a third of a megabyte."""
-    sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+    if "typing_extensions" in sys.modules:
+        return
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]  # so that importing it fails
     try:
         import_module("msgspec")
     finally:

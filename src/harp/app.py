@@ -396,7 +396,7 @@ async def _load_kin() -> Kin:
     """Return what makes this process and its new version members of one HaRP. Raises HarpError."""
     try:
         kin: Kin = (await load_module("harp.kin")).Kin()
-    except OSError as error:  # there is no descriptor left to read it
+    except OSError as error:  # no descriptor is left to read it with
         raise HarpError(words_of(error)) from error
     return kin
 

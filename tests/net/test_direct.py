@@ -24,7 +24,7 @@ BIG = bytes(range(256)) * 64 * 1024  # 16 MiB, more than the buffers of both soc
 
 
 class Served:
-    """A protocol that says what it is told, and does what a test tells it."""
+    """A protocol that records what happens to it, and does nothing by itself."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
